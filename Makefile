@@ -1,0 +1,67 @@
+# One command a task; `make` alone lists them. Everything is installed into .venv, nothing outside it
+# except what tools/system.sh may install with apt (Chromium, python3-venv).
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+PORT   ?= 8000
+JOBS   ?= 2
+
+VENV  := .venv
+PY    := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+# Models and notebooks here are small: one thread each is fastest and gives the same bits everywhere.
+export OMP_NUM_THREADS = 1
+export MKL_NUM_THREADS = 1
+export HF_HUB_OFFLINE = 1
+export JUPYTER_PLATFORM_DIRS = 1
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: help book test lab serve notebooks lint format clean
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+book: $(READY) ## build the book and print the path to open
+	@$(PY) tools/book.py build
+
+test: $(READY) lint ## run every check: lint, unit tests, claims, notebooks, the built book in Chromium
+	@tools/system.sh chromium
+	@$(PY) tools/book.py build
+	@$(PY) -m pytest -n $(JOBS) --dist loadfile --nbval --nbval-current-env tests notebooks $(PYTEST_ARGS)
+
+lab: $(READY) ## open the notebooks in JupyterLab
+	@$(PY) -m jupyter lab --ServerApp.ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
+
+serve: $(READY) ## serve the built book on this machine only (PORT=8000)
+	@$(PY) tools/book.py serve --port $(PORT)
+
+notebooks: $(READY) ## run all notebooks again and store their outputs in a stable form
+	@$(PY) tools/notebooks.py run notebooks/*.ipynb
+
+lint: $(READY) # part of `make test`
+	@$(PY) -m ruff check --quiet .
+	@$(PY) -m ruff format --check --quiet . || { echo "error: these files are not formatted (make format):" >&2; $(PY) -m ruff format --check . >&2; }
+
+format: $(READY) ## format the code and fix what the linter can fix
+	@$(PY) -m ruff check --fix-only --quiet .
+	@$(PY) -m ruff format .
+
+clean: ## remove what was built (.venv stays)
+	@rm -rf _build .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+# The environment: made once, and brought up to date only when a pin changes.
+$(READY): requirements.txt constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	  || { echo "error: Python 3.11 or newer is needed (make PYTHON=/path/to/python3.11 ...)" >&2; exit 1; }
+	@tools/system.sh venv $(PYTHON)
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@echo "installing the pinned requirements into $(VENV)"
+	@$(PY) -m pip install --quiet -r requirements.txt
+	@$(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
