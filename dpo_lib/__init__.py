@@ -1,0 +1,31 @@
+"""Direct Preference Optimization, one module per step of the derivation."""
+
+from dpo_lib.logprobs import get_sequence_log_probs, get_token_log_probs
+from dpo_lib.losses import PreferenceLoss, dpo_loss
+from dpo_lib.preference import (
+    bradley_terry_probability,
+    fit_bradley_terry,
+    preference_nll,
+    sample_comparisons,
+)
+from dpo_lib.reference import assert_reference_invariants, fingerprint, make_reference
+from dpo_lib.rewards import dpo_reward, naive_reward, reward_accuracy
+from dpo_lib.training import dpo_training_step
+
+__all__ = [
+    "PreferenceLoss",
+    "assert_reference_invariants",
+    "bradley_terry_probability",
+    "dpo_loss",
+    "dpo_reward",
+    "dpo_training_step",
+    "fingerprint",
+    "fit_bradley_terry",
+    "get_sequence_log_probs",
+    "get_token_log_probs",
+    "make_reference",
+    "naive_reward",
+    "preference_nll",
+    "reward_accuracy",
+    "sample_comparisons",
+]

@@ -1,0 +1,223 @@
+"""Log-probabilities of given responses under a causal language model (chapters 4 and 5)."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+def get_sequence_log_probs(
+    model: Callable[..., Any],
+    prompt_tokens: Tensor,
+    response_tokens: Tensor,
+    prompt_mask: Tensor | None = None,
+    response_mask: Tensor | None = None,
+) -> Tensor:
+    r"""Log-probability of each response given its prompt: the sum over its tokens.
+
+    Parameters
+    ----------
+    model : callable
+        Causal language model. Called with token ids of shape ``(batch, length)``, it returns
+        logits of shape ``(batch, length, vocab)`` or an object with such ``.logits``.
+    prompt_tokens : Tensor
+        Ids, shape ``(batch, prompt_len)``; unequal prompts are padded on the left.
+    response_tokens : Tensor
+        Ids, shape ``(batch, response_len)``; unequal responses are padded on the right. End each
+        response with its end-of-sequence token, or its end is not scored.
+    prompt_mask, response_mask : Tensor, optional
+        1 (or True) on real tokens, 0 on padding; shapes of the tokens. Absent: no padding.
+
+    Returns
+    -------
+    Tensor
+        :math:`\log\pi(y\mid x)` in nats, shape ``(batch,)``, float32 or wider.
+
+    Raises
+    ------
+    ValueError
+        On shapes that disagree, an empty prompt or response, padding on the wrong side, ids
+        outside the vocabulary, or more tokens than the model's context holds.
+
+    Notes
+    -----
+    Gradients flow; wrap the call in ``torch.no_grad()`` for a reference. Chapter 5 builds this
+    function step by step.
+    """
+    return get_token_log_probs(
+        model, prompt_tokens, response_tokens, prompt_mask, response_mask
+    ).sum(dim=-1)  # (B,)
+
+
+def get_token_log_probs(
+    model: Callable[..., Any],
+    prompt_tokens: Tensor,
+    response_tokens: Tensor,
+    prompt_mask: Tensor | None = None,
+    response_mask: Tensor | None = None,
+) -> Tensor:
+    r"""Log-probability of every response token given all tokens before it.
+
+    Parameters
+    ----------
+    model, prompt_tokens, response_tokens, prompt_mask, response_mask
+        As in `get_sequence_log_probs`.
+
+    Returns
+    -------
+    Tensor
+        :math:`\log\pi(y_t\mid x, y_{<t})` in nats, shape ``(batch, response_len)``, float32 or
+        wider; 0 on padding.
+
+    Raises
+    ------
+    ValueError
+        As in `get_sequence_log_probs`.
+    """
+    prompt_mask = _check_tokens(prompt_tokens, prompt_mask, "prompt")
+    response_mask = _check_tokens(response_tokens, response_mask, "response")
+    if len(prompt_tokens) != len(response_tokens):
+        raise ValueError(
+            "prompt_tokens and response_tokens must have one batch size, got "
+            f"{len(prompt_tokens)} and {len(response_tokens)}"
+        )
+    tokens = torch.cat([prompt_tokens, response_tokens], dim=1)  # (B, T)
+    mask = torch.cat([prompt_mask, response_mask], dim=1)  # (B, T)
+    _check_limits(model, tokens, mask)
+    # The value of a pad id must not matter; 0 is in every vocabulary.
+    logits = _response_logits(model, tokens.masked_fill(~mask, 0), mask, prompt_tokens.shape[1])
+    targets = response_tokens.masked_fill(~response_mask, 0)  # (B, R)
+    _check_ids(targets, logits.shape[-1])
+    return _gather_log_probs(logits, targets).masked_fill(~response_mask, 0.0)  # (B, R)
+
+
+def _gather_log_probs(logits: Tensor, targets: Tensor) -> Tensor:
+    """Log-softmax of ``logits`` at ``targets`` only: no second ``(B, R, V)`` tensor is kept."""
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        logits = logits.float()
+    chosen = logits.gather(dim=-1, index=targets.unsqueeze(-1)).squeeze(-1)  # (B, R)
+    return chosen - logits.logsumexp(dim=-1)  # (B, R)
+
+
+def _response_logits(
+    model: Callable[..., Any], tokens: Tensor, mask: Tensor, prompt_len: int
+) -> Tensor:
+    """Logits that predict the response tokens, shape ``(B, R, V)``.
+
+    The logits at position t predict token t + 1: the first response token is predicted at the
+    last prompt position, and the last logits predict beyond the response.
+    """
+    takes = _accepted_arguments(model)
+    extra: dict[str, Any] = {}
+    if takes.attention_mask:
+        extra["attention_mask"] = mask.long()
+    if takes.position_ids:
+        extra["position_ids"] = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    if takes.use_cache:
+        extra["use_cache"] = False
+    response_len = tokens.shape[1] - prompt_len
+
+    padded_left = bool((~mask[:, 0]).any())
+    if padded_left and not (takes.attention_mask and takes.position_ids):
+        # The model would read the pads, or count them as positions. Moved behind the real
+        # tokens they are in the future of every position that counts: a causal model is blind
+        # to them there.
+        order = mask.long().argsort(dim=1, descending=True, stable=True)  # (B, T)
+        moved = {name: x.gather(1, order) for name, x in extra.items() if isinstance(x, Tensor)}
+        logits = _call(model, tokens.gather(1, order), {**extra, **moved})  # (B, T, V)
+        back = order.argsort(dim=1)[:, prompt_len - 1 : -1]  # (B, R)
+        rows = torch.arange(len(tokens), device=tokens.device).unsqueeze(1)  # (B, 1)
+        return logits[rows, back]
+    if takes.logits_to_keep:
+        logits = _call(model, tokens, {**extra, "logits_to_keep": response_len + 1})
+        return logits[:, -response_len - 1 : -1]
+    return _call(model, tokens, extra)[:, prompt_len - 1 : -1]
+
+
+def _call(model: Callable[..., Any], tokens: Tensor, extra: dict[str, Any]) -> Tensor:
+    output = model(tokens, **extra)
+    logits = getattr(output, "logits", output)
+    if not isinstance(logits, Tensor) or logits.ndim != 3 or len(logits) != len(tokens):
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"model must return logits (batch, length, vocab), got {shape}")
+    kept = extra.get("logits_to_keep", tokens.shape[1])
+    if logits.shape[1] not in (kept, tokens.shape[1]):
+        raise ValueError(
+            f"model must return logits for each of {tokens.shape[1]} tokens, got {logits.shape[1]}"
+        )
+    return logits
+
+
+class _Accepted(NamedTuple):
+    attention_mask: bool
+    position_ids: bool
+    use_cache: bool
+    logits_to_keep: bool
+
+
+def _accepted_arguments(model: Callable[..., Any]) -> _Accepted:
+    """Which optional arguments the model names in its signature."""
+    function = model.forward if isinstance(model, nn.Module) else model
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # some built-in callables have no signature
+        return _Accepted(False, False, False, False)
+    return _Accepted(*(name in parameters for name in _Accepted._fields))
+
+
+def _check_tokens(tokens: Tensor, mask: Tensor | None, part: str) -> Tensor:
+    """Return the boolean mask of ``tokens``, after checking both."""
+    name = f"{part}_tokens"
+    if not isinstance(tokens, Tensor) or tokens.ndim != 2:
+        shape = tuple(tokens.shape) if isinstance(tokens, Tensor) else type(tokens).__name__
+        raise ValueError(f"{name} must be a tensor of shape (batch, length), got {shape}")
+    if tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
+        raise ValueError(f"{name} must hold integer ids, got dtype {tokens.dtype}")
+    if tokens.numel() == 0:
+        raise ValueError(f"{name} must not be empty, got shape {tuple(tokens.shape)}")
+    if mask is None:
+        return torch.ones_like(tokens, dtype=torch.bool)
+    if mask.shape != tokens.shape:
+        raise ValueError(
+            f"{part}_mask {tuple(mask.shape)} must have the shape of {name} {tuple(tokens.shape)}"
+        )
+    real = mask.bool()
+    if (real != mask).any():
+        raise ValueError(f"{part}_mask must hold only 0 and 1, got {mask.unique().tolist()}")
+    empty = (~real.any(dim=1)).nonzero().flatten()
+    if len(empty):
+        raise ValueError(f"{part} in row {int(empty[0])} is empty: its mask is 0 everywhere")
+    # Real tokens stand together at the end of a prompt and at the start of a response.
+    first_to_last = real if part == "prompt" else real.flip(1)
+    if (first_to_last[:, :-1] & ~first_to_last[:, 1:]).any():
+        side = "left" if part == "prompt" else "right"
+        raise ValueError(f"{part}_mask must mark padding on the {side} only")
+    return real
+
+
+def _check_limits(model: Callable[..., Any], tokens: Tensor, mask: Tensor) -> None:
+    """Check ids and lengths against what the model says of itself, before it fails inside."""
+    config = getattr(model, "config", None)
+    # Pads count towards the context unless position ids tell the model to skip them.
+    length = int(mask.sum(dim=1).max())
+    for name in ("max_position_embeddings", "n_positions", "context_length"):
+        limit = getattr(config, name, None)
+        if isinstance(limit, int) and length > limit:
+            raise ValueError(
+                f"prompt and response hold {length} tokens, above the model's context ({limit})"
+            )
+    vocab_size = getattr(config, "vocab_size", None)
+    if isinstance(vocab_size, int):
+        _check_ids(tokens.masked_fill(~mask, 0), vocab_size)
+    elif (tokens.masked_fill(~mask, 0) < 0).any():
+        raise ValueError(f"token ids must be at least 0, got {int(tokens.min())}")
+
+
+def _check_ids(tokens: Tensor, vocab_size: int) -> None:
+    low, high = int(tokens.min()), int(tokens.max())
+    if low < 0 or high >= vocab_size:
+        raise ValueError(f"token ids must lie in [0, {vocab_size}), got {low} to {high}")

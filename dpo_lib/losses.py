@@ -1,0 +1,71 @@
+"""The loss of Direct Preference Optimization (chapter 9)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from dpo_lib._validation import check_label_smoothing, check_same_shape
+from dpo_lib.rewards import dpo_reward
+
+
+class PreferenceLoss(NamedTuple):
+    """What a preference loss returns: unreduced losses and detached rewards, one shape."""
+
+    losses: Tensor
+    chosen_rewards: Tensor
+    rejected_rewards: Tensor
+
+
+def dpo_loss(
+    policy_chosen_logps: object,
+    policy_rejected_logps: object,
+    reference_chosen_logps: object,
+    reference_rejected_logps: object,
+    beta: float = 0.1,
+    label_smoothing: float = 0.0,
+) -> PreferenceLoss:
+    r"""DPO loss of each pair: :math:`-\log\sigma(z)` with the reward margin :math:`z`.
+
+    The margin is :math:`z = \hat r(x, y_w) - \hat r(x, y_l)`. With label smoothing
+    :math:`\varepsilon` (conservative DPO) the loss is
+    :math:`-(1-\varepsilon)\log\sigma(z) - \varepsilon\log\sigma(-z)`.
+
+    Parameters
+    ----------
+    policy_chosen_logps, policy_rejected_logps : Tensor or float
+        Summed log-probabilities (nats) of each response under the policy, one shape.
+    reference_chosen_logps, reference_rejected_logps : Tensor or float
+        The same responses under the frozen reference, same shape.
+    beta : float
+        Inverse temperature of the KL penalty, above 0; 0.1 to 0.5 is usual.
+    label_smoothing : float
+        Assumed share of flipped labels, in [0, 0.5).
+
+    Returns
+    -------
+    PreferenceLoss
+        ``losses`` (nats, with gradient), ``chosen_rewards`` and ``rejected_rewards`` (detached).
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, a log-probability is NaN, infinite or above 0, ``beta`` is not above
+        0, or ``label_smoothing`` is outside [0, 0.5).
+
+    References
+    ----------
+    Rafailov et al. (2023), eq. 7 (arXiv:2305.18290); Mitchell (2023), "A note on DPO with noisy
+    preferences", eq. 3 for the smoothing; chapter 9.
+    """
+    epsilon = check_label_smoothing(label_smoothing)
+    chosen_rewards = dpo_reward(policy_chosen_logps, reference_chosen_logps, beta)
+    rejected_rewards = dpo_reward(policy_rejected_logps, reference_rejected_logps, beta)
+    check_same_shape(policy_chosen_logps=chosen_rewards, policy_rejected_logps=rejected_rewards)
+    margin = chosen_rewards - rejected_rewards
+    losses = -(1 - epsilon) * F.logsigmoid(margin)
+    if epsilon > 0:
+        losses = losses - epsilon * F.logsigmoid(-margin)
+    return PreferenceLoss(losses, chosen_rewards.detach(), rejected_rewards.detach())

@@ -1,0 +1,92 @@
+"""Scores for responses: the naive reward and the DPO reward (chapters 4, 7 and 8)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from dpo_lib._validation import as_float_tensor, check_log_probs, check_positive, check_same_shape
+
+
+def naive_reward(policy_logps: object) -> Tensor:
+    r"""Score a response by its log-probability: :math:`r(x, y) = \log\pi_\theta(y\mid x)`.
+
+    Parameters
+    ----------
+    policy_logps : Tensor or float
+        Sequence log-probabilities (nats), any shape.
+
+    Returns
+    -------
+    Tensor
+        The same values: the naive reward *is* the log-probability.
+
+    Raises
+    ------
+    ValueError
+        If a value is not finite or above 0.
+
+    Notes
+    -----
+    Chapter 4 proposes it; chapter 6 shows where it fails.
+    """
+    return check_log_probs(policy_logps, "policy_logps")
+
+
+def dpo_reward(policy_logps: object, reference_logps: object, beta: float) -> Tensor:
+    r"""Implicit reward of DPO: :math:`\beta\,(\log\pi_\theta - \log\pi_{\mathrm{ref}})`.
+
+    Parameters
+    ----------
+    policy_logps, reference_logps : Tensor or float
+        Sequence log-probabilities (nats) of one shape.
+    beta : float
+        Inverse temperature of the KL penalty, above 0.
+
+    Returns
+    -------
+    Tensor
+        Rewards (nats times ``beta``), in the shape of the inputs.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, a value is not finite or above 0, or ``beta`` is not above 0.
+
+    References
+    ----------
+    Rafailov et al. (2023), eq. 5 without its :math:`\beta\log Z(x)`, which cancels in every
+    comparison; chapter 7.
+    """
+    policy = check_log_probs(policy_logps, "policy_logps")
+    reference = check_log_probs(reference_logps, "reference_logps")
+    check_same_shape(policy_logps=policy, reference_logps=reference)
+    return check_positive(beta, "beta") * (policy - reference)
+
+
+def reward_accuracy(chosen_rewards: object, rejected_rewards: object) -> Tensor:
+    """Share of pairs whose chosen response has the higher reward; a tie counts one half.
+
+    Parameters
+    ----------
+    chosen_rewards, rejected_rewards : Tensor or float
+        Rewards of one shape, not empty.
+
+    Returns
+    -------
+    Tensor
+        Scalar in [0, 1]. With policy = reference every pair ties, so training starts at 0.5.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, there are no pairs, or a reward is NaN.
+    """
+    chosen = as_float_tensor(chosen_rewards, "chosen_rewards")
+    rejected = as_float_tensor(rejected_rewards, "rejected_rewards")
+    check_same_shape(chosen_rewards=chosen, rejected_rewards=rejected)
+    if chosen.numel() == 0:
+        raise ValueError(f"chosen_rewards must hold at least one pair, got {tuple(chosen.shape)}")
+    if chosen.isnan().any() or rejected.isnan().any():
+        raise ValueError("chosen_rewards and rejected_rewards must not be NaN")
+    wins = (chosen > rejected).double() + 0.5 * (chosen == rejected).double()
+    return wins.mean()
