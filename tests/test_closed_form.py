@@ -1,0 +1,123 @@
+"""Exact policies: every identity of appendix A on random worlds with six responses."""
+
+import math
+
+import pytest
+import torch
+
+from dpo_lib.closed_form import (
+    entropy,
+    expected_dpo_loss,
+    fit_policy,
+    kl_divergence,
+    log_partition,
+    optimal_policy,
+    rlhf_objective,
+    total_variation,
+)
+
+BETAS = (0.1, 0.5, 1.0, 2.0)
+
+
+def world(seed: int, n_prompts: int = 3, n_responses: int = 6):
+    generator = torch.Generator().manual_seed(seed)
+    shape = (n_prompts, n_responses)
+    reference = torch.randn(shape, dtype=torch.float64, generator=generator).log_softmax(dim=-1)
+    return reference, torch.randn(shape, dtype=torch.float64, generator=generator)
+
+
+def random_policy(seed: int, like: torch.Tensor) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(like.shape, dtype=like.dtype, generator=generator).log_softmax(dim=-1)
+
+
+@pytest.mark.parametrize("beta", BETAS)
+def test_optimum_is_the_tilted_reference(beta):
+    reference, rewards = world(0)
+    tilted = reference.exp() * (rewards / beta).exp()
+    best = optimal_policy(reference, rewards, beta)
+    assert torch.allclose(best.exp(), tilted / tilted.sum(-1, keepdim=True), atol=1e-12)
+    assert torch.allclose(log_partition(reference, rewards, beta), tilted.sum(-1).log())
+
+
+@pytest.mark.parametrize("beta", BETAS)
+def test_objective_is_beta_log_z_minus_beta_kl_to_the_optimum(beta):
+    reference, rewards = world(1)
+    best = optimal_policy(reference, rewards, beta)
+    log_z = log_partition(reference, rewards, beta)
+    for seed in range(5):
+        policy = random_policy(seed, reference)
+        objective = rlhf_objective(policy, reference, rewards, beta)
+        assert torch.allclose(objective, beta * (log_z - kl_divergence(policy, best)), atol=1e-11)
+        assert (objective < beta * log_z).all()
+    assert torch.allclose(rlhf_objective(best, reference, rewards, beta), beta * log_z)
+
+
+@pytest.mark.parametrize("beta", BETAS)
+def test_rlhf_ascent_and_dpo_descent_reach_the_same_policy(beta):
+    reference, rewards = world(2)
+    best = optimal_policy(reference, rewards, beta)
+    start = random_policy(7, reference)
+    by_rlhf = fit_policy(lambda p: -rlhf_objective(p, reference, rewards, beta), start)
+    by_dpo = fit_policy(lambda p: expected_dpo_loss(p, reference, rewards, beta), start)
+    assert total_variation(by_rlhf, best).max() < 1e-5
+    assert total_variation(by_dpo, best).max() < 1e-5
+
+
+def test_rewards_of_the_optimum_return_the_true_differences():
+    reference, rewards = world(3)
+    implicit = 0.3 * (optimal_policy(reference, rewards, 0.3) - reference)
+    shift = rewards - implicit
+    assert torch.allclose(shift, shift[:, :1].expand_as(shift))  # one constant a prompt
+    assert torch.allclose(shift[:, 0], 0.3 * log_partition(reference, rewards, 0.3))
+
+
+def test_large_beta_keeps_the_reference_and_small_beta_finds_the_best_response():
+    reference, rewards = world(4)
+    assert total_variation(optimal_policy(reference, rewards, 1e6), reference).max() < 1e-5
+    greedy = optimal_policy(reference, rewards, 1e-3)
+    assert torch.equal(greedy.argmax(-1), rewards.argmax(-1))
+    assert (greedy.exp().max(-1).values > 0.999).all()
+
+
+def test_entropy_and_divergences_by_hand():
+    half = torch.tensor([0.5, 0.5]).double().log()
+    skewed = torch.tensor([0.9, 0.1]).double().log()
+    assert entropy(half).item() == pytest.approx(math.log(2))
+    expected = 0.9 * math.log(1.8) + 0.1 * math.log(0.2)
+    assert kl_divergence(skewed, half).item() == pytest.approx(expected)
+    assert total_variation(skewed, half).item() == pytest.approx(0.4)
+
+
+def test_expected_dpo_loss_by_a_double_loop():
+    reference, rewards = world(5, n_prompts=1, n_responses=4)
+    policy = random_policy(1, reference)
+    total, count, beta = 0.0, 0, 0.7
+    for i in range(4):
+        for j in range(i):
+            z = beta * (policy - reference)[0, i] - beta * (policy - reference)[0, j]
+            p = 1 / (1 + math.exp(rewards[0, j] - rewards[0, i]))
+            total += p * math.log1p(math.exp(-z)) + (1 - p) * math.log1p(math.exp(z))
+            count += 1
+    loss = expected_dpo_loss(policy, reference, rewards, beta)
+    assert loss.item() == pytest.approx(total / count)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([-0.1, -0.2], [0.0, 1.0], 1.0), "reference_logps must sum to one"),
+        (([math.log(0.5)] * 2, [0.0, 1.0, 2.0], 1.0), r"reference_logps \(2,\), rewards \(3,\)"),
+        (([math.log(0.5)] * 2, [0.0, math.nan], 1.0), "rewards must be finite"),
+        (([math.log(0.5)] * 2, [0.0, 1.0], 0.0), "beta must be .* above 0"),
+        ((0.0, 1.0, 1.0), "must list the responses"),
+    ],
+)
+def test_bad_input_is_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        optimal_policy(*arguments)
+
+
+def test_one_response_makes_no_pair():
+    with pytest.raises(ValueError, match="at least two responses, got 1"):
+        expected_dpo_loss([0.0], [0.0], [1.0], 1.0)
