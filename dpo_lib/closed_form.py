@@ -66,7 +66,10 @@ def optimal_policy(reference_logps: object, rewards: object, beta: float) -> Ten
 
 
 def entropy(logps: object) -> Tensor:
-    """Entropy (nats) of policies ``(..., K)``, shape ``(...)``; ``ValueError`` as in `log_partition`."""
+    """Entropy (nats) of policies ``(..., K)``, shape ``(...)``.
+
+    Raises ``ValueError`` if a policy does not sum to one.
+    """
     policy = _check_policy(logps, "logps")
     return -(policy.exp() * policy).sum(dim=-1)
 
@@ -231,7 +234,7 @@ def fit_policy(
 
 
 def _tilted(reference_logps: object, rewards: object, beta: float) -> Tensor:
-    """Unnormalized :math:`\\log\\pi_{ref} + r / \\beta`."""
+    """Sum of reference log-probability and reward / beta: the optimum before normalization."""
     reference = _check_policy(reference_logps, "reference_logps")
     reward = _check_rewards(rewards)
     check_same_shape(reference_logps=reference, rewards=reward)
