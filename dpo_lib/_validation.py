@@ -16,7 +16,9 @@ def as_float_tensor(value: object, name: str) -> Tensor:
         dtype = None if hasattr(value, "dtype") else torch.float64
         tensor = torch.as_tensor(value, dtype=dtype)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{name} must be a number or a tensor of numbers, got {value!r}") from error
+        raise ValueError(
+            f"{name} must be a number or a tensor of numbers, got {value!r}"
+        ) from error
     if tensor.is_complex():
         raise ValueError(f"{name} must be real, got dtype {tensor.dtype}")
     return tensor if tensor.is_floating_point() else tensor.to(torch.float64)

@@ -85,7 +85,9 @@ def assert_reference_invariants(
     if reference.training:
         raise AssertionError("the reference is in training mode: dropout would change its values")
     policy_storage = {p.data_ptr() for p in policy.parameters() if p.numel()}
-    trained = {id(p) for group in optimizer.param_groups for p in group["params"]} if optimizer else ()
+    trained = (
+        {id(p) for group in optimizer.param_groups for p in group["params"]} if optimizer else ()
+    )
     for name, parameter in reference.named_parameters():
         if parameter.requires_grad or parameter.grad is not None:
             raise AssertionError(f"reference parameter {name} receives gradients")
