@@ -1,6 +1,6 @@
 """Direct Preference Optimization, one module per step of the derivation."""
 
-from dpo_lib.logprobs import get_sequence_log_probs, get_token_log_probs
+from dpo_lib.logprobs import get_pair_log_probs, get_sequence_log_probs, get_token_log_probs
 from dpo_lib.losses import PreferenceLoss, dpo_loss
 from dpo_lib.preference import (
     bradley_terry_probability,
@@ -21,6 +21,7 @@ __all__ = [
     "dpo_training_step",
     "fingerprint",
     "fit_bradley_terry",
+    "get_pair_log_probs",
     "get_sequence_log_probs",
     "get_token_log_probs",
     "make_reference",

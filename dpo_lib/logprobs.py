@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -93,6 +93,40 @@ def get_token_log_probs(
     targets = response_tokens.masked_fill(~response_mask, 0)  # (B, R)
     _check_ids(targets, logits.shape[-1])
     return _gather_log_probs(logits, targets).masked_fill(~response_mask, 0.0)  # (B, R)
+
+
+def get_pair_log_probs(
+    model: Callable[..., Any], batch: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Sequence log-probabilities of the chosen and of the rejected responses of a batch.
+
+    Parameters
+    ----------
+    model : callable
+        As in `get_sequence_log_probs`.
+    batch : mapping
+        Token ids ``prompt``, ``chosen``, ``rejected``, each ``(batch, length)``; if rows were
+        padded, also ``prompt_mask``, ``chosen_mask``, ``rejected_mask``.
+
+    Returns
+    -------
+    chosen, rejected : Tensor
+        Nats, shape ``(batch,)`` each.
+
+    Raises
+    ------
+    ValueError
+        If a key is missing, or as in `get_sequence_log_probs`.
+    """
+    missing = [key for key in ("prompt", "chosen", "rejected") if key not in batch]
+    if missing:
+        raise ValueError(f"batch lacks {missing}; it has {sorted(batch)}")
+    prompt, prompt_mask = batch["prompt"], batch.get("prompt_mask")
+    chosen, rejected = (
+        get_sequence_log_probs(model, prompt, batch[side], prompt_mask, batch.get(f"{side}_mask"))
+        for side in ("chosen", "rejected")
+    )
+    return chosen, rejected
 
 
 def _gather_log_probs(logits: Tensor, targets: Tensor) -> Tensor:

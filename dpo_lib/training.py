@@ -1,4 +1,4 @@
-"""One step of DPO training (chapter 10)."""
+"""DPO training: one step, and the loop around it (chapter 10)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dpo_lib.logprobs import get_sequence_log_probs
+from dpo_lib.logprobs import get_pair_log_probs
 from dpo_lib.losses import dpo_loss
 from dpo_lib.rewards import reward_accuracy
 
@@ -48,15 +48,12 @@ def dpo_training_step(
         If a key is missing, ``ref_model`` is the policy itself, or the inputs are malformed
         (see `get_sequence_log_probs` and `dpo_loss`). Nothing has been updated then.
     """
-    missing = [key for key in ("prompt", "chosen", "rejected") if key not in batch]
-    if missing:
-        raise ValueError(f"batch lacks {missing}; it has {sorted(batch)}")
     if ref_model is policy_model:
         raise ValueError("ref_model must be a frozen copy of policy_model, not the same object")
 
-    policy_chosen, policy_rejected = _pair_log_probs(policy_model, batch)
+    policy_chosen, policy_rejected = get_pair_log_probs(policy_model, batch)
     with torch.no_grad():
-        reference_chosen, reference_rejected = _pair_log_probs(ref_model, batch)
+        reference_chosen, reference_rejected = get_pair_log_probs(ref_model, batch)
     losses, chosen_rewards, rejected_rewards = dpo_loss(
         policy_chosen, policy_rejected, reference_chosen, reference_rejected, beta
     )
@@ -66,20 +63,3 @@ def dpo_training_step(
     loss.backward()
     optimizer.step()
     return loss.item(), reward_accuracy(chosen_rewards, rejected_rewards).item()
-
-
-def _pair_log_probs(
-    model: Callable[..., Any], batch: Mapping[str, Tensor]
-) -> tuple[Tensor, Tensor]:
-    """Sequence log-probabilities of the chosen and the rejected responses, ``(B,)`` each."""
-    chosen, rejected = (
-        get_sequence_log_probs(
-            model,
-            batch["prompt"],
-            batch[side],
-            batch.get("prompt_mask"),
-            batch.get(f"{side}_mask"),
-        )
-        for side in ("chosen", "rejected")
-    )
-    return chosen, rejected
