@@ -1,0 +1,271 @@
+"""Execute notebooks and store their outputs in one canonical form.
+
+python tools/notebooks.py run notebooks/02_bradley_terry.ipynb   execute, normalize, store
+python tools/notebooks.py check -j 2 notebooks/*.ipynb           execute again, compare every byte
+
+A notebook runs in its own folder with one thread. Its file is replaced only when every cell ran
+without an error and without a word on stderr (a warning, a progress bar), and when no output holds
+something that differs from run to run: a memory address, a path of this machine, random ids.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+ROOT = Path(__file__).resolve().parent.parent
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+KEPT_CELL_METADATA = ("mystnb", "tags")
+KEPT_NOTEBOOK_METADATA = ("mystnb",)
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {
+        "file_extension": ".py",
+        "mimetype": "text/x-python",
+        "name": "python",
+        "nbconvert_exporter": "python",
+        "pygments_lexer": "ipython3",
+    },
+}
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}\b")
+MACHINE_PATH = re.compile(r"(?<![\w.:/])/(?:home|root|tmp|Users|work|var|opt|mnt)/[\w.-]+")
+ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+class NotebookError(Exception):
+    """A notebook that cannot be stored, with the cell and the reason."""
+
+
+def execute(notebook: nbformat.NotebookNode, folder: Path, timeout: int = 120) -> None:
+    """Run every cell in ``folder`` with one thread; raise `NotebookError` when a cell fails."""
+    notebook.metadata.setdefault("kernelspec", METADATA["kernelspec"])
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    client = NotebookClient(
+        notebook,
+        timeout=timeout,
+        kernel_name="python3",
+        record_timing=False,
+        resources={"metadata": {"path": str(folder)}},
+    )
+    with tempfile.TemporaryDirectory() as home, tempfile.TemporaryFile("w+") as log:
+        # A fresh IPython folder: no personal start-up files, no history shared by two kernels.
+        environment = {**os.environ, **dict.fromkeys(THREADS, "1"), "IPYTHONDIR": home}
+        environment["PYTHONHASHSEED"] = "0"
+        environment["PYTHONPATH"] = os.pathsep.join(
+            filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
+        )
+        for name in ("PYTHONWARNINGS", "MPLBACKEND", "PYTEST_CURRENT_TEST"):
+            environment.pop(name, None)
+        try:
+            client.execute(env=environment, stderr=log, stdout=subprocess.DEVNULL)
+        except CellExecutionError as error:
+            number = _last_run(notebook)
+            raise NotebookError(f"cell {number} failed\n{ANSI.sub('', str(error))}") from None
+        except (TimeoutError, CellTimeoutError) as error:
+            raise NotebookError(f"cell {_last_run(notebook)} took too long: {error}") from None
+        except DeadKernelError as error:
+            log.seek(0)
+            raise NotebookError(f"{error} after cell {_last_run(notebook)}\n{log.read()}") from None
+
+
+def _last_run(notebook: nbformat.NotebookNode) -> int:
+    """Return the number, counted over all cells from 1, of the cell that ran last."""
+    ran = [
+        number
+        for number, cell in enumerate(notebook.cells, 1)
+        if cell.cell_type == "code" and (cell.execution_count or cell.outputs)
+    ]
+    return ran[-1] if ran else 1
+
+
+def normalize(notebook: nbformat.NotebookNode) -> str:
+    """Return the notebook as canonical text; raise `NotebookError` for outputs that cannot be."""
+    metadata = {
+        key: notebook.metadata[key] for key in KEPT_NOTEBOOK_METADATA if key in notebook.metadata
+    }
+    notebook.metadata = nbformat.from_dict({**METADATA, **metadata})
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    seen: Counter[str] = Counter()
+    count = 0
+    for number, cell in enumerate(notebook.cells, 1):
+        cell.source = cell.source.strip("\n")
+        digest = hashlib.sha256(f"{cell.cell_type}\n{cell.source}".encode()).hexdigest()[:10]
+        seen[digest] += 1
+        cell.id = digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
+        cell.metadata = nbformat.from_dict(
+            {key: cell.metadata[key] for key in KEPT_CELL_METADATA if cell.metadata.get(key)}
+        )
+        cell.pop("attachments", None)
+        if cell.cell_type != "code":
+            continue
+        if not cell.source.strip():
+            raise NotebookError(f"cell {number} is an empty code cell; remove it")
+        count += 1
+        cell.execution_count = count
+        cell.outputs = _merge_streams(cell.outputs)
+        for output in cell.outputs:
+            if "execution_count" in output:
+                output.execution_count = count
+        _rename_models(cell)
+        for output in cell.outputs:
+            if output.output_type == "error":
+                raise NotebookError(f"cell {number} ended with {output.ename}: {output.evalue}")
+            if output.get("name") == "stderr":
+                raise NotebookError(
+                    f"cell {number} wrote to stderr, which must not be stored:\n{output.text}"
+                )
+        for text in texts(cell):
+            for pattern, what in ((ADDRESS, "a memory address"), (MACHINE_PATH, "a machine path")):
+                if match := pattern.search(text):
+                    raise NotebookError(
+                        f"cell {number} prints {what}, {match[0]}, which differs from run to run"
+                    )
+    nbformat.validate(notebook)
+    return nbformat.writes(notebook, version=4).rstrip("\n") + "\n"
+
+
+def _merge_streams(outputs: list) -> list:
+    """Join neighbouring pieces of one stream: where it is cut depends on timing."""
+    merged: list = []
+    for output in outputs:
+        last = merged[-1] if merged else None
+        if output.output_type == "stream" and last and last.get("name") == output.name:
+            last.text += output.text
+        else:
+            merged.append(output)
+    return merged
+
+
+def _rename_models(cell: nbformat.NotebookNode) -> None:
+    """Replace the random model ids of widgets by ids derived from the cell, wherever they stand."""
+    names: dict[str, str] = {}
+    for output in cell.outputs:
+        view = output.get("data", {}).get(WIDGET_VIEW)
+        if view and view["model_id"] not in names:
+            key = f"{cell.id} widget {len(names)}"
+            names[view["model_id"]] = hashlib.sha256(key.encode()).hexdigest()[:32]
+    for output in cell.outputs:
+        for mime, content in output.get("data", {}).items():
+            for old, new in names.items():
+                if isinstance(content, str):
+                    output.data[mime] = content = content.replace(old, new)
+                elif mime == WIDGET_VIEW and content["model_id"] == old:
+                    content["model_id"] = new
+
+
+def texts(cell: nbformat.NotebookNode) -> Iterator[str]:
+    """Yield every text output of a code cell: streams, plain text, HTML, Markdown and LaTeX."""
+    for output in cell.outputs:
+        if output.output_type == "stream":
+            yield output.text
+        for mime, content in output.get("data", {}).items():
+            if mime.startswith("text/") and isinstance(content, str):
+                yield content
+
+
+def rerun(path: Path, timeout: int = 120) -> str:
+    """Execute a fresh copy of the notebook and return its canonical text."""
+    notebook = nbformat.read(path, as_version=4)
+    execute(notebook, path.resolve().parent, timeout)
+    return normalize(notebook)
+
+
+def run(path: Path, timeout: int = 120) -> str:
+    """Execute the notebook and replace the file; return a line for the screen."""
+    start = time.perf_counter()
+    text = rerun(path, timeout)
+    old = path.read_text(encoding="utf-8")
+    if text != old:
+        with tempfile.NamedTemporaryFile(
+            "w",
+            dir=path.parent,
+            prefix=f".{path.stem}-",
+            delete=False,
+            encoding="utf-8",
+            newline="\n",
+        ) as file:
+            file.write(text)
+        os.chmod(file.name, path.stat().st_mode)
+        os.replace(file.name, path)
+    state = "unchanged" if text == old else "written"
+    return f"{path}: {state}, {len(text) / 1000:.0f} kB, {time.perf_counter() - start:.1f} s"
+
+
+def check(path: Path, timeout: int = 120) -> str:
+    """Execute the notebook again; raise `NotebookError` with a diff if the file would change."""
+    start = time.perf_counter()
+    text = rerun(path, timeout)
+    old = path.read_bytes().decode("utf-8")
+    if text != old:
+        raise NotebookError(
+            "a new run gives another file "
+            f"(to store it: python tools/notebooks.py run {path})\n{_diff(old, text)}"
+        )
+    return f"{path}: the same, byte by byte, {time.perf_counter() - start:.1f} s"
+
+
+def _diff(old: str, new: str, most: int = 60) -> str:
+    lines = list(
+        difflib.unified_diff(
+            old.splitlines(), new.splitlines(), "stored", "new run", lineterm="", n=1
+        )
+    )
+    cut = [line if len(line) <= 160 else line[:157] + "..." for line in lines[:most]]
+    if len(lines) > most:
+        cut.append(f"... {len(lines) - most} more lines")
+    return "\n".join(cut) or "(only the end of the file or its line ends differ)"
+
+
+def _job(command: str, path: Path, timeout: int) -> tuple[bool, str]:
+    try:
+        return True, {"run": run, "check": check}[command](path, timeout)
+    except NotebookError as error:
+        return False, f"{path}: {error}"
+    except Exception as error:
+        return False, f"{path}: {type(error).__name__}: {error}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("command", choices=("run", "check"))
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH")
+    parser.add_argument("-j", "--jobs", type=int, default=1, help="notebooks at a time")
+    parser.add_argument("--timeout", type=int, default=120, help="seconds a cell may take")
+    options = parser.parse_args(arguments)
+    count = len(options.paths)
+    work = ([options.command] * count, options.paths, [options.timeout] * count)
+    failed = 0
+    if options.jobs > 1 and count > 1:
+        with ProcessPoolExecutor(options.jobs) as pool:
+            results = list(pool.map(_job, *work))
+    else:
+        results = map(_job, *work)
+    for succeeded, message in results:
+        failed += not succeeded
+        print(message, file=sys.stdout if succeeded else sys.stderr, flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
