@@ -1,0 +1,122 @@
+"""The live form of a widget, and the placeholder that becomes its static form."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import anywidget
+import ipywidgets
+import traitlets
+
+from dpo_lib.widgets import join
+from dpo_lib.widgets.spec import (
+    Button,
+    Choice,
+    Control,
+    LogSlider,
+    Slider,
+    Toggle,
+    WidgetSpec,
+    label_html,
+)
+
+
+class BookWidget(ipywidgets.VBox):
+    """A widget of the book: controls and a drawing when a kernel is there, static without one.
+
+    A subclass gives ``build_spec`` and ``describe``. Keyword arguments of the constructor start
+    the widget from other values than the spec's.
+    """
+
+    def __init__(self, **values: object) -> None:
+        self.spec = self.build_spec().with_values(**values)
+        self.plot = _make_plot(self.spec)
+        self.controls: dict[str, ipywidgets.Widget] = {}
+        for control in self.spec.controls:
+            if isinstance(control, Button):  # a click has no value to link; the plot draws it
+                continue
+            live = _make_control(control)
+            synced = "index" if isinstance(control, Choice) else "value"
+            ipywidgets.jslink((live, synced), (self.plot, control.name))
+            self.controls[control.name] = live
+        title = ipywidgets.HTML(f"<strong>{label_html(self.spec.title)}</strong>")
+        super().__init__([title, self.plot, *self.controls.values()])
+
+    @classmethod
+    def build_spec(cls) -> WidgetSpec:
+        """Return the widget's description with its default values."""
+        raise NotImplementedError
+
+    @staticmethod
+    def describe(values: Mapping[str, Any]) -> str:
+        """Say in words what the widget shows for ``values``; the browser says the same."""
+        raise NotImplementedError
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The present value of every control and state, by name."""
+        drawn = {name: getattr(self.plot, name) for name in self.spec.values}
+        return drawn | {name: control.value for name, control in self.controls.items()}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}: {self.spec.title}"
+
+    def _repr_mimebundle_(self, **kwargs: object) -> dict[str, Any]:
+        bundle = dict(super()._repr_mimebundle_(**kwargs))
+        bundle["text/plain"] = repr(self)
+        bundle["text/html"] = self.spec.to_html(self.describe(self.spec.values))
+        return bundle
+
+
+def _make_plot(spec: WidgetSpec) -> anywidget.AnyWidget:
+    names = tuple(spec.values)
+    taken = [name for name in ("spec", *names) if hasattr(anywidget.AnyWidget, name)]
+    if taken:
+        raise ValueError(f"{spec.kind}: these names belong to the base widget: {taken}")
+    json_spec = spec.to_json()
+    values = {control["name"]: control["value"] for control in json_spec["controls"]}
+    return _plot_class(spec.kind, names)(spec=json_spec, **values, **spec.state)
+
+
+@functools.cache
+def _plot_class(kind: str, names: tuple[str, ...]) -> type[anywidget.AnyWidget]:
+    traits = {name: traitlets.Any().tag(sync=True) for name in ("spec", *names)}
+    source = {"_esm": join.esm(kind), "_css": join.static_css(), "__module__": __name__}
+    return type(f"Plot_{kind}", (anywidget.AnyWidget,), {**source, **traits})
+
+
+def _make_control(control: Control) -> ipywidgets.Widget:
+    unit = f" ({control.unit})" if getattr(control, "unit", "") else ""
+    common = {
+        "description": label_html(control.label + unit),
+        "description_allow_html": True,
+        "style": {"description_width": "initial"},
+        "layout": {"width": "auto", "max_width": "46rem"},
+    }
+    match control:
+        case Slider():
+            return ipywidgets.FloatSlider(
+                value=control.value,
+                min=control.min,
+                max=control.max,
+                step=control.step,
+                readout_format=f".{control.digits}f",
+                **common,
+            )
+        case LogSlider():
+            return ipywidgets.FloatLogSlider(
+                value=control.value,
+                base=10,
+                min=control.min,
+                max=control.max,
+                step=control.step,
+                readout_format=f".{control.digits}g",
+                **common,
+            )
+        case Choice():
+            return ipywidgets.Dropdown(options=control.options, value=control.value, **common)
+        case Toggle():
+            return ipywidgets.Checkbox(value=control.value, **common)
+    raise TypeError(f"no live control for {control!r}")

@@ -1,0 +1,149 @@
+"""Joins the browser modules into one script, in Python, so that the book needs no node.
+
+The modules in ``js/`` are ES modules written in a small subset: named imports from relative
+paths and named exports. Each becomes a function scope whose exports are an object, in the order
+of their imports. A notebook gets the result as an ES module (``esm``), the static book as a
+classic script (``static_script``), because pages opened from ``file://`` cannot import modules.
+"""
+
+from __future__ import annotations
+
+import functools
+import posixpath
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+JS_DIR = Path(__file__).parent / "js"
+CSS_DIR = Path(__file__).parent / "css"
+
+_IMPORT = re.compile(
+    r'^import\s+(?:\{(?P<names>[^}]*)\}|\*\s+as\s+(?P<space>\w+))\s+from\s+"(?P<path>[^"]+)";[ \t]*\n?',
+    re.MULTILINE,
+)
+_DECLARATION = re.compile(
+    r"^export\s+(?=(?:async\s+)?(?:function\*?|const|let|class)\s+(\w+))", re.MULTILINE
+)
+_EXPORT_LIST = re.compile(r"\bexport\s*\{([^}]*)\};?\s*\Z")
+
+
+def kinds() -> tuple[str, ...]:
+    """Return the widget kinds: the file names in ``js/widgets``."""
+    return tuple(sorted(path.stem for path in (JS_DIR / "widgets").glob("*.js")))
+
+
+@functools.cache
+def esm(kind: str) -> str:
+    """Return the ES module that ``anywidget`` runs for one kind of widget."""
+    path = _widget_path(kind)
+    modules = _in_import_order(["runtime.js", path])
+    return (
+        _scopes(modules)
+        + f"export default {{ render: {_scope_name('runtime.js')}.live({_scope_name(path)}) }};\n"
+    )
+
+
+def static_script(wanted: Iterable[str] | None = None) -> str:
+    """Return the classic script for static pages: all widgets, or the ``wanted`` kinds.
+
+    It mounts every ``[data-dpo-widget]`` of the page and adds one global, ``dpoBook``.
+    """
+    return _static_script(kinds() if wanted is None else tuple(sorted(set(wanted))))
+
+
+@functools.cache
+def _static_script(chosen: tuple[str, ...]) -> str:
+    paths = {kind: _widget_path(kind) for kind in chosen}
+    modules = _in_import_order(["math.js", "runtime.js", *paths.values()])
+    table = ", ".join(f"{kind}: {_scope_name(path)}" for kind, path in paths.items())
+    return (
+        '(() => {\n"use strict";\n'
+        + _scopes(modules)
+        + f"window.dpoBook = {_scope_name('runtime.js')}"
+        + f".boot({{ {table} }}, {_scope_name('math.js')});\n"
+        + "})();\n"
+    )
+
+
+@functools.cache
+def static_css() -> str:
+    """Return the style sheet of the widgets, the palette of both themes included."""
+    return theme_css() + (CSS_DIR / "widgets.css").read_text(encoding="utf-8")
+
+
+@functools.cache
+def theme_css() -> str:
+    """Return the palette alone: the CSS variables of the light and the dark theme."""
+    return (CSS_DIR / "theme.css").read_text(encoding="utf-8")
+
+
+def _widget_path(kind: str) -> str:
+    if kind not in kinds():
+        raise ValueError(f"unknown widget kind {kind!r}; there are {list(kinds())}")
+    return f"widgets/{kind}.js"
+
+
+def _in_import_order(entries: Iterable[str]) -> list[str]:
+    """Return the modules that ``entries`` need, each after those it imports."""
+    order: list[str] = []
+    open_paths: list[str] = []
+
+    def visit(path: str) -> None:
+        if path in order:
+            return
+        if path in open_paths:
+            raise ValueError(f"import cycle: {' -> '.join([*open_paths, path])}")
+        open_paths.append(path)
+        for match in _IMPORT.finditer(_source(path)):
+            visit(_resolve(path, match["path"]))
+        open_paths.pop()
+        order.append(path)
+
+    for entry in entries:
+        visit(entry)
+    return order
+
+
+def _scopes(modules: Iterable[str]) -> str:
+    return "".join(_scope(path, _source(path)) for path in modules)
+
+
+def _scope(path: str, source: str) -> str:
+    """Turn one ES module into ``const module = (() => { …; return { exports }; })();``."""
+
+    def import_to_const(match: re.Match[str]) -> str:
+        target = _scope_name(_resolve(path, match["path"]))
+        if match["space"]:
+            return f"const {match['space']} = {target};\n"
+        names = re.sub(r"(\w+)\s+as\s+(\w+)", r"\1: \2", match["names"].strip().rstrip(","))
+        return f"const {{ {names} }} = {target};\n"
+
+    exports = [(name, name) for name in _DECLARATION.findall(source)]
+    body = _DECLARATION.sub("", _IMPORT.sub(import_to_const, source))
+    export_list = _EXPORT_LIST.search(body)
+    if export_list:
+        for item in filter(None, (part.strip() for part in export_list[1].split(","))):
+            local, _, exported = item.partition(" as ")
+            exports.append((exported.strip() or local, local))
+        body = body[: export_list.start()]
+    left_over = re.search(r"^(?:import|export)\b.*", body, re.MULTILINE)
+    if left_over:
+        raise ValueError(f"{path}: form not supported by the joiner: {left_over[0]}")
+    table = ", ".join(key if key == local else f"{key}: {local}" for key, local in exports)
+    return f"const {_scope_name(path)} = (() => {{\n{body}\nreturn {{ {table} }};\n}})();\n"
+
+
+@functools.cache
+def _source(path: str) -> str:
+    return (JS_DIR / path).read_text(encoding="utf-8")
+
+
+def _resolve(importer: str, target: str) -> str:
+    path = posixpath.normpath(posixpath.join(posixpath.dirname(importer), target))
+    if not target.startswith(".") or path.startswith("..") or not (JS_DIR / path).is_file():
+        raise ValueError(f"{importer}: cannot import {target!r}")
+    return path
+
+
+def _scope_name(path: str) -> str:
+    return "module_" + re.sub(r"\W", "_", path.removesuffix(".js"))

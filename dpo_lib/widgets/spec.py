@@ -1,0 +1,264 @@
+"""What a widget is made of: one description from which both of its forms are built."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+# Rounding of a step such as 0.1 in binary: far below any step, far above float64's noise.
+GRID_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class Slider:
+    """A number that the reader drags: ``value`` in [``min``, ``max``], in steps of ``step``."""
+
+    name: str  # what the browser module and Python call it
+    label: str  # what the reader sees; r_w and π_{ref} get a subscript
+    min: float
+    max: float
+    step: float
+    value: float
+    digits: int = 2  # decimals shown
+    unit: str = ""
+
+    def __post_init__(self) -> None:
+        _check_name(self.name, self.label)
+        _check_range(self, self.value, "value")
+        if not 0 <= self.digits <= 10:
+            raise ValueError(f"{self.name}: digits must be in [0, 10], got {self.digits}")
+
+    def check(self, value: object) -> float:
+        """Return ``value`` as a number on this slider's grid, or raise ``ValueError``."""
+        return replace(self, value=_as_number(self.name, value)).value
+
+
+@dataclass(frozen=True)
+class LogSlider:
+    """A positive number dragged on a logarithmic scale: ``value`` is a power of ten.
+
+    ``min``, ``max`` and ``step`` are those of the exponent; ``value`` is the number itself.
+    """
+
+    name: str
+    label: str
+    min: float
+    max: float
+    step: float
+    value: float
+    digits: int = 2  # significant digits shown
+    unit: str = ""
+
+    def __post_init__(self) -> None:
+        _check_name(self.name, self.label)
+        if not self.value > 0:
+            raise ValueError(f"{self.name}: value must be above 0, got {self.value}")
+        if not 1 <= self.digits <= 10:
+            raise ValueError(f"{self.name}: digits must be in [1, 10], got {self.digits}")
+        _check_range(self, math.log10(self.value), "log10(value)")
+
+    def check(self, value: object) -> float:
+        """Return ``value`` as a number on this slider's grid, or raise ``ValueError``."""
+        return replace(self, value=_as_number(self.name, value)).value
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several options. ``value`` is the option; the browser sees its index."""
+
+    name: str
+    label: str
+    options: tuple[str, ...]
+    value: str
+
+    def __post_init__(self) -> None:
+        _check_name(self.name, self.label)
+        object.__setattr__(self, "options", tuple(self.options))
+        if len(self.options) < 2 or len(set(self.options)) != len(self.options):
+            raise ValueError(f"{self.name}: options must be two or more and differ: {self.options}")
+        if self.value not in self.options:
+            raise ValueError(f"{self.name}: value {self.value!r} is not one of {self.options}")
+
+    def check(self, value: object) -> str:
+        """Return ``value`` if it is one of the options, or raise ``ValueError``."""
+        return replace(self, value=value).value
+
+
+@dataclass(frozen=True)
+class Toggle:
+    """A checkbox."""
+
+    name: str
+    label: str
+    value: bool = False
+
+    def __post_init__(self) -> None:
+        _check_name(self.name, self.label)
+        if not isinstance(self.value, bool):
+            raise ValueError(f"{self.name}: value must be True or False, got {self.value!r}")
+
+    def check(self, value: object) -> bool:
+        """Return ``value`` if it is a bool, or raise ``ValueError``."""
+        return replace(self, value=value).value
+
+
+@dataclass(frozen=True)
+class Button:
+    """A button. ``value`` counts its clicks; the browser draws it in both forms."""
+
+    name: str
+    label: str
+    value: int = 0
+
+    def __post_init__(self) -> None:
+        _check_name(self.name, self.label)
+        if isinstance(self.value, bool) or not isinstance(self.value, int) or self.value < 0:
+            raise ValueError(f"{self.name}: value must be a count, got {self.value!r}")
+
+    def check(self, value: object) -> int:
+        """Return ``value`` if it is a count, or raise ``ValueError``."""
+        return replace(self, value=value).value
+
+
+Control = Slider | LogSlider | Choice | Toggle | Button
+
+
+@dataclass(frozen=True)
+class WidgetSpec:
+    """A widget: its browser module, its title, its controls, its data.
+
+    ``data`` is fixed (curves, stored runs, texts); ``state`` is what the browser module itself
+    changes besides the controls (clicked rows, the current step) with its first value. Both
+    hold JSON values only.
+    """
+
+    kind: str
+    title: str
+    controls: tuple[Control, ...] = ()
+    data: Mapping[str, Any] = field(default_factory=dict)
+    state: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "controls", tuple(self.controls))
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", self.kind):
+            raise ValueError(f"kind must be a lower-case module name, got {self.kind!r}")
+        if not self.title.strip():
+            raise ValueError(f"{self.kind}: title must not be empty")
+        names = [control.name for control in self.controls] + list(self.state)
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"{self.kind}: names used twice: {twice}")
+        for name in self.state:
+            _check_name(name, name)
+        try:
+            json.dumps([dict(self.data), dict(self.state)], allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{self.kind}: data and state must be finite JSON: {error}") from error
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Every control's value and every state's, by name."""
+        return {control.name: control.value for control in self.controls} | dict(self.state)
+
+    def with_values(self, **values: object) -> WidgetSpec:
+        """Return the same widget starting from other values."""
+        unknown = sorted(set(values) - set(self.values))
+        if unknown:
+            raise ValueError(f"{self.kind} has no {unknown}; it has {list(self.values)}")
+        controls = tuple(
+            replace(control, value=control.check(values[control.name]))
+            if control.name in values
+            else control
+            for control in self.controls
+        )
+        state = {name: values.get(name, first) for name, first in self.state.items()}
+        return replace(self, controls=controls, state=state)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the form that the browser reads; a choice's value becomes its index."""
+        return {
+            "kind": self.kind,
+            "title": self.title,
+            "controls": [_control_json(control) for control in self.controls],
+            "data": dict(self.data),
+            "state": dict(self.state),
+        }
+
+    def to_html(self, fallback: str) -> str:
+        """Return the static page's placeholder; ``fallback`` is read when no script runs."""
+        state = json.dumps(
+            self.to_json(), ensure_ascii=True, allow_nan=False, separators=(",", ":")
+        )
+        # Inside <script>, only these can end the element or open a comment.
+        for character in "<>&":
+            state = state.replace(character, f"\\u{ord(character):04x}")
+        return (
+            f'<div class="dpo-static" data-dpo-widget="{self.kind}">\n'
+            f'<p class="dpo-fallback"><strong>{label_html(self.title)}.</strong> '
+            f"{label_html(fallback)}</p>\n"
+            f'<script type="application/json">{state}</script>\n'
+            "</div>"
+        )
+
+
+def label_html(text: str) -> str:
+    """Escape ``text`` and turn ``r_w`` and ``π_{ref}`` into subscripts."""
+    return re.sub(
+        r"_(?:\{([^{}]*)\}|(\w))",
+        lambda match: f"<sub>{match[1] or match[2]}</sub>",
+        html.escape(text),
+    )
+
+
+def fmt(value: float, digits: int) -> str:
+    """Write ``value`` with ``digits`` decimals, a true minus sign and no negative zero."""
+    text = f"{value:.{digits}f}"
+    if float(text) == 0:
+        text = text.removeprefix("-")
+    return text.replace("-", "−")
+
+
+def _control_json(control: Control) -> dict[str, Any]:
+    entry = {"type": type(control).__name__.lower(), **asdict(control)}
+    if isinstance(control, Choice):
+        entry["options"] = list(control.options)
+        entry["value"] = control.options.index(control.value)
+    return entry
+
+
+def _as_number(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"{name}: value must be a number, got {value!r}")
+    return float(value)
+
+
+def _check_name(name: str, label: str) -> None:
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise ValueError(f"name must be lower-case letters, digits and _, got {name!r}")
+    if not label.strip():
+        raise ValueError(f"{name}: label must not be empty")
+
+
+def _check_range(control: Slider | LogSlider, position: float, what: str) -> None:
+    name, low, high, step = control.name, control.min, control.max, control.step
+    if not all(math.isfinite(number) for number in (low, high, step, position)):
+        raise ValueError(f"{name}: min, max, step and value must be finite")
+    if not low < high:
+        raise ValueError(f"{name}: min {low} must be below max {high}")
+    if not step > 0:
+        raise ValueError(f"{name}: step must be above 0, got {step}")
+    if not _on_grid((high - low) / step):
+        raise ValueError(f"{name}: step {step} does not divide the range [{low}, {high}]")
+    if not low - GRID_TOLERANCE <= position <= high + GRID_TOLERANCE:
+        raise ValueError(f"{name}: {what} {position} is outside [{low}, {high}]")
+    if not _on_grid((position - low) / step):
+        raise ValueError(f"{name}: {what} {position} is not a step of {step} from {low}")
+
+
+def _on_grid(steps: float) -> bool:
+    return abs(steps - round(steps)) <= GRID_TOLERANCE * max(1.0, abs(steps))
