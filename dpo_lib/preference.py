@@ -57,7 +57,9 @@ def preference_nll(chosen_score: object, rejected_score: object) -> Tensor:
     Computed as softplus of the negated difference, which neither overflows nor rounds to 0
     early. Chapter 3.
     """
-    return F.softplus(-_score_difference(chosen_score, rejected_score))
+    difference = _score_difference(chosen_score, rejected_score)
+    # softplus(x) becomes x above the threshold; its default, 20, would cost float64 its digits.
+    return F.softplus(-difference, threshold=40.0)
 
 
 def sample_comparisons(
@@ -174,20 +176,31 @@ def _log_likelihood(wins: Tensor, scores: Tensor) -> Tensor:
 
 
 def _count_wins(winners: Tensor, losers: Tensor, n_items: int) -> Tensor:
-    winners, losers = torch.as_tensor(winners), torch.as_tensor(losers)
+    if isinstance(n_items, bool) or not isinstance(n_items, int) or n_items < 2:
+        raise ValueError(f"n_items must be an integer, at least 2, got {n_items!r}")
+    winners, losers = torch.as_tensor(winners).cpu(), torch.as_tensor(losers).cpu()
     if winners.shape != losers.shape or winners.ndim != 1 or len(winners) == 0:
         raise ValueError(
             "winners and losers must be index vectors of one length, got "
             f"{tuple(winners.shape)} and {tuple(losers.shape)}"
         )
     items = torch.cat([winners, losers])
-    if items.is_floating_point() or items.min() < 0 or items.max() >= n_items:
-        raise ValueError(f"winners and losers must be integers in [0, {n_items})")
-    if (winners == losers).any():
-        raise ValueError("winners and losers must differ in every comparison")
+    if items.is_floating_point() or items.is_complex() or items.dtype == torch.bool:
+        raise ValueError(f"winners and losers must be integers, got dtype {items.dtype}")
+    if items.min() < 0 or items.max() >= n_items:
+        raise ValueError(
+            f"winners and losers must lie in [0, {n_items}), "
+            f"got {int(items.min())} to {int(items.max())}"
+        )
+    same = (winners == losers).nonzero().flatten()
+    if len(same):
+        row = int(same[0])
+        raise ValueError(
+            f"winners and losers must differ, got item {int(winners[row])} twice in row {row}"
+        )
     wins = torch.zeros(n_items, n_items, dtype=torch.float64)
     one = torch.ones(len(winners), dtype=torch.float64)
-    return wins.index_put_((winners, losers), one, accumulate=True)
+    return wins.index_put_((winners.long(), losers.long()), one, accumulate=True)
 
 
 def _check_strongly_connected(wins: Tensor) -> None:
