@@ -15,7 +15,7 @@ def as_float_tensor(value: object, name: str) -> Tensor:
         # Without a dtype, as_tensor would round Python floats to float32.
         dtype = None if hasattr(value, "dtype") else torch.float64
         tensor = torch.as_tensor(value, dtype=dtype)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ValueError(
             f"{name} must be a number or a tensor of numbers, got {value!r}"
         ) from error
@@ -51,6 +51,13 @@ def check_same_shape(**tensors: Tensor) -> None:
         raise ValueError(f"shapes must agree, got {listed}")
 
 
+def check_paired_log_probs(**values: object) -> list[Tensor]:
+    """Return log-probabilities of one shape as tensors; errors name them by their keywords."""
+    logps = {name: check_log_probs(value, name) for name, value in values.items()}
+    check_same_shape(**logps)
+    return list(logps.values())
+
+
 def check_positive(value: float, name: str) -> float:
     """Return ``value`` as a float if it is a finite number above 0."""
     number = _as_float(value, name)
@@ -69,6 +76,8 @@ def check_label_smoothing(value: float) -> float:
 
 def _as_float(value: object, name: str) -> float:
     try:
+        if isinstance(value, str):  # float() would read it
+            raise TypeError
         return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ValueError(f"{name} must be a number, got {value!r}") from error

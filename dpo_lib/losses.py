@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from dpo_lib._validation import check_label_smoothing, check_same_shape
+from dpo_lib._validation import check_label_smoothing, check_paired_log_probs
+from dpo_lib.preference import preference_nll
 from dpo_lib.rewards import dpo_reward
 
 
@@ -61,11 +61,15 @@ def dpo_loss(
     preferences", eq. 3 for the smoothing; chapter 9.
     """
     epsilon = check_label_smoothing(label_smoothing)
-    chosen_rewards = dpo_reward(policy_chosen_logps, reference_chosen_logps, beta)
-    rejected_rewards = dpo_reward(policy_rejected_logps, reference_rejected_logps, beta)
-    check_same_shape(policy_chosen_logps=chosen_rewards, policy_rejected_logps=rejected_rewards)
-    margin = chosen_rewards - rejected_rewards
-    losses = -(1 - epsilon) * F.logsigmoid(margin)
+    policy_chosen, policy_rejected, reference_chosen, reference_rejected = check_paired_log_probs(
+        policy_chosen_logps=policy_chosen_logps,
+        policy_rejected_logps=policy_rejected_logps,
+        reference_chosen_logps=reference_chosen_logps,
+        reference_rejected_logps=reference_rejected_logps,
+    )
+    chosen_rewards = dpo_reward(policy_chosen, reference_chosen, beta)
+    rejected_rewards = dpo_reward(policy_rejected, reference_rejected, beta)
+    losses = (1 - epsilon) * preference_nll(chosen_rewards, rejected_rewards)
     if epsilon > 0:
-        losses = losses - epsilon * F.logsigmoid(-margin)
+        losses = losses + epsilon * preference_nll(rejected_rewards, chosen_rewards)
     return PreferenceLoss(losses, chosen_rewards.detach(), rejected_rewards.detach())

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from dpo_lib._validation import as_float_tensor, check_log_probs, check_positive, check_same_shape
+from dpo_lib._validation import (
+    as_float_tensor,
+    check_finite,
+    check_log_probs,
+    check_paired_log_probs,
+    check_positive,
+    check_same_shape,
+)
 
 
 def naive_reward(policy_logps: object) -> Tensor:
@@ -57,9 +64,9 @@ def dpo_reward(policy_logps: object, reference_logps: object, beta: float) -> Te
     Rafailov et al. (2023), eq. 5 without its :math:`\beta\log Z(x)`, which cancels in every
     comparison; chapter 7.
     """
-    policy = check_log_probs(policy_logps, "policy_logps")
-    reference = check_log_probs(reference_logps, "reference_logps")
-    check_same_shape(policy_logps=policy, reference_logps=reference)
+    policy, reference = check_paired_log_probs(
+        policy_logps=policy_logps, reference_logps=reference_logps
+    )
     return check_positive(beta, "beta") * (policy - reference)
 
 
@@ -79,14 +86,14 @@ def reward_accuracy(chosen_rewards: object, rejected_rewards: object) -> Tensor:
     Raises
     ------
     ValueError
-        If the shapes differ, there are no pairs, or a reward is NaN.
+        If the shapes differ, there are no pairs, or a reward is not finite.
     """
     chosen = as_float_tensor(chosen_rewards, "chosen_rewards")
     rejected = as_float_tensor(rejected_rewards, "rejected_rewards")
+    check_finite(chosen, "chosen_rewards")
+    check_finite(rejected, "rejected_rewards")
     check_same_shape(chosen_rewards=chosen, rejected_rewards=rejected)
     if chosen.numel() == 0:
         raise ValueError(f"chosen_rewards must hold at least one pair, got {tuple(chosen.shape)}")
-    if chosen.isnan().any() or rejected.isnan().any():
-        raise ValueError("chosen_rewards and rejected_rewards must not be NaN")
     wins = (chosen > rejected).double() + 0.5 * (chosen == rejected).double()
     return wins.mean()
