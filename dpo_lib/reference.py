@@ -30,10 +30,7 @@ def make_reference(policy: nn.Module) -> nn.Module:
     """
     if not isinstance(policy, nn.Module):
         raise ValueError(f"policy must be an nn.Module, got {type(policy).__name__}")
-    reference = copy.deepcopy(policy).eval().requires_grad_(False)
-    for parameter in reference.parameters():
-        parameter.grad = None  # deepcopy also copies gradients left over from earlier training
-    return reference
+    return copy.deepcopy(policy).eval().requires_grad_(False)
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -82,16 +79,18 @@ def assert_reference_invariants(
     AssertionError
         Naming the first invariant that does not hold, and the parameter.
     """
-    if reference.training:
-        raise AssertionError("the reference is in training mode: dropout would change its values")
-    policy_storage = {p.data_ptr() for p in policy.parameters() if p.numel()}
+    for name, module in reference.named_modules():
+        if module.training:
+            part = f"reference module {name}" if name else "the reference"
+            raise AssertionError(f"{part} is in training mode: dropout would change its values")
+    policy_storage = {p.untyped_storage().data_ptr() for p in policy.parameters() if p.numel()}
     trained = (
         {id(p) for group in optimizer.param_groups for p in group["params"]} if optimizer else ()
     )
     for name, parameter in reference.named_parameters():
         if parameter.requires_grad or parameter.grad is not None:
             raise AssertionError(f"reference parameter {name} receives gradients")
-        if parameter.data_ptr() in policy_storage:
+        if parameter.untyped_storage().data_ptr() in policy_storage:
             raise AssertionError(f"reference parameter {name} shares its memory with the policy")
         if id(parameter) in trained:
             raise AssertionError(f"reference parameter {name} is in the optimizer")
