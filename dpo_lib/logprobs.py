@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -78,21 +79,21 @@ def get_token_log_probs(
     ValueError
         As in `get_sequence_log_probs`.
     """
-    prompt_mask = _check_tokens(prompt_tokens, prompt_mask, "prompt")
-    response_mask = _check_tokens(response_tokens, response_mask, "response")
-    if len(prompt_tokens) != len(response_tokens):
+    prompt, prompt_mask = _check_tokens(prompt_tokens, prompt_mask, "prompt")  # (B, P)
+    response, response_mask = _check_tokens(response_tokens, response_mask, "response")  # (B, R)
+    if len(prompt) != len(response):
         raise ValueError(
             "prompt_tokens and response_tokens must have one batch size, got "
-            f"{len(prompt_tokens)} and {len(response_tokens)}"
+            f"{len(prompt)} and {len(response)}"
         )
-    tokens = torch.cat([prompt_tokens, response_tokens], dim=1)  # (B, T)
+    tokens = torch.cat([prompt, response], dim=1)  # (B, T)
     mask = torch.cat([prompt_mask, response_mask], dim=1)  # (B, T)
-    _check_limits(model, tokens, mask)
-    # The value of a pad id must not matter; 0 is in every vocabulary.
-    logits = _response_logits(model, tokens.masked_fill(~mask, 0), mask, prompt_tokens.shape[1])
-    targets = response_tokens.masked_fill(~response_mask, 0)  # (B, R)
-    _check_ids(targets, logits.shape[-1])
-    return _gather_log_probs(logits, targets).masked_fill(~response_mask, 0.0)  # (B, R)
+    config = getattr(model, "config", None)
+    _check_context(config, mask)
+    _check_vocabulary(getattr(config, "vocab_size", None), prompt, response)
+    logits = _response_logits(model, tokens, mask, prompt.shape[1])  # (B, R, V)
+    _check_vocabulary(logits.shape[-1], prompt, response)
+    return _gather_log_probs(logits, response).masked_fill(~response_mask, 0.0)  # (B, R)
 
 
 def get_pair_log_probs(
@@ -122,11 +123,16 @@ def get_pair_log_probs(
     if missing:
         raise ValueError(f"batch lacks {missing}; it has {sorted(batch)}")
     prompt, prompt_mask = batch["prompt"], batch.get("prompt_mask")
-    chosen, rejected = (
-        get_sequence_log_probs(model, prompt, batch[side], prompt_mask, batch.get(f"{side}_mask"))
-        for side in ("chosen", "rejected")
-    )
-    return chosen, rejected
+    logps = []
+    for side in ("chosen", "rejected"):
+        response, response_mask = batch[side], batch.get(f"{side}_mask")
+        try:
+            logps.append(
+                get_sequence_log_probs(model, prompt, response, prompt_mask, response_mask)
+            )
+        except ValueError as error:
+            raise ValueError(f"batch with {side} as response: {error}") from error
+    return logps[0], logps[1]
 
 
 def _gather_log_probs(logits: Tensor, targets: Tensor) -> Tensor:
@@ -161,9 +167,11 @@ def _response_logits(
         # tokens they are in the future of every position that counts: a causal model is blind
         # to them there.
         order = mask.long().argsort(dim=1, descending=True, stable=True)  # (B, T)
-        moved = {name: x.gather(1, order) for name, x in extra.items() if isinstance(x, Tensor)}
-        logits = _call(model, tokens.gather(1, order), {**extra, **moved})  # (B, T, V)
-        back = order.argsort(dim=1)[:, prompt_len - 1 : -1]  # (B, R)
+        longest = int(mask.sum(dim=1).max())  # T - longest columns hold pads only: drop them
+        kept = order[:, :longest]
+        moved = {name: x.gather(1, kept) for name, x in extra.items() if isinstance(x, Tensor)}
+        logits = _call(model, tokens.gather(1, kept), {**extra, **moved})  # (B, longest, V)
+        back = order.argsort(dim=1)[:, prompt_len - 1 : -1].clamp(max=longest - 1)  # (B, R)
         rows = torch.arange(len(tokens), device=tokens.device).unsqueeze(1)  # (B, 1)
         return logits[rows, back]
     if takes.logits_to_keep:
@@ -173,7 +181,13 @@ def _response_logits(
 
 
 def _call(model: Callable[..., Any], tokens: Tensor, extra: dict[str, Any]) -> Tensor:
-    output = model(tokens, **extra)
+    try:
+        output = model(tokens, **extra)
+    except IndexError as error:  # what an embedding raises for an id or a position beyond its table
+        raise ValueError(
+            "prompt_tokens and response_tokens must lie in the model's vocabulary and context, "
+            f"got ids up to {int(tokens.max())} in {tokens.shape[1]} positions ({error})"
+        ) from error
     logits = getattr(output, "logits", output)
     if not isinstance(logits, Tensor) or logits.ndim != 3 or len(logits) != len(tokens):
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
@@ -203,8 +217,8 @@ def _accepted_arguments(model: Callable[..., Any]) -> _Accepted:
     return _Accepted(*(name in parameters for name in _Accepted._fields))
 
 
-def _check_tokens(tokens: Tensor, mask: Tensor | None, part: str) -> Tensor:
-    """Return the boolean mask of ``tokens``, after checking both."""
+def _check_tokens(tokens: Tensor, mask: Tensor | None, part: str) -> tuple[Tensor, Tensor]:
+    """Return ids (int64, 0 on padding: a pad's id must not matter) and boolean mask, checked."""
     name = f"{part}_tokens"
     if not isinstance(tokens, Tensor) or tokens.ndim != 2:
         shape = tuple(tokens.shape) if isinstance(tokens, Tensor) else type(tokens).__name__
@@ -213,8 +227,11 @@ def _check_tokens(tokens: Tensor, mask: Tensor | None, part: str) -> Tensor:
         raise ValueError(f"{name} must hold integer ids, got dtype {tokens.dtype}")
     if tokens.numel() == 0:
         raise ValueError(f"{name} must not be empty, got shape {tuple(tokens.shape)}")
+    tokens = tokens.long()
     if mask is None:
-        return torch.ones_like(tokens, dtype=torch.bool)
+        return tokens, torch.ones_like(tokens, dtype=torch.bool)
+    if not isinstance(mask, Tensor):
+        raise ValueError(f"{part}_mask must be a tensor, got {type(mask).__name__}")
     if mask.shape != tokens.shape:
         raise ValueError(
             f"{part}_mask {tuple(mask.shape)} must have the shape of {name} {tuple(tokens.shape)}"
@@ -227,31 +244,33 @@ def _check_tokens(tokens: Tensor, mask: Tensor | None, part: str) -> Tensor:
         raise ValueError(f"{part} in row {int(empty[0])} is empty: its mask is 0 everywhere")
     # Real tokens stand together at the end of a prompt and at the start of a response.
     first_to_last = real if part == "prompt" else real.flip(1)
-    if (first_to_last[:, :-1] & ~first_to_last[:, 1:]).any():
-        side = "left" if part == "prompt" else "right"
-        raise ValueError(f"{part}_mask must mark padding on the {side} only")
-    return real
+    wrong = (first_to_last[:, :-1] & ~first_to_last[:, 1:]).nonzero()
+    if len(wrong):
+        side, row = "left" if part == "prompt" else "right", int(wrong[0, 0])
+        raise ValueError(
+            f"{part}_mask must mark padding on the {side} only, "
+            f"got {mask[row].tolist()} in row {row}"
+        )
+    return tokens.masked_fill(~real, 0), real
 
 
-def _check_limits(model: Callable[..., Any], tokens: Tensor, mask: Tensor) -> None:
-    """Check ids and lengths against what the model says of itself, before it fails inside."""
-    config = getattr(model, "config", None)
+def _check_context(config: object, mask: Tensor) -> None:
+    """Check the lengths against what the model's ``config`` says, before it fails inside."""
     # Pads count towards the context unless position ids tell the model to skip them.
     length = int(mask.sum(dim=1).max())
     for name in ("max_position_embeddings", "n_positions", "context_length"):
         limit = getattr(config, name, None)
         if isinstance(limit, int) and length > limit:
             raise ValueError(
-                f"prompt and response hold {length} tokens, above the model's context ({limit})"
+                f"prompt_tokens and response_tokens hold {length} tokens together, "
+                f"above the model's context ({limit})"
             )
-    vocab_size = getattr(config, "vocab_size", None)
-    if isinstance(vocab_size, int):
-        _check_ids(tokens.masked_fill(~mask, 0), vocab_size)
-    elif (tokens.masked_fill(~mask, 0) < 0).any():
-        raise ValueError(f"token ids must be at least 0, got {int(tokens.min())}")
 
 
-def _check_ids(tokens: Tensor, vocab_size: int) -> None:
-    low, high = int(tokens.min()), int(tokens.max())
-    if low < 0 or high >= vocab_size:
-        raise ValueError(f"token ids must lie in [0, {vocab_size}), got {low} to {high}")
+def _check_vocabulary(vocab_size: int | None, prompt: Tensor, response: Tensor) -> None:
+    """Refuse negative ids and, where the size is known, ids beyond the vocabulary."""
+    end = vocab_size if isinstance(vocab_size, int) else math.inf
+    for name, ids in (("prompt_tokens", prompt), ("response_tokens", response)):
+        low, high = int(ids.min()), int(ids.max())
+        if low < 0 or high >= end:
+            raise ValueError(f"{name} must be ids in [0, {end}), got {low} to {high}")
