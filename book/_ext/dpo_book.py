@@ -1,0 +1,164 @@
+"""The book's own Sphinx extension.
+
+1. Widgets: joins the browser modules of ``dpo_lib.widgets`` into one classic script, which only the
+   pages with a widget load.
+2. Figures: puts SVG images into the page itself, so that their text can be read out and their
+   colors follow the light and the dark theme. An image without alternative text is a warning,
+   and so fails the build.
+3. Weight: empties the theme's 1.5 MB ``fontawesome.js``; the web font already draws the icons.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util import logging
+
+from dpo_lib.figures import PALETTE
+from dpo_lib.widgets import join
+
+logger = logging.getLogger(__name__)
+
+WIDGET_SCRIPT = "dpo-widgets.js"
+WIDGET_STYLES = "dpo-widgets.css"
+ICON_SCRIPT = "scripts/fontawesome.js"
+
+SVG = "http://www.w3.org/2000/svg"
+XLINK = "{http://www.w3.org/1999/xlink}href"
+REFERENCE_TO_ID = re.compile(r"url\(#([^)]+)\)|^#(.+)$")
+COLOR = re.compile("|".join(PALETTE.values()), re.IGNORECASE)
+COLOR_NAME = {color.lower(): name for name, color in PALETTE.items()}
+PIXELS = {"": 1.0, "px": 1.0, "pt": 96 / 72, "in": 96.0, "mm": 96 / 25.4, "cm": 96 / 2.54}
+
+
+# --- widgets ---------------------------------------------------------------------------------
+
+
+def write_widget_files(app: Sphinx) -> None:
+    """Write the joined script and styles of the widgets among the book's static files."""
+    static = Path(app.outdir) / "_static"
+    static.mkdir(parents=True, exist_ok=True)
+    (static / WIDGET_SCRIPT).write_text(join.static_script(), encoding="utf-8")
+    (static / WIDGET_STYLES).write_text(join.static_css(), encoding="utf-8")
+
+
+def add_widget_files(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
+) -> None:
+    """Load the widgets' files on the pages that show a widget, and on no others."""
+    if "data-dpo-widget" in context.get("body", ""):
+        app.add_js_file(WIDGET_SCRIPT, loading_method="defer")
+        app.add_css_file(WIDGET_STYLES)
+
+
+# --- figures ---------------------------------------------------------------------------------
+
+
+def themed(text: str) -> str:
+    """Replace each color of the palette by the CSS variable of its name."""
+    return COLOR.sub(lambda m: f"var(--dpo-{COLOR_NAME[m[0].lower()]}, {m[0]})", text)
+
+
+def pixels(length: str) -> float:
+    """Return an SVG length such as ``468pt`` in CSS pixels."""
+    match = re.fullmatch(r"([\d.]+)(\w*)", length.strip())
+    if match is None or match[2] not in PIXELS:
+        raise ValueError(f"cannot read the SVG length {length!r}")
+    return float(match[1]) * PIXELS[match[2]]
+
+
+def inline_svg(source: str, alt: str, prefix: str) -> str:
+    """Turn an SVG file into an element of the page, named by its alternative text.
+
+    Ids get a prefix, so that several figures can stand on one page; styles apply to this
+    figure alone; the drawing shrinks with the page but never grows.
+    """
+    root = ElementTree.fromstring(source)
+    for parent in root.iter():
+        for child in list(parent):
+            if child.tag == f"{{{SVG}}}metadata" or (child.tag == f"{{{SVG}}}defs" and not len(child)):
+                parent.remove(child)
+
+    used = set()
+    for element in root.iter():
+        for value in element.attrib.values():
+            used |= {a or b for a, b in REFERENCE_TO_ID.findall(value)}
+
+    def renamed(value: str) -> str:
+        return REFERENCE_TO_ID.sub(
+            lambda m: f"url(#{prefix}-{m[1]})" if m[1] else f"#{prefix}-{m[2]}", value
+        )
+
+    for element in root.iter():
+        element.tag = element.tag.removeprefix(f"{{{SVG}}}")
+        if element.tag == "style":
+            # An SVG's style element would apply to the whole page: nest its rules in the figure.
+            element.text = f"#{prefix} {{ {themed(element.text or '')} }}"
+        name = element.attrib.pop("id", None)
+        href = element.attrib.pop(XLINK, None)
+        for key, value in element.attrib.items():
+            element.set(key, themed(renamed(value)))
+        if name in used:
+            element.set("id", f"{prefix}-{name}")
+        if href is not None:
+            element.set("href", renamed(href))
+
+    width, height = root.attrib.pop("width", None), root.attrib.pop("height", None)
+    if "viewBox" not in root.attrib:
+        if width is None or height is None:
+            raise ValueError("the SVG has neither a viewBox nor a width and a height")
+        root.set("viewBox", f"0 0 {pixels(width):g} {pixels(height):g}")
+    if width is None or "%" in width:
+        width = root.attrib["viewBox"].split()[2]
+    style = root.attrib.pop("style", "")
+    root.set("style", f"width: {pixels(width):g}px; {style}".strip())
+    root.set("id", prefix)
+    root.set("role", "img")
+    root.set("aria-label", alt)
+    return ElementTree.tostring(root, encoding="unicode", short_empty_elements=True)
+
+
+def inline_figures(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Check that every image has alternative text, and put SVG images into the page."""
+    if app.builder.format != "html":
+        return
+    for number, image in enumerate(list(doctree.findall(nodes.image)), start=1):
+        alt = " ".join(image.get("alt", "").split())
+        if not alt:
+            logger.warning("image without alternative text: %s", image["uri"], location=image)
+            continue
+        path = Path(app.srcdir) / image["uri"]
+        if path.suffix != ".svg" or not path.is_file():
+            continue
+        svg = inline_svg(path.read_text(encoding="utf-8"), alt, f"drawing-{number}")
+        classes = html.escape(" ".join(["dpo-figure", *image.get("classes", [])]))
+        image.replace_self(
+            nodes.raw("", f'<span class="{classes}">{svg}</span>', format="html"),
+        )
+
+
+# --- weight ----------------------------------------------------------------------------------
+
+
+def empty_icon_script(app: Sphinx, exception: Exception | None) -> None:
+    """Empty the theme's icon script after the build: the icons come from its web font."""
+    script = Path(app.outdir) / "_static" / ICON_SCRIPT
+    if exception is None and app.builder.format == "html":
+        if not script.is_file():
+            raise FileNotFoundError(f"the theme no longer has {ICON_SCRIPT}: look at its icons again")
+        script.write_text("/* emptied: the web font draws the icons */\n", encoding="utf-8")
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register the extension."""
+    app.connect("builder-inited", write_widget_files)
+    app.connect("html-page-context", add_widget_files)
+    app.connect("doctree-resolved", inline_figures)
+    app.connect("build-finished", empty_icon_script)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,119 @@
+"""Build the book when its sources changed, or serve it on this machine.
+
+python tools/book.py build [--force]
+python tools/book.py serve [--port 8000]
+"""
+
+import argparse
+import fcntl
+import functools
+import hashlib
+import http.server
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+BUILD = ROOT / "_build"
+HTML = BUILD / "html"
+DIGEST = BUILD / "book.sha256"
+LOG = BUILD / "book.log"
+SOURCES = ("_config.yml", "_toc.yml", "requirements.txt", "constraints.txt", "tools/book.py")
+SOURCE_FOLDERS = ("book", "dpo_lib", "notebooks")
+
+
+def source_files() -> Iterator[Path]:
+    """Every file that the built book depends on."""
+    yield from (ROOT / name for name in SOURCES)
+    for folder in SOURCE_FOLDERS:
+        for path in sorted((ROOT / folder).rglob("*")):
+            parts = path.relative_to(ROOT).parts
+            hidden = any(part.startswith(".") or part == "__pycache__" for part in parts)
+            if path.is_file() and not hidden:
+                yield path
+
+
+def source_digest() -> str:
+    """Return one hash for the names and contents of all source files."""
+    total = hashlib.sha256()
+    for path in source_files():
+        total.update(f"{path.relative_to(ROOT)}\0".encode())
+        total.update(hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()
+
+
+def build(force: bool = False) -> Path:
+    """Build the book if it is not up to date, and return its first page.
+
+    A lock lets several test processes ask at once: one builds, the others wait for it.
+    """
+    BUILD.mkdir(exist_ok=True)
+    with (BUILD / "book.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        digest = source_digest()
+        if force or not DIGEST.exists() or DIGEST.read_text() != digest:
+            DIGEST.unlink(missing_ok=True)
+            run_jupyter_book()
+            DIGEST.write_text(digest)
+    return HTML / "index.html"
+
+
+def run_jupyter_book() -> None:
+    """Run Jupyter Book with warnings as errors; show its output only if it fails."""
+    print("building the book", file=sys.stderr, flush=True)
+    started = time.perf_counter()
+    shutil.rmtree(HTML, ignore_errors=True)
+    shutil.rmtree(BUILD / "jupyter_execute", ignore_errors=True)
+    options = ["--all", "-W", "-n", "--keep-going", "--path-output", str(ROOT), str(ROOT)]
+    program = "from jupyter_book.cli.main import main; main()"
+    with LOG.open("wb") as log:
+        result = subprocess.run(
+            [sys.executable, "-c", program, "build", *options],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    if result.returncode != 0:
+        text = LOG.read_text(errors="replace")
+        problems = [line for line in text.splitlines() if "WARNING" in line or "ERROR" in line]
+        print("\n".join(problems or text.splitlines()[-40:]), file=sys.stderr)
+        raise SystemExit(f"error: the book did not build; all output is in {LOG.relative_to(ROOT)}")
+    print(f"built in {time.perf_counter() - started:.0f} s", file=sys.stderr)
+
+
+def serve(port: int) -> None:
+    """Serve the built book on the loopback address until interrupted."""
+    build()
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=HTML)
+    try:
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+    except OSError as error:
+        raise SystemExit(f"error: port {port} is taken (make serve PORT=...): {error}") from None
+    with server:
+        print(f"http://127.0.0.1:{server.server_port}/  (Ctrl-C stops)", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    building = commands.add_parser("build", help="build the book if its sources changed")
+    building.add_argument("--force", action="store_true", help="build in any case")
+    serving = commands.add_parser("serve", help="serve the book on this machine only")
+    serving.add_argument("--port", type=int, default=8000)
+    arguments = parser.parse_args()
+    if arguments.command == "build":
+        print(f"The book: {build(arguments.force).as_uri()}")
+    else:
+        serve(arguments.port)
+
+
+if __name__ == "__main__":
+    main()
