@@ -1,0 +1,271 @@
+"""Preference records: on disk as JSON lines, in memory as text, in training as padded batches."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+Batch = dict[str, Tensor]
+
+
+class Tokenizer(Protocol):
+    """What data needs of a tokenizer; see ``dpo_lib.models.tokenizers`` for two of them."""
+
+    pad_id: int
+    eos_id: int
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Ids of a prompt, ready to be continued."""
+
+    def encode_response(self, text: str) -> list[int]:
+        """Ids of a response, ended by EOS."""
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of ids, specials left out."""
+
+
+@dataclass(frozen=True)
+class PreferenceRecord:
+    """Two responses to one prompt, and which of them was preferred.
+
+    Raises
+    ------
+    ValueError
+        If a text is missing or blank, or the two responses are the same.
+    """
+
+    prompt: str
+    chosen: str
+    rejected: str
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)  # the row's other keys
+
+    def __post_init__(self) -> None:
+        for name in ("prompt", "chosen", "rejected"):
+            value = getattr(self, name)
+            if not isinstance(value, str):
+                raise ValueError(f"{name} must be text, got {value!r}")
+            if not value.strip():
+                raise ValueError(f"{name} must not be empty, got {value!r}")
+        if self.chosen == self.rejected:
+            raise ValueError(f"chosen and rejected must differ, both are {self.chosen!r}")
+
+    @classmethod
+    def from_row(cls, row: object) -> PreferenceRecord:
+        """Record of a decoded JSON object; keys beyond the three go to ``extra``."""
+        if not isinstance(row, dict):
+            raise ValueError(f"a row must be a JSON object, got {row!r}")
+        missing = [name for name in ("prompt", "chosen", "rejected") if name not in row]
+        if missing:
+            raise ValueError(f"missing {', '.join(missing)}; the row has {sorted(row)}")
+        row = dict(row)
+        return cls(row.pop("prompt"), row.pop("chosen"), row.pop("rejected"), row)
+
+    def to_row(self) -> dict[str, Any]:
+        """The JSON object of this record."""
+        own = {"prompt": self.prompt, "chosen": self.chosen, "rejected": self.rejected}
+        return {**own, **{k: v for k, v in self.extra.items() if k not in own}}
+
+
+def read_jsonl(path: str | Path) -> list[PreferenceRecord]:
+    """Read preference records, one JSON object a line; blank lines are skipped.
+
+    Raises
+    ------
+    ValueError
+        Naming every bad line by number and reason. Nothing is silently dropped.
+    """
+    records, problems = [], []
+    for number, line in enumerate(Path(path).read_bytes().splitlines(), start=1):
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            if text.strip():
+                records.append(PreferenceRecord.from_row(json.loads(text)))
+        except ValueError as error:  # also of decoding UTF-8 and JSON
+            problems.append(f"line {number}: {error}")
+    if problems:
+        raise ValueError(
+            f"{Path(path).name} has {len(problems)} bad lines:\n" + "\n".join(problems)
+        )
+    return records
+
+
+def write_jsonl(path: str | Path, records: Iterable[PreferenceRecord]) -> None:
+    """Write records so that the file is either the old one or the new one, never half of it."""
+    path = Path(path)
+    lines = [json.dumps(record.to_row(), ensure_ascii=False) + "\n" for record in records]
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp gives 0600
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def pad(
+    rows: Sequence[Sequence[int]], pad_id: int, side: Literal["left", "right"]
+) -> tuple[Tensor, Tensor]:
+    """Stack rows of unequal length: tokens and mask (1 on real tokens), both (B, T)."""
+    if not rows or not all(len(row) for row in rows):
+        raise ValueError(f"rows must be given and not empty, got lengths {[len(r) for r in rows]}")
+    if side not in ("left", "right"):
+        raise ValueError(f"side must be 'left' or 'right', got {side!r}")
+    longest = max(len(row) for row in rows)
+    tokens = torch.full((len(rows), longest), pad_id)
+    mask = torch.zeros(len(rows), longest, dtype=torch.long)
+    for i, row in enumerate(rows):
+        where = slice(longest - len(row), None) if side == "left" else slice(0, len(row))
+        tokens[i, where] = torch.as_tensor(row)
+        mask[i, where] = 1
+    return tokens, mask
+
+
+class PreferenceDataset(Dataset):
+    """Tokenized preference records.
+
+    Parameters
+    ----------
+    records : sequence of PreferenceRecord
+    tokenizer : Tokenizer
+        Its ``encode_response`` ends each response with EOS, so that the end is scored too.
+
+    Notes
+    -----
+    ``dataset[i]`` is a dict of id lists. `batch` pads prompts on the left and responses on the
+    right, so that every response starts in the same column.
+    """
+
+    def __init__(self, records: Sequence[PreferenceRecord], tokenizer: Tokenizer) -> None:
+        self.records, self.tokenizer = list(records), tokenizer
+        if not self.records:
+            raise ValueError("records must hold at least one record, got none")
+        self.rows = [
+            {
+                "prompt": tokenizer.encode_prompt(record.prompt),
+                "chosen": tokenizer.encode_response(record.chosen),
+                "rejected": tokenizer.encode_response(record.rejected),
+            }
+            for record in self.records
+        ]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, list[int]]:
+        return self.rows[index]
+
+    def collate(self, rows: Sequence[dict[str, list[int]]]) -> Batch:
+        """Pad rows into one batch; usable as ``collate_fn`` of a DataLoader."""
+        batch = {}
+        for name in ("prompt", "chosen", "rejected"):
+            side = "left" if name == "prompt" else "right"
+            ids = [row[name] for row in rows]
+            batch[name], batch[f"{name}_mask"] = pad(ids, self.tokenizer.pad_id, side)
+        return batch
+
+    def batch(self, indices: Iterable[int] | None = None) -> Batch:
+        """The rows at ``indices``, or all of them, as one batch."""
+        chosen = range(len(self)) if indices is None else indices
+        return self.collate([self.rows[int(i)] for i in chosen])
+
+    def batches(self, batch_size: int, steps: int, seed: int) -> Iterator[Batch]:
+        """``steps`` batches, the records reshuffled whenever they run out."""
+        if batch_size < 1 or steps < 0:
+            raise ValueError(f"batch_size must be positive, got {batch_size}, and steps {steps}")
+        generator = torch.Generator().manual_seed(seed)
+        waiting: list[int] = []
+        for _ in range(steps):
+            while len(waiting) < batch_size:
+                waiting += torch.randperm(len(self), generator=generator).tolist()
+            yield self.batch(waiting[:batch_size])
+            waiting = waiting[batch_size:]
+
+
+def split_by_prompt(
+    records: Sequence[PreferenceRecord], held_out_share: float, seed: int = 0
+) -> tuple[list[PreferenceRecord], list[PreferenceRecord]]:
+    """Split into (train, held out) so that no prompt is in both.
+
+    Raises
+    ------
+    ValueError
+        If the share is not inside (0, 1) or leaves one side without a prompt.
+    """
+    if not 0 < held_out_share < 1:
+        raise ValueError(f"held_out_share must lie in (0, 1), got {held_out_share}")
+    prompts = sorted({record.prompt for record in records})
+    random.Random(seed).shuffle(prompts)
+    held_out = set(prompts[: round(held_out_share * len(prompts))])
+    if not 0 < len(held_out) < len(prompts):
+        raise ValueError(
+            f"held_out_share {held_out_share} of {len(prompts)} prompts empties a side"
+        )
+    return (
+        [record for record in records if record.prompt not in held_out],
+        [record for record in records if record.prompt in held_out],
+    )
+
+
+# (prompt, short and right, long and right, short and worse, long and worse)
+_TWELVE = [
+    ("What is the capital of France?", "Paris.", "The capital of France is Paris.",
+     "Lyon.", "France has many fine cities, and people like to visit them."),
+    ("What is the capital of Japan?", "Tokyo.", "The capital of Japan is Tokyo.",
+     "Osaka.", "Japan is a country of islands, and its capital is a big city."),
+    ("What is the capital of Kenya?", "Nairobi.", "The capital of Kenya is Nairobi.",
+     "Lamu.", "That depends on what you mean by a capital, which can be many things."),
+    ("What is the capital of Peru?", "Lima.", "The capital of Peru is Lima.",
+     "Cusco.", "Peru is known for its mountains, and llamas live there."),
+    ("What is 2+2?", "4.", "The sum of 2 and 2 is 4.",
+     "5.", "Adding is a way to put numbers together, and people do it every day."),
+    ("What is 3+5?", "8.", "The sum of 3 and 5 is 8.",
+     "9.", "The answer may well be 9, but I would not be too sure about it."),
+    ("What is 7-4?", "3.", "If you take 4 from 7, you get 3.",
+     "2.", "Some people like sums and some people do not like them at all."),
+    ("What is 6*2?", "12.", "Multiplying 6 by 2 gives 12.",
+     "8.", "It is 8, because 6 and 2 put together make 8, as everybody knows."),
+    ("List three colors.", "Red, green, blue.", "Three colors are red, green and blue.",
+     "Red, red.", "Colors are all around us, in the sky and in the trees."),
+    ("List two animals.", "Cat, dog.", "Two animals that people keep are the cat and the dog.",
+     "Cat.", "There are so many animals in the world that it is hard to choose."),
+    ("List three fruits.", "Apple, pear, plum.", "Three fruits are the apple, the pear and the plum.",
+     "Apple, chair.", "Fruit is good for you, and you should eat some of it every day."),
+    ("List two metals.", "Iron, gold.", "Two metals that people have long used are iron and gold.",
+     "Wood.", "Metals are hard, and they are used to make many different things."),
+]  # fmt: skip
+
+
+def make_preferences(winners: Literal["shorter", "longer"] = "shorter") -> list[PreferenceRecord]:
+    """Twelve preferences over capitals, arithmetic and lists.
+
+    Parameters
+    ----------
+    winners : {"shorter", "longer"}
+        In the first set the winner is short and precise and the loser wordy, off the topic or
+        wrong. In the second the lengths are reversed. A model trained on one set alone may learn
+        the length; on both it cannot.
+
+    Returns
+    -------
+    list of PreferenceRecord
+        In a fixed order, four of each family.
+    """
+    if winners not in ("shorter", "longer"):
+        raise ValueError(f"winners must be 'shorter' or 'longer', got {winners!r}")
+    if winners == "shorter":
+        return [PreferenceRecord(x, short, wordy) for x, short, _, _, wordy in _TWELVE]
+    return [PreferenceRecord(x, full, curt) for x, _, full, curt, _ in _TWELVE]

@@ -1,0 +1,168 @@
+"""Drawing responses from a language model, token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dpo_lib.data import Tokenizer, pad
+
+
+class Reply(NamedTuple):
+    """A sampled response as text."""
+
+    prompt: str
+    text: str
+    finished: bool  # whether it ended with EOS
+    length: int  # tokens, EOS included
+
+
+class Samples(NamedTuple):
+    """Responses, padded on the right; EOS, where reached, is inside the mask."""
+
+    tokens: Tensor  # (B, R)
+    mask: Tensor  # (B, R), 1 on the tokens of the response
+    finished: Tensor  # (B,), True where the response ended with EOS
+
+
+@torch.no_grad()
+def sample(
+    model: Callable,
+    prompt_tokens: Tensor,
+    prompt_mask: Tensor | None = None,
+    max_new_tokens: int = 24,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    generator: torch.Generator | None = None,
+    *,
+    eos_id: int,
+    pad_id: int,
+) -> Samples:
+    """Continue each prompt until EOS or ``max_new_tokens``.
+
+    Parameters
+    ----------
+    model : callable
+        ``model(tokens, attention_mask=..., position_ids=...)`` giving logits (B, T, V), or an
+        object with ``.logits``.
+    prompt_tokens : Tensor of int, shape (B, P)
+        Prompts, padded on the left.
+    prompt_mask : Tensor, shape (B, P), optional
+        1 on real tokens; all ones by default.
+    max_new_tokens : int
+        Longest response, EOS included.
+    temperature : float
+        Logits are divided by it; 0 takes the most likely token (greedy decoding).
+    top_k : int, optional
+        Draw among the k most likely tokens only.
+    generator : torch.Generator, optional
+        Source of randomness; torch's global one by default.
+
+    Returns
+    -------
+    Samples
+        tokens and mask of shape (B, R) with R <= max_new_tokens, finished of shape (B,).
+
+    Raises
+    ------
+    ValueError
+        If the temperature is negative, or top_k or max_new_tokens is below 1.
+    """
+    if not 0 <= temperature < float("inf"):
+        raise ValueError(f"temperature must be 0 or positive and finite, got {temperature}")
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"top_k must be at least 1, got {top_k}")
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+    if prompt_mask is None:
+        prompt_mask = torch.ones_like(prompt_tokens)
+    if prompt_mask.shape != prompt_tokens.shape:
+        raise ValueError(
+            f"prompt_mask must have the shape of prompt_tokens, {tuple(prompt_tokens.shape)}, "
+            f"got {tuple(prompt_mask.shape)}"
+        )
+    tokens, mask = prompt_tokens, prompt_mask.long()  # (B, T), T grows by one a round
+    running = torch.ones(len(tokens), dtype=torch.bool, device=tokens.device)  # (B,)
+    for _ in range(max_new_tokens):
+        rows = running.nonzero().flatten()  # finished responses cost nothing more
+        positions = (mask[rows].cumsum(dim=1) - 1).clamp(min=0)  # (rows, T)
+        output = model(tokens[rows], attention_mask=mask[rows], position_ids=positions)
+        logits = getattr(output, "logits", output)[:, -1]  # (rows, V)
+        added = torch.full_like(tokens[:, :1], pad_id)  # (B, 1)
+        added[rows, 0] = _choose(logits, temperature, top_k, generator)
+        tokens = torch.cat([tokens, added], dim=1)
+        mask = torch.cat([mask, running[:, None].long()], dim=1)
+        running = running & (added[:, 0] != eos_id)
+        if not running.any():
+            break
+    start = prompt_tokens.shape[1]
+    return Samples(tokens[:, start:], mask[:, start:], ~running)
+
+
+def _choose(
+    logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator | None
+) -> Tensor:
+    """One token a row: the likeliest, or a draw by the inverse of the cumulative distribution."""
+    if temperature == 0:
+        return logits.argmax(dim=-1)
+    logits = logits.double() / temperature  # (B, V)
+    if top_k is not None and top_k < logits.shape[-1]:
+        kept = logits.topk(top_k, dim=-1).indices  # (B, k)
+        outside = torch.ones_like(logits, dtype=torch.bool).scatter(-1, kept, False)
+        logits = logits.masked_fill(outside, float("-inf"))
+    cumulative = logits.softmax(dim=-1).cumsum(dim=-1)  # (B, V)
+    # Uniform draws are the same on every processor; torch.multinomial's are not promised to be.
+    draw = torch.rand(len(logits), 1, dtype=torch.float64, generator=generator)  # (B, 1)
+    draw = draw.to(logits.device) * cumulative[:, -1:]
+    return (cumulative <= draw).sum(dim=-1)  # (B,)
+
+
+def respond(
+    model: Callable,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    max_new_tokens: int = 24,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    seed: int = 0,
+) -> list[Reply]:
+    """Sample one reply to each prompt; repeat a prompt to get several.
+
+    Parameters
+    ----------
+    model, max_new_tokens, temperature, top_k
+        As in `sample`.
+    tokenizer : WordTokenizer or InstructionTokenizer
+        Turns prompts into tokens and replies into text.
+    prompts : sequence of str
+    seed : int
+        Of a generator made for this call.
+
+    Returns
+    -------
+    list of Reply
+        In the order of the prompts.
+    """
+    rows = [tokenizer.encode_prompt(prompt) for prompt in prompts]
+    tokens, mask = pad(rows, tokenizer.pad_id, side="left")  # (B, P)
+    samples = sample(
+        model,
+        tokens,
+        mask,
+        max_new_tokens,
+        temperature,
+        top_k,
+        torch.Generator().manual_seed(seed),
+        eos_id=tokenizer.eos_id,
+        pad_id=tokenizer.pad_id,
+    )
+    lengths = samples.mask.sum(dim=1).tolist()
+    return [
+        Reply(prompt, tokenizer.decode(row[:length]), finished, length)
+        for prompt, row, finished, length in zip(
+            prompts, samples.tokens.tolist(), samples.finished.tolist(), lengths, strict=True
+        )
+    ]
