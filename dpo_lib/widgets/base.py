@@ -89,10 +89,14 @@ def _plot_class(kind: str, names: tuple[str, ...]) -> type[anywidget.AnyWidget]:
 
 def _make_control(control: Control) -> ipywidgets.Widget:
     unit = f" ({control.unit})" if getattr(control, "unit", "") else ""
+    style = {"description_width": "initial"}
+    if isinstance(control, (Slider, LogSlider)):
+        # One fixed color for both themes: JupyterLab gives no way to follow them here.
+        style["handle_color"] = join.palette("light")[control.color]
     common = {
         "description": label_html(control.label + unit),
         "description_allow_html": True,
-        "style": {"description_width": "initial"},
+        "style": style,
         "layout": {"width": "auto", "max_width": "46rem"},
     }
     match control:

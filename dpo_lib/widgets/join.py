@@ -18,7 +18,8 @@ JS_DIR = Path(__file__).parent / "js"
 CSS_DIR = Path(__file__).parent / "css"
 
 _IMPORT = re.compile(
-    r'^import\s+(?:\{(?P<names>[^}]*)\}|\*\s+as\s+(?P<space>\w+))\s+from\s+"(?P<path>[^"]+)";[ \t]*\n?',
+    r"^import\s+(?:\{(?P<names>[^}]*)\}|\*\s+as\s+(?P<space>\w+))"
+    r'\s+from\s+"(?P<path>[^"]+)";[ \t]*\n?',
     re.MULTILINE,
 )
 _DECLARATION = re.compile(
@@ -75,6 +76,13 @@ def static_css() -> str:
 def theme_css() -> str:
     """Return the palette alone: the CSS variables of the light and the dark theme."""
     return (CSS_DIR / "theme.css").read_text(encoding="utf-8")
+
+
+@functools.cache
+def palette(theme: str) -> dict[str, str]:
+    """Return the colors of the ``"light"`` or ``"dark"`` theme by name: ``{"ink": "#1f2933"}``."""
+    blocks = dict(zip(("light", "dark"), re.findall(r"\{([^}]*)\}", theme_css()), strict=True))
+    return dict(re.findall(r"--dpo-([\w-]+):\s*(#[0-9a-f]{6});", blocks[theme]))
 
 
 def _widget_path(kind: str) -> str:

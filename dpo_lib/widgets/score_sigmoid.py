@@ -19,8 +19,8 @@ class ScoreSigmoid(BookWidget):
             kind="score_sigmoid",
             title="Two scores become a probability",
             controls=(
-                Slider("r_w", "Winner's score r_w", -4.0, 4.0, 0.1, 2.5),
-                Slider("r_l", "Loser's score r_l", -4.0, 4.0, 0.1, 0.8),
+                Slider("r_w", "Winner's score r_w", -4.0, 4.0, 0.1, 2.5, color="chosen"),
+                Slider("r_l", "Loser's score r_l", -4.0, 4.0, 0.1, 0.8, color="rejected"),
                 Slider("shift", "Shift both scores by c", -3.0, 3.0, 0.1, 0.0),
             ),
         )

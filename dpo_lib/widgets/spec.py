@@ -13,6 +13,9 @@ from typing import Any
 # Rounding of a step such as 0.1 in binary: far below any step, far above float64's noise.
 GRID_TOLERANCE = 1e-9
 
+# Names of the palette (css/theme.css); each has one meaning everywhere in the book.
+COLORS = ("ink", "muted", "chosen", "rejected", "policy", "reference", "accent")
+
 
 @dataclass(frozen=True)
 class Slider:
@@ -26,6 +29,7 @@ class Slider:
     value: float
     digits: int = 2  # decimals shown
     unit: str = ""
+    color: str = "ink"  # one of COLORS
 
     def __post_init__(self) -> None:
         _check_name(self.name, self.label)
@@ -53,6 +57,7 @@ class LogSlider:
     value: float
     digits: int = 2  # significant digits shown
     unit: str = ""
+    color: str = "ink"  # one of COLORS
 
     def __post_init__(self) -> None:
         _check_name(self.name, self.label)
@@ -191,9 +196,7 @@ class WidgetSpec:
 
     def to_html(self, fallback: str) -> str:
         """Return the static page's placeholder; ``fallback`` is read when no script runs."""
-        state = json.dumps(
-            self.to_json(), ensure_ascii=True, allow_nan=False, separators=(",", ":")
-        )
+        state = json.dumps(self.to_json(), allow_nan=False, separators=(",", ":"))  # ASCII only
         # Inside <script>, only these can end the element or open a comment.
         for character in "<>&":
             state = state.replace(character, f"\\u{ord(character):04x}")
@@ -246,6 +249,8 @@ def _check_name(name: str, label: str) -> None:
 
 def _check_range(control: Slider | LogSlider, position: float, what: str) -> None:
     name, low, high, step = control.name, control.min, control.max, control.step
+    if control.color not in COLORS:
+        raise ValueError(f"{name}: color must be one of {COLORS}, got {control.color!r}")
     if not all(math.isfinite(number) for number in (low, high, step, position)):
         raise ValueError(f"{name}: min, max, step and value must be finite")
     if not low < high:

@@ -139,7 +139,8 @@ function nativeControl(control, id, model) {
   const unit = control.unit ? ` ${control.unit}` : "";
   const { min, max, step } = control;
   // The bounds must be there before the value, or the browser clamps it to 0…100.
-  const input = h("input", { id, type: "range", min, max, step });
+  const style = `accent-color: var(--dpo-${control.color})`;
+  const input = h("input", { id, type: "range", min, max, step, style });
   input.addEventListener("input", () => send(log ? 10 ** Number(input.value) : Number(input.value)));
   // aria-hidden: the slider itself speaks its value, and an <output> would announce it twice.
   const output = h("output", { for: id, "aria-hidden": "true" });

@@ -37,14 +37,15 @@ export const rich = (text) =>
   splitSubscripts(text).map(([part, low]) => (low ? h("sub", {}, part) : part));
 
 // Named numbers in a row of tiles whose size does not depend on the numbers.
-// items: [{ key, label, color }]; returns set(key, text).
+// items: [{ key, label, color, wide }]; a wide tile has a row to itself on a phone.
+// Returns set(key, text).
 export function readout(parent, items) {
   const values = {};
-  const tiles = items.map(({ key, label, color = "ink" }) => {
+  const tiles = items.map(({ key, label, color = "ink", wide = false }) => {
     values[key] = document.createTextNode("");
     return h(
       "div",
-      { class: "dpo-tile" },
+      { class: wide ? "dpo-tile dpo-wide" : "dpo-tile" },
       h("dt", {}, ...rich(label)),
       h("dd", { class: `dpo-text-${color}` }, values[key]),
     );

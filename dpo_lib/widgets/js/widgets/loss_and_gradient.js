@@ -5,7 +5,7 @@ import { createPlot } from "../plot.js";
 import { fmt, h, table } from "../ui.js";
 
 const SPAN = 8;
-const REACH = 2.2; // half the length of a tangent, in units of Δr
+const REACH = 2.5; // half the length of a tangent, in units of Δr
 
 const LOSSES = [
   { name: "−log P", color: "accent", value: (gap) => preferenceNll(gap, 0), slope: nllSlope },
@@ -15,7 +15,7 @@ const LOSSES = [
 export function render({ model, el }) {
   const [lossBox, slopeBox] = [h("div"), h("div")];
   el.append(h("div", { class: "dpo-panels" }, lossBox, slopeBox));
-  const height = (width) => (width < 400 ? 236 : 290);
+  const height = () => (el.clientWidth < 480 ? 188 : 270);
 
   const losses = createPlot(lossBox, {
     label: "Two losses against the score gap, with the tangent of each at the present gap.",
@@ -43,8 +43,8 @@ export function render({ model, el }) {
   });
   losses.text({ color: "accent", dx: 8 })(-5, 5.2, "−log P");
   losses.text({ color: "ink", dy: -7 })(-7.6, 1, "1 − P");
-  slopes.text({ color: "accent", dx: 4 })(-0.4, 0.72, "of −log P");
-  slopes.text({ color: "ink", anchor: "end", dy: -8 })(-0.9, 0.235, "of 1 − P");
+  slopes.text({ color: "accent", dy: 18 })(-7.6, 1, "of −log P");
+  slopes.text({ color: "ink", anchor: "end", dy: -6 })(-1.3, 0.2, "of 1 − P");
 
   const gapLabels = [losses, slopes].map((plot) => plot.text({ color: "ink", dx: 6, dy: 12 }));
 

@@ -28,7 +28,7 @@ export function render({ el }) {
 
   const curve = createPlot(curveBox, {
     label: "Probability that the winner is preferred against the score gap: an S-shaped curve with the present point.",
-    height: (width) => (width < 480 ? 240 : 290),
+    height: (width) => (width < 480 ? 210 : 290),
     x: { domain: [-SPAN, SPAN], label: "score gap Δr = r_w − r_l" },
     y: { domain: [0, 1], label: "P(w ≻ l), probability that the winner is preferred" },
   });
@@ -43,7 +43,7 @@ export function render({ el }) {
   line(sigmoid);
 
   const set = readout(el, [
-    { key: "gap", label: "gap Δr = r_w − r_l", color: "accent" },
+    { key: "gap", label: "gap Δr = r_w − r_l", color: "accent", wide: true },
     { key: "p", label: "P(w ≻ l) = σ(Δr)", color: "chosen" },
     { key: "q", label: "P(l ≻ w) = σ(−Δr)", color: "rejected" },
   ]);
