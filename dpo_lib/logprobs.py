@@ -256,7 +256,7 @@ def _check_tokens(tokens: Tensor, mask: Tensor | None, part: str) -> tuple[Tenso
 
 def _check_context(config: object, mask: Tensor) -> None:
     """Check the lengths against what the model's ``config`` says, before it fails inside."""
-    # Pads count towards the context unless position ids tell the model to skip them.
+    # Only real tokens count: pads take no position of their own, or stand behind the last one.
     length = int(mask.sum(dim=1).max())
     for name in ("max_position_embeddings", "n_positions", "context_length"):
         limit = getattr(config, name, None)
