@@ -300,7 +300,9 @@ def test_inputs_are_covered_only_when_the_expression_has_them(write):
     other = {**VALUE, "value": "bradley_terry_probability(1.7, 0.0)"}
     file = write(GIVEN, other, PERCENT)
     assert file.problems() == []
-    assert [message.split(" lies")[0][-3:] for message in file.uncovered()] == ["2.5", "0.8"]
+    (message,) = file.uncovered()
+    assert "2.5, 0.8 lie in no row" in message
+    assert r"[[2.5]] - [[0.8]]" in message
 
 
 def test_inputs_may_come_from_let_rows_and_percentages(write):
@@ -313,10 +315,22 @@ def test_inputs_may_come_from_let_rows_and_percentages(write):
     assert "NameError" in write(row, share, let, text=text).problems()[0]
 
 
+def test_code_rows_define_functions(write):
+    code = {"code": "def double(x):\n    return 2 * x\nstart = 3.5\n"}
+    row = {"words": "doubling 3.5 gives [[7]]", "value": "double(start)"}
+    file = write(code, row, text="doubling 3.5 gives 7")
+    assert file.problems() == file.uncovered() == []
+    assert "ZeroDivisionError" in write({"code": "1 / 0"}, text="").problems()[0]
+    broken = write({"code": "1 /"}, text="3.5")
+    assert "SyntaxError" in broken.problems()[0]
+    assert len(broken.uncovered()) == 1
+
+
 def test_words_match_whole_numbers_only(write):
     row = {"words": "[[0.5]] nats", "value": "1 / 2"}
     text = "0.5 nats, then 10.5 nats, −0.5 nats and -0.5 nats"
-    assert len(write(row, text=text).uncovered()) == 3
+    (message,) = write(row, text=text).uncovered()
+    assert "10.5, 0.5, 0.5 lie in no row" in message
     row = {"words": "is [[0.5]]", "value": "1 / 2"}
     for text in ("is 0.55", "is 0.5e-3", "is 0.5 %", r"is 0.5\times10^3", "is 0.5,1"):
         assert "nowhere" in write(row, text=text).problems()[0]

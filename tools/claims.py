@@ -285,6 +285,7 @@ KINDS = {
     "given": ({"given"}, set()),
     "cited": ({"cited", "source"}, set()),
     "let": ({"let"}, set()),
+    "code": ({"code"}, set()),
 }
 
 
@@ -296,8 +297,8 @@ class File:
     places: list[Place]
     rows: list[dict]
     root: Path = ROOT
-    names: dict[str, Any] = field(default_factory=dict)  # of the file's `let` rows
-    lets: dict[str, str] = field(default_factory=dict)  # their expressions
+    names: dict[str, Any] = field(default_factory=dict)  # of the file's `let` and `code` rows
+    lets: dict[str, str] = field(default_factory=dict)  # what defines them
 
     def problems(self) -> list[str]:
         """Return what is wrong with the rows."""
@@ -310,14 +311,19 @@ class File:
         return found
 
     def uncovered(self) -> list[str]:
-        """Return a message for each number that lies in no row."""
+        """Return a message for each number that lies in no row; neighbors share one."""
         found = []
-        covered = self._covered()
-        for place, spans in zip(self.places, covered, strict=True):
+        for place, spans in zip(self.places, self._covered(), strict=True):
+            groups: list[list[tuple[int, int]]] = []
             for match in place.numbers:
                 start, end = match.span()
-                if not any(low <= start and end <= high for low, high in spans):
-                    found.append(self._advice(place, start, end))
+                if any(low <= start and end <= high for low, high in spans):
+                    continue
+                gap = place.text[groups[-1][-1][1] : start] if groups else "\n"
+                if "\n" in gap or len(gap) > 40:
+                    groups.append([])
+                groups[-1].append((start, end))
+            found.extend(self._advice(place, group) for group in groups)
         return found
 
     def _check(self, row: dict) -> None:
@@ -326,6 +332,9 @@ class File:
             for name, expression in row["let"].items():
                 self.lets[name] = str(expression)
                 self.names[name] = self._evaluate(str(expression))
+            return
+        if kind == "code":
+            self._run(str(row["code"]))
             return
         words = row.get("words") or row.get("given") or row.get("cited")
         _, printed = _split(words)
@@ -368,6 +377,20 @@ class File:
         if not any(key in place.text for place in self.places):
             raise ClaimError(f"the file does not cite its source {key!r}")
 
+    def _run(self, code: str) -> None:
+        """Run the statements of a `code` row and keep the names that they define."""
+        names = {**_library(), **self.names, "printed": self._printed, "stored": self._stored}
+        known = dict(names)
+        try:
+            exec(code, names)  # our own file
+        except ClaimError:
+            raise
+        except Exception as error:
+            raise ClaimError(f"{type(error).__name__}: {error}") from None
+        for name, value in names.items():
+            if name != "__builtins__" and known.get(name) is not value:
+                self.names[name] = value
+
     def _evaluate(self, expression: str) -> Any:
         names = {**_library(), **self.names, "printed": self._printed, "stored": self._stored}
         try:
@@ -409,6 +432,9 @@ class File:
                 continue
             if kind == "let":
                 self.lets.update({name: str(text) for name, text in row["let"].items()})
+            if kind == "code":
+                self.lets.update(dict.fromkeys(_defined(row["code"]), row["code"]))
+            if kind in ("let", "code"):
                 continue
             words = row.get("words") or row.get("given") or row.get("cited")
             inputs = self._inputs(row, kind)
@@ -435,24 +461,32 @@ class File:
         found = {_value(match[0]) for match in TOKEN.finditer(text.replace("_", ""))}
         return found | {value * 100 for value in found} | {round(v * 100, 9) for v in found}
 
-    def _advice(self, place: Place, start: int, end: int) -> str:
-        if re.search(r"(?:^|[\s$(|=>])[-−]$", place.text[:start][-2:]):
-            start -= 1  # a sign
-        line_start = max(place.text.rfind("\n", 0, start) + 1, start - 30)
-        line_end = place.text.find("\n", end)
-        line_end = min(len(place.text) if line_end < 0 else line_end, end + 20)
-        before, after = place.text[line_start:start], place.text[end:line_end]
-        if line_start and place.text[line_start - 1] not in "\n " and " " in before:
+    def _advice(self, place: Place, group: list[tuple[int, int]]) -> str:
+        text = place.text
+        numbers = ", ".join(text[start:end] for start, end in group)
+        # A minus sign belongs to the number, a subtraction does not.
+        group = [(s - bool(re.search(r"(?:^|[\s$(|=>])[-−]$", text[:s][-2:])), e) for s, e in group]
+        start, end = group[0][0], group[-1][1]
+        left = max(text.rfind("\n", 0, start) + 1, start - 30)
+        right = text.find("\n", end)
+        right = min(len(text) if right < 0 else right, end + 20)
+        before, after = text[left:start], text[end:right]
+        if left and text[left - 1] not in "\n " and " " in before:
             before = before.partition(" ")[2]
-        if line_end < len(place.text) and place.text[line_end] not in "\n " and " " in after:
+        if right < len(text) and text[right] not in "\n " and " " in after:
             after = after.rpartition(" ")[0]
-        words = f"{before}[[{place.text[start:end]}]]{after}".strip().replace("'", "''")
+        inner = "".join(
+            f"[[{text[s:e]}]]{text[e:following]}"
+            for (s, e), (following, _) in zip(group, [*group[1:], (end, end)], strict=True)
+        )
+        words = f"{before}{inner}{after}".strip().replace("'", "''")
         return (
-            f"{self.name}, {place.where(start)}: {place.text[start:end]} lies in no row\n"
+            f"{self.name}, {place.where(start)}: {numbers} {'lies' if len(group) == 1 else 'lie'} "
+            f"in no row\n"
             f"    {place.context(start, end)}\n"
             f"  to tests/claims.yaml, under {self.name}:, add what yields it (or given:, cited:)\n"
             f"    - words: '{words}'\n"
-            f"      value: ..."
+            f"      value: [{', '.join(['...'] * len(group))}]"
         )
 
 
@@ -468,7 +502,7 @@ def _kind(row: Any) -> str:
             return kind
     raise ClaimError(
         f"the keys {sorted(map(str, row))} are none of: words + value, words + output (either with "
-        "tolerance), given, cited + source, let"
+        "tolerance), given, cited + source, let, code"
     )
 
 
@@ -506,6 +540,23 @@ def _pattern(words: Any) -> re.Pattern[str]:
     if re.search(r"\d$", plain):
         pattern += r"(?!\d|[.,]\d|\{,\}\d|e[+-]?\d|\s*\\?%|\s*(?:\\times|\\cdot|×|·)\s*10)"
     return re.compile(pattern)
+
+
+def _defined(code: str) -> list[str]:
+    """Return the names that statements define at the top level."""
+    try:
+        statements = ast.parse(str(code)).body
+    except SyntaxError:
+        return []  # running it gives the message
+    names = []
+    for statement in statements:
+        if isinstance(statement, ast.FunctionDef):
+            names.append(statement.name)
+            continue
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                names.append(node.id)
+    return names
 
 
 def _is_literal(expression: str) -> bool:
