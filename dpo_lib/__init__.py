@@ -8,14 +8,22 @@ from dpo_lib.preference import (
     preference_nll,
     sample_comparisons,
 )
-from dpo_lib.reference import assert_reference_invariants, fingerprint, make_reference
+from dpo_lib.reference import (
+    assert_reference_invariants,
+    cache_reference_log_probs,
+    fingerprint,
+    make_reference,
+)
 from dpo_lib.rewards import dpo_reward, naive_reward, reward_accuracy
-from dpo_lib.training import dpo_training_step
+from dpo_lib.training import DPOConfig, TrainingHistory, dpo_training_step, train_dpo
 
 __all__ = [
+    "DPOConfig",
     "PreferenceLoss",
+    "TrainingHistory",
     "assert_reference_invariants",
     "bradley_terry_probability",
+    "cache_reference_log_probs",
     "dpo_loss",
     "dpo_reward",
     "dpo_training_step",
@@ -29,4 +37,5 @@ __all__ = [
     "preference_nll",
     "reward_accuracy",
     "sample_comparisons",
+    "train_dpo",
 ]

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from dpo_lib.logprobs import get_pair_log_probs
+
+if TYPE_CHECKING:
+    from dpo_lib.data import PreferenceDataset
 
 
 def make_reference(policy: nn.Module) -> nn.Module:
@@ -98,3 +105,38 @@ def assert_reference_invariants(
         raise AssertionError("the reference has changed since its fingerprint was taken")
     if at_start and fingerprint(policy) != fingerprint(reference):
         raise AssertionError("the policy does not start as an exact copy of the reference")
+
+
+def cache_reference_log_probs(
+    reference: Callable[..., Any], dataset: PreferenceDataset, batch_size: int = 64
+) -> tuple[Tensor, Tensor]:
+    """Reference log-probabilities of every pair, computed once: they never change.
+
+    Parameters
+    ----------
+    reference : callable
+        The frozen reference model.
+    dataset : PreferenceDataset
+        N preference pairs.
+    batch_size : int
+        Pairs in one forward pass.
+
+    Returns
+    -------
+    chosen, rejected : Tensor
+        Nats, shape ``(N,)`` each, without gradients.
+
+    Raises
+    ------
+    ValueError
+        If the data set is empty, or as in `get_sequence_log_probs`.
+    """
+    if len(dataset) == 0:
+        raise ValueError("dataset holds no pairs")
+    with torch.no_grad():
+        batches = [
+            get_pair_log_probs(reference, dataset.batch(pairs))
+            for pairs in torch.arange(len(dataset)).split(batch_size)
+        ]
+    chosen, rejected = zip(*batches, strict=True)
+    return torch.cat(chosen), torch.cat(rejected)
