@@ -1,7 +1,7 @@
 """Direct Preference Optimization, one module per step of the derivation."""
 
 from dpo_lib.logprobs import get_pair_log_probs, get_sequence_log_probs, get_token_log_probs
-from dpo_lib.losses import PreferenceLoss, dpo_loss
+from dpo_lib.losses import PreferenceLoss, dpo_loss, naive_loss
 from dpo_lib.preference import (
     bradley_terry_probability,
     fit_bradley_terry,
@@ -33,6 +33,7 @@ __all__ = [
     "get_sequence_log_probs",
     "get_token_log_probs",
     "make_reference",
+    "naive_loss",
     "naive_reward",
     "preference_nll",
     "reward_accuracy",

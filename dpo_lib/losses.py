@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from dpo_lib._validation import check_label_smoothing, check_paired_log_probs
@@ -73,3 +74,32 @@ def dpo_loss(
     if epsilon > 0:
         losses = losses + epsilon * preference_nll(rejected_rewards, chosen_rewards)
     return PreferenceLoss(losses, chosen_rewards.detach(), rejected_rewards.detach())
+
+
+def naive_loss(
+    policy_chosen_logps: object,
+    policy_rejected_logps: object,
+    reference_chosen_logps: object,
+    reference_rejected_logps: object,
+    beta: float = 1.0,
+) -> PreferenceLoss:
+    r"""Preference loss on the naive reward: DPO with a reference that is flat over responses.
+
+    The margin is :math:`\beta\,(\log\pi_\theta(y_w\mid x) - \log\pi_\theta(y_l\mid x))`; the
+    reference log-probabilities are taken only to share the form of `dpo_loss`.
+
+    Parameters, results and errors are those of `dpo_loss`; the rewards are ``beta`` times the
+    policy's log-probabilities.
+
+    Notes
+    -----
+    Chapter 6 trains with it to see what it does; the usual names are "reference-free".
+    """
+    policy_chosen, policy_rejected, reference_chosen, reference_rejected = check_paired_log_probs(
+        policy_chosen_logps=policy_chosen_logps,
+        policy_rejected_logps=policy_rejected_logps,
+        reference_chosen_logps=reference_chosen_logps,
+        reference_rejected_logps=reference_rejected_logps,
+    )
+    flat = torch.zeros_like(reference_chosen), torch.zeros_like(reference_rejected)
+    return dpo_loss(policy_chosen, policy_rejected, *flat, beta)
