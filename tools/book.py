@@ -9,6 +9,7 @@ import fcntl
 import functools
 import hashlib
 import http.server
+import re
 import shutil
 import subprocess
 import sys
@@ -78,7 +79,7 @@ def run_jupyter_book() -> None:
             stderr=subprocess.STDOUT,
         )
     if result.returncode != 0:
-        text = LOG.read_text(errors="replace")
+        text = re.sub(r"\x1b\[[\d;]*m", "", LOG.read_text(errors="replace"))
         problems = [line for line in text.splitlines() if "WARNING" in line or "ERROR" in line]
         print("\n".join(problems or text.splitlines()[-40:]), file=sys.stderr)
         raise SystemExit(f"error: the book did not build; all output is in {LOG.relative_to(ROOT)}")

@@ -49,6 +49,8 @@ def main() -> None:
                 "--bundle",
                 "--minify",
                 "--target=es2020",
+                # MathJax's TypeScript means class fields the old way.
+                '--tsconfig-raw={"compilerOptions":{"useDefineForClassFields":false}}',
                 "--legal-comments=none",
                 f"--banner:js={BANNER}",
                 f"--outfile={TARGET / 'mathjax.js'}",

@@ -1,11 +1,13 @@
 """The book's own Sphinx extension.
 
 1. Widgets: joins the browser modules of ``dpo_lib.widgets`` into one classic script, which only the
-   pages with a widget load.
+   pages with a widget load. The widgets' palette is the whole book's.
 2. Figures: puts SVG images into the page itself, so that their text can be read out and their
    colors follow the light and the dark theme. An image without alternative text is a warning,
    and so fails the build.
-3. Weight: empties the theme's 1.5 MB ``fontawesome.js``; the web font already draws the icons.
+3. Numbers: a chapter's number is the one in its file's name.
+4. Boxes: gives the boxes that every chapter has a class by their title.
+5. Weight: empties the theme's 1.5 MB ``fontawesome.js``; the web font already draws the icons.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ from xml.etree import ElementTree
 
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
+from sphinx_external_toc.collectors import TocTreeCollectorWithStyles
 
 from dpo_lib.figures import PALETTE
 from dpo_lib.widgets import join
@@ -27,7 +31,11 @@ logger = logging.getLogger(__name__)
 
 WIDGET_SCRIPT = "dpo-widgets.js"
 WIDGET_STYLES = "dpo-widgets.css"
+PALETTE_STYLES = "dpo-palette.css"
+BOX_CLASSES = {"A closer look": "dpo-closer-look", "Before you start": "dpo-before-you-start"}
 ICON_SCRIPT = "scripts/fontawesome.js"
+
+REPEATED_IDS = ("exercise-content", "solution-content", "proof-content")
 
 SVG = "http://www.w3.org/2000/svg"
 XLINK = "{http://www.w3.org/1999/xlink}href"
@@ -41,11 +49,12 @@ PIXELS = {"": 1.0, "px": 1.0, "pt": 96 / 72, "in": 96.0, "mm": 96 / 25.4, "cm": 
 
 
 def write_widget_files(app: Sphinx) -> None:
-    """Write the joined script and styles of the widgets among the book's static files."""
+    """Write the joined script and the styles of the widgets among the book's static files."""
     static = Path(app.outdir) / "_static"
     static.mkdir(parents=True, exist_ok=True)
     (static / WIDGET_SCRIPT).write_text(join.static_script(), encoding="utf-8")
     (static / WIDGET_STYLES).write_text(join.static_css(), encoding="utf-8")
+    (static / PALETTE_STYLES).write_text(join.theme_css(), encoding="utf-8")
 
 
 def add_widget_files(
@@ -117,7 +126,8 @@ def inline_svg(source: str, alt: str, prefix: str) -> str:
     if width is None or "%" in width:
         width = root.attrib["viewBox"].split()[2]
     style = root.attrib.pop("style", "")
-    root.set("style", f"width: {pixels(width):g}px; {style}".strip())
+    size = f"{pixels(width):g}px"
+    root.set("style", f"--dpo-width: {size}; width: {size}; {style}".strip())
     root.set("id", prefix)
     root.set("role", "img")
     root.set("aria-label", alt)
@@ -143,6 +153,52 @@ def inline_figures(app: Sphinx, doctree: nodes.document, docname: str) -> None:
         )
 
 
+# --- numbers ---------------------------------------------------------------------------------
+
+
+def number_chapters_by_name() -> None:
+    """Let ``notebooks/03_….ipynb`` be chapter 3, whatever chapters stand before it in the book.
+
+    Sphinx counts the chapters that it finds. Its figures and equations take their numbers from
+    the chapters' right after those are assigned, so the change has to happen in that step.
+    """
+    assign = TocTreeCollectorWithStyles.assign_section_numbers
+
+    def assign_by_name(self: TocTreeCollectorWithStyles, env: BuildEnvironment) -> list[str]:
+        changed = assign(self, env)
+        for docname, numbers in env.toc_secnumbers.items():
+            match = re.match(r"notebooks/(\d+)_", docname)
+            if match is None:
+                continue
+            chapter = int(match[1])
+            for anchor, number in numbers.items():
+                numbers[anchor] = (chapter, *number[1:]) if number else number
+            titles = [env.titles[docname], *env.tocs[docname].findall(nodes.reference)]
+            for title in titles:
+                if title.get("secnumber"):
+                    title["secnumber"] = [chapter, *title["secnumber"][1:]]
+        return changed
+
+    TocTreeCollectorWithStyles.assign_section_numbers = assign_by_name
+
+
+# --- boxes -----------------------------------------------------------------------------------
+
+
+def name_boxes(app: Sphinx, doctree: nodes.document) -> None:
+    """Give each box with a known title its class."""
+    for box in doctree.findall(nodes.admonition):
+        name = BOX_CLASSES.get(box[0].astext())
+        if name is not None:
+            box["classes"] = [name]
+
+
+def drop_repeated_ids(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Drop the ids that sphinx-exercise gives to every exercise and solution of a page."""
+    for section in doctree.findall(nodes.section):
+        section["ids"] = [i for i in section["ids"] if i not in REPEATED_IDS]
+
+
 # --- weight ----------------------------------------------------------------------------------
 
 
@@ -157,8 +213,12 @@ def empty_icon_script(app: Sphinx, exception: Exception | None) -> None:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the extension."""
+    number_chapters_by_name()
     app.connect("builder-inited", write_widget_files)
     app.connect("html-page-context", add_widget_files)
+    app.add_css_file(PALETTE_STYLES, priority=400)
+    app.connect("doctree-read", name_boxes)
+    app.connect("doctree-resolved", drop_repeated_ids)
     app.connect("doctree-resolved", inline_figures)
     app.connect("build-finished", empty_icon_script)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
