@@ -34,12 +34,13 @@ class BookWidget(ipywidgets.VBox):
         self.spec = self.build_spec().with_values(**values)
         self.plot = _make_plot(self.spec)
         self.controls: dict[str, ipywidgets.Widget] = {}
+        self.links: list[ipywidgets.Widget] = []
         for control in self.spec.controls:
             if isinstance(control, Button):  # a click has no value to link; the plot draws it
                 continue
             live = _make_control(control)
             synced = "index" if isinstance(control, Choice) else "value"
-            ipywidgets.jslink((live, synced), (self.plot, control.name))
+            self.links.append(ipywidgets.jslink((live, synced), (self.plot, control.name)))
             self.controls[control.name] = live
         title = ipywidgets.HTML(f"<strong>{label_html(self.spec.title)}</strong>")
         super().__init__([title, self.plot, *self.controls.values()])
