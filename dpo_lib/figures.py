@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
     from matplotlib.text import Annotation
 
+    from dpo_lib.training import TrainingHistory
+
 __all__ = [
     "ACCENT",
     "CHOSEN",
@@ -41,6 +43,7 @@ __all__ = [
     "figure_svg",
     "label_line",
     "plain_ticks",
+    "plot_history",
     "save_svg",
     "spread",
     "use_book_style",
@@ -279,6 +282,52 @@ def spread(
     ax.fill_between(positions, low, high, color=color, alpha=0.18, linewidth=0)
     (line,) = ax.plot(positions, mean, color=color, label=label, **kwargs)
     return line
+
+
+_STEP_PANELS = {  # column of the history: title and color of its panel
+    "loss": ("loss (nats)", INK),
+    "reward_accuracy": ("reward accuracy", INK),
+    "margin": ("reward margin", INK),
+    "chosen_logp": ("change of log π: chosen", CHOSEN),
+    "rejected_logp": ("change of log π: rejected", REJECTED),
+}
+
+
+def plot_history(history: TrainingHistory) -> Figure:
+    """Draw a training run: a panel for each column of the history, over the updates.
+
+    The two changes of log-probability share a panel; every evaluation that is one number has a
+    panel of its own, in the color of the policy.
+    """
+    import matplotlib.pyplot as plt
+
+    steps = [row["step"] for row in history.steps]
+    panels = [
+        [(*_STEP_PANELS[name], steps, history.column(name)) for name in names]
+        for names in (
+            ["loss"], ["reward_accuracy"], ["margin"], ["chosen_logp", "rejected_logp"]
+        )
+    ]  # fmt: skip
+    first = history.evaluations[0] if history.evaluations else {}
+    at = [row["step"] for row in history.evaluations]
+    for name, value in first.items():
+        if name != "step" and isinstance(value, int | float):
+            values = [row[name] for row in history.evaluations]
+            panels.append([(name.replace("_", " "), POLICY, at, values)])
+    rows = -(-len(panels) // 2)
+    figure, axes = plt.subplots(rows, 2, figsize=(6.5, 1.9 * rows), sharex=True, squeeze=False)
+    for ax, lines in zip(axes.flat, panels, strict=False):
+        for label, color, x, y in lines:
+            ax.plot(x, y, color=color, label=label)
+        if len(lines) > 1:
+            ax.legend()
+        else:
+            ax.set_title(lines[0][0], fontsize=10)
+    for ax in list(axes.flat)[len(panels) :]:
+        ax.set_visible(False)
+    for ax in axes[-1]:
+        ax.set_xlabel("update")
+    return figure
 
 
 def _normalize_svg(text: str) -> str:

@@ -254,3 +254,11 @@ def test_clipping_bounds_the_gradient(dataset):
 def test_bad_settings_are_named(setting, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(CONFIG, **setting)
+
+
+def test_the_history_draws_itself(dataset):
+    _, history = run(dataset, evaluate=lambda policy: {"entropy": 1.0, "samples": ["Paris."]})
+    figure = history.plot()
+    drawn = [line.get_ydata().tolist() for ax in figure.axes for line in ax.get_lines()]
+    columns = ["loss", "reward_accuracy", "margin", "chosen_logp", "rejected_logp", "entropy"]
+    assert drawn == [history.column(name) for name in columns]
