@@ -70,13 +70,16 @@ def dpo_reward(policy_logps: object, reference_logps: object, beta: float) -> Te
     return check_positive(beta, "beta") * (policy - reference)
 
 
-def reward_accuracy(chosen_rewards: object, rejected_rewards: object) -> Tensor:
+def reward_accuracy(chosen_rewards: object, rejected_rewards: object, tie: float = 0.0) -> Tensor:
     """Share of pairs whose chosen response has the higher reward; a tie counts one half.
 
     Parameters
     ----------
     chosen_rewards, rejected_rewards : Tensor or float
         Rewards of one shape, not empty.
+    tie : float
+        Rewards at most this far apart are tied. Above 0 where the two models were not run on
+        the same padded batch, so that equal log-probabilities differ in their last bits.
 
     Returns
     -------
@@ -86,7 +89,7 @@ def reward_accuracy(chosen_rewards: object, rejected_rewards: object) -> Tensor:
     Raises
     ------
     ValueError
-        If the shapes differ, there are no pairs, or a reward is not finite.
+        If the shapes differ, there are no pairs, a reward is not finite, or ``tie`` is below 0.
     """
     chosen = as_float_tensor(chosen_rewards, "chosen_rewards")
     rejected = as_float_tensor(rejected_rewards, "rejected_rewards")
@@ -95,5 +98,8 @@ def reward_accuracy(chosen_rewards: object, rejected_rewards: object) -> Tensor:
     check_same_shape(chosen_rewards=chosen, rejected_rewards=rejected)
     if chosen.numel() == 0:
         raise ValueError(f"chosen_rewards must hold at least one pair, got {tuple(chosen.shape)}")
-    wins = (chosen > rejected).double() + 0.5 * (chosen == rejected).double()
+    if not tie >= 0:
+        raise ValueError(f"tie must be at least 0, got {tie!r}")
+    difference = chosen - rejected
+    wins = (difference > tie).double() + 0.5 * (difference.abs() <= tie).double()
     return wins.mean()

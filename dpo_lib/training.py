@@ -261,9 +261,12 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
+        # The cached reference was computed in other batches: equal values differ by rounding.
+        largest = reference_chosen.abs().max().maximum(reference_rejected.abs().max())
+        tie = 16 * torch.finfo(largest.dtype).eps * config.beta * largest.item()
         numbers = {
             "loss": mean_loss.detach(),
-            "reward_accuracy": reward_accuracy(chosen_rewards, rejected_rewards),
+            "reward_accuracy": reward_accuracy(chosen_rewards, rejected_rewards, tie),
             "margin": (chosen_rewards - rejected_rewards).mean(),
             "chosen_logp": (chosen.detach() - reference_chosen).mean(),
             "rejected_logp": (rejected.detach() - reference_rejected).mean(),

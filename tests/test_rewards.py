@@ -105,3 +105,12 @@ def test_bad_input_is_named(call, words):
 
 def test_rounding_just_above_zero_is_let_through():
     assert_close(naive_reward(torch.tensor(2e-7)), torch.tensor(2e-7))
+
+
+def test_rewards_within_the_tie_width_count_one_half():
+    chosen, rejected = [1.0, 1.0, 1.0], [1.0 + 1e-9, 1.0 - 1e-9, 0.5]
+    assert reward_accuracy(chosen, rejected).item() == pytest.approx(2 / 3)
+    assert reward_accuracy(chosen, rejected, tie=1e-6).item() == pytest.approx(2 / 3)
+    assert reward_accuracy(chosen[:1], rejected[:1], tie=1e-6).item() == 0.5
+    with pytest.raises(ValueError, match=r"tie must be at least 0, got -1"):
+        reward_accuracy(chosen, rejected, tie=-1.0)

@@ -54,11 +54,13 @@ def evaluate_until(last: int):
 
 
 def test_first_row_is_log_two_and_a_tie(dataset):
-    _, history = run(dataset)
-    first = history.steps[0]
-    assert first["loss"] == pytest.approx(math.log(2), abs=1e-12)
-    assert first["reward_accuracy"] == 0.5
-    assert first["margin"] == first["chosen_logp"] == first["rejected_logp"] == 0.0
+    for seed in range(5):
+        _, history = run(dataset, config=dataclasses.replace(CONFIG, steps=1, seed=seed))
+        first = history.steps[0]
+        assert first["loss"] == pytest.approx(math.log(2), abs=1e-12)
+        assert first["reward_accuracy"] == 0.5
+        for name in ("margin", "chosen_logp", "rejected_logp"):
+            assert first[name] == pytest.approx(0.0, abs=1e-11)
 
 
 def test_training_lowers_the_loss_and_reports_what_it_did(dataset):
