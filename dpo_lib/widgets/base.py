@@ -20,6 +20,7 @@ from dpo_lib.widgets.spec import (
     Toggle,
     WidgetSpec,
     label_html,
+    label_math,
 )
 
 
@@ -35,10 +36,12 @@ class BookWidget(ipywidgets.VBox):
         self.plot = _make_plot(self.spec)
         self.controls: dict[str, ipywidgets.Widget] = {}
         self.links: list[ipywidgets.Widget] = []
+        # One width for all labels, so that the sliders stand in a column.
+        label_width = f"{max((len(c.label) for c in self.spec.controls), default=0) * 0.6:.0f}em"
         for control in self.spec.controls:
             if isinstance(control, Button):  # a click has no value to link; the plot draws it
                 continue
-            live = _make_control(control)
+            live = _make_control(control, label_width)
             synced = "index" if isinstance(control, Choice) else "value"
             self.links.append(ipywidgets.jslink((live, synced), (self.plot, control.name)))
             self.controls[control.name] = live
@@ -58,8 +61,12 @@ class BookWidget(ipywidgets.VBox):
     @property
     def values(self) -> dict[str, Any]:
         """The present value of every control and state, by name."""
-        drawn = {name: getattr(self.plot, name) for name in self.spec.values}
-        return drawn | {name: control.value for name, control in self.controls.items()}
+        now = {name: getattr(self.plot, name) for name in self.spec.values}
+        now |= {name: control.value for name, control in self.controls.items()}
+        for control in self.spec.controls:
+            if isinstance(control, Slider):
+                now[control.name] = control.on_grid(now[control.name])
+        return now
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}: {self.spec.title}"
@@ -88,15 +95,14 @@ def _plot_class(kind: str, names: tuple[str, ...]) -> type[anywidget.AnyWidget]:
     return type(f"Plot_{kind}", (anywidget.AnyWidget,), {**source, **traits})
 
 
-def _make_control(control: Control) -> ipywidgets.Widget:
+def _make_control(control: Control, label_width: str) -> ipywidgets.Widget:
     unit = f" ({control.unit})" if getattr(control, "unit", "") else ""
-    style = {"description_width": "initial"}
-    if isinstance(control, (Slider, LogSlider)):
+    style = {"description_width": label_width}
+    if isinstance(control, (Slider, LogSlider)) and control.color != "ink":
         # One fixed color for both themes: JupyterLab gives no way to follow them here.
         style["handle_color"] = join.palette("light")[control.color]
     common = {
-        "description": label_html(control.label + unit),
-        "description_allow_html": True,
+        "description": label_math(control.label + unit),
         "style": style,
         "layout": {"width": "auto", "max_width": "46rem"},
     }

@@ -68,8 +68,11 @@ def _static_script(chosen: tuple[str, ...]) -> str:
 
 @functools.cache
 def static_css() -> str:
-    """Return the style sheet of the widgets, the palette of both themes included."""
-    return theme_css() + (CSS_DIR / "widgets.css").read_text(encoding="utf-8")
+    """Return the style sheet of the widgets: palette, common rules, each widget's own if any."""
+    own = sorted((JS_DIR / "widgets").glob("*.css"))
+    return theme_css() + "".join(
+        path.read_text(encoding="utf-8") for path in [CSS_DIR / "widgets.css", *own]
+    )
 
 
 @functools.cache

@@ -41,6 +41,10 @@ class Slider:
         """Return ``value`` as a number on this slider's grid, or raise ``ValueError``."""
         return replace(self, value=_as_number(self.name, value)).value
 
+    def on_grid(self, value: float) -> float:
+        """Return the step nearest to ``value``: a dragged slider may say 0.30000000000000004."""
+        return round(self.min + round((value - self.min) / self.step) * self.step, 10)
+
 
 @dataclass(frozen=True)
 class LogSlider:
@@ -216,6 +220,15 @@ def label_html(text: str) -> str:
         lambda match: f"<sub>{match[1] or match[2]}</sub>",
         html.escape(text),
     )
+
+
+def label_math(text: str) -> str:
+    r"""Write ``r_w`` and ``π_{ref}`` as LaTeX, which ipywidgets shows: ``\(r_{w}\)``."""
+    return re.sub(r"(\w)_(?:\{([^{}]*)\}|(\w))", _inline_math, text)
+
+
+def _inline_math(match: re.Match[str]) -> str:
+    return rf"\({match[1]}_{{{match[2] or match[3]}}}\)"
 
 
 def fmt(value: float, digits: int) -> str:

@@ -20,6 +20,7 @@ from dpo_lib.widgets.spec import (
 )
 
 PHONE, DESK = 360, 1000
+BODY = "body { margin: 0; background: var(--dpo-paper); color: var(--dpo-ink) }"
 EXTREMES = [0.0, 0.3, 1.7, 5.0, 37.0, 800.0, 1e4]
 SCORES = sorted({sign * value for value in EXTREMES for sign in (-1, 1)})
 LOGPS = [-0.0, -0.05, -2.3, -750.0, -1e4]
@@ -60,7 +61,7 @@ def open_page(context, tmp_path):
         file.write_text(
             f'<!doctype html><html lang="en" data-theme="light"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1"><title>t</title>'
-            f"<style>{join.static_css()} body {{ margin: 0; background: var(--dpo-paper); color: var(--dpo-ink) }}</style>"
+            f"<style>{join.static_css()} {BODY}</style>"
             f"</head><body><main><h1>Test</h1>{body}</main><script>{script}</script>"
             f"<script>{after}</script></body></html>",
             encoding="utf-8",

@@ -17,7 +17,7 @@ from dpo_lib.widgets.spec import (
     Slider,
     Toggle,
     WidgetSpec,
-    label_html,
+    label_math,
 )
 
 LIVE = {
@@ -93,13 +93,14 @@ def test_live_and_static_controls_are_those_of_the_spec(widget):
         else:
             assert entry["value"] == control.value
         unit = f" ({control.unit})" if getattr(control, "unit", "") else ""
-        assert live.description == label_html(control.label + unit)
+        assert live.description == label_math(control.label + unit)
         if isinstance(control, (Slider, LogSlider)):
             for key in ("min", "max", "step"):
                 assert getattr(live, key) == getattr(control, key) == entry[key]
             kind = "f" if isinstance(control, Slider) else "g"
             assert live.readout_format == f".{control.digits}{kind}"
-            assert live.style.handle_color == join.palette("light")[control.color]
+            color = None if control.color == "ink" else join.palette("light")[control.color]
+            assert live.style.handle_color == color
 
 
 def test_each_control_is_linked_to_the_plot_in_the_browser(widget):
@@ -139,6 +140,8 @@ def test_a_changed_control_is_seen_in_values(widget):
         if isinstance(control, Slider):
             widget.controls[control.name].value = control.max
             assert widget.values[control.name] == control.max
+            widget.controls[control.name].value = control.value + 1e-13  # as the browser sends it
+            assert widget.values[control.name] == control.value
 
 
 def test_start_values_reach_both_forms():

@@ -5,6 +5,7 @@ import { createPlot } from "../plot.js";
 import { fmt, h, table } from "../ui.js";
 
 const SPAN = 8;
+const [LOSS_TOP, SLOPE_TOP] = [9, 1.2]; // room for the label of the gap above the curves
 const REACH = 2.5; // half the length of a tangent, in units of Δr
 
 const LOSSES = [
@@ -21,13 +22,13 @@ export function render({ model, el }) {
     label: "Two losses against the score gap, with the tangent of each at the present gap.",
     height,
     x: { domain: [-SPAN, SPAN], label: "score gap Δr" },
-    y: { domain: [0, 8.4], label: "loss (−log P in nats)" },
+    y: { domain: [0, LOSS_TOP], label: "loss (−log P in nats)" },
   });
   const slopes = createPlot(slopeBox, {
     label: "Size of the slope of each loss against the score gap, with the present gap marked.",
     height,
     x: { domain: [-SPAN, SPAN], label: "score gap Δr" },
-    y: { domain: [0, 1.05], label: "size of the slope, |dL/dΔr|" },
+    y: { domain: [0, SLOPE_TOP], label: "size of the slope, |dL/dΔr|" },
   });
   const drops = [losses, slopes].map((plot) => plot.segment({ color: "muted", className: "dpo-drop" }));
   const marks = LOSSES.map(({ color, value, slope }) => {
@@ -65,11 +66,11 @@ export function render({ model, el }) {
 
   return {
     update({ delta }) {
-      drops[0](delta, 0, delta, 8.4);
-      drops[1](delta, 0, delta, 1.05);
+      drops[0](delta, 0, delta, LOSS_TOP);
+      drops[1](delta, 0, delta, SLOPE_TOP);
       const side = delta > 3.5 ? "end" : "start";
-      gapLabels[0](delta, 8.4, `Δr = ${fmt(delta, 2)}`, side);
-      gapLabels[1](delta, 1.05, `Δr = ${fmt(delta, 2)}`, side);
+      gapLabels[0](delta, LOSS_TOP, `Δr = ${fmt(delta, 2)}`, side);
+      gapLabels[1](delta, SLOPE_TOP, `Δr = ${fmt(delta, 2)}`, side);
       LOSSES.forEach(({ value, slope }, i) => {
         const [y, m] = [value(delta), slope(delta)];
         marks[i].tangent(delta - REACH, y - m * REACH, delta + REACH, y + m * REACH);
