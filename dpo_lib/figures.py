@@ -268,9 +268,7 @@ def spread(
             f"samples must have shape (seeds, {positions.size}) to match x, got {rows.shape}"
         )
     if rows.shape[0] < 2:
-        raise ValueError(
-            f"samples must hold at least 2 seeds to show a spread, got {rows.shape[0]}"
-        )
+        raise ValueError(f"samples must hold at least 2 seeds, got {rows.shape[0]}")
     mean = rows.mean(axis=0)
     if band == "range":
         low, high = rows.min(axis=0), rows.max(axis=0)
