@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "book" / "images" / "screenshot.png"
 PAGE = "notebooks/02_bradley_terry.html"
 WIDGET = "[data-dpo-widget]"
-SIZE = {"width": 1180, "height": 760}
+SIZE = {"width": 1060, "height": 960}
 
 
 def load(path: str) -> ModuleType:
@@ -44,7 +44,7 @@ def photograph(page_path: Path) -> bytes:
         widget.locator("input[type=range]").first.wait_for()
         page.evaluate("document.fonts.ready")
         page.wait_for_function("!window.MathJax || MathJax.startup?.promise.then(() => true)")
-        widget.evaluate("node => window.scrollTo(0, node.getBoundingClientRect().top - 250)")
+        widget.evaluate("node => window.scrollTo(0, node.getBoundingClientRect().top - 130)")
         page.wait_for_timeout(500)  # the header hides itself while the page scrolls
         picture = page.screenshot()
         browser.close()
@@ -57,8 +57,7 @@ def main() -> None:
     load("tools/book.py").build()
     picture = Image.open(io.BytesIO(photograph(ROOT / "_build" / "html" / PAGE))).convert("RGB")
     PICTURE.parent.mkdir(parents=True, exist_ok=True)
-    # A page has few colors: a palette makes the file a third as large.
-    picture.quantize(128, dither=Image.Dither.NONE).save(PICTURE, optimize=True)
+    picture.save(PICTURE, optimize=True)
     print(f"{PICTURE.relative_to(ROOT)}: {PICTURE.stat().st_size / 1000:.0f} kB", file=sys.stderr)
 
 
