@@ -317,10 +317,7 @@ def test_nothing_is_not_implemented():
         (f"def f(): raise {NOT_DONE}", False),
         (f"def f(x):\n    if x: raise {NOT_DONE}('later')", False),
         (f"class A:\n    def f(self):\n        'D'\n        raise {NOT_DONE}", False),
-        (
-            f"class A:\n    def f(self):\n        raise {NOT_DONE}\nclass B(A):\n    def f(self): 1",
-            True,
-        ),
+        (f"class A:\n  def f(self):\n    raise {NOT_DONE}\nclass B(A):\n  def f(self): 1", True),
     ],
 )
 def test_what_is_not_implemented_is_seen(source, fine):
