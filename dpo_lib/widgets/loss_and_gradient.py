@@ -29,8 +29,7 @@ class LossAndGradient(BookWidget):
         complement = bradley_terry_probability(0.0, gap).item()
         loss = preference_nll(gap, 0.0).item()
         return (
-            f"At a gap of {fmt(gap, 2)} the winner is preferred with probability "
-            f"{fmt(probability, 4)}. The loss −log P is {fmt(loss, 4)} with slope "
-            f"{fmt(-complement, 4)}; 1 − P is {fmt(complement, 4)} with slope "
-            f"{fmt(-probability * complement, 4)}."
+            f"At a gap of {fmt(gap, 2)}, P is {fmt(probability, 4)}. "
+            f"The loss −log P is {fmt(loss, 4)} with slope {fmt(-complement, 4)}; "
+            f"1 − P is {fmt(complement, 4)} with slope {fmt(-probability * complement, 4)}."
         )

@@ -228,7 +228,7 @@ def test_numbers_move_nothing_and_nothing_scrolls_sideways(open_page, kind):
         opened.settle()
         opened.settle()  # the width is seen in one frame and drawn in the next
         height = opened.page.evaluate(HEIGHT)
-        for key in ("Home", "End"):
+        for key in ("Home", "PageUp", "End", "PageDown"):
             for slider in opened.page.get_by_role("slider").all():
                 slider.press(key)
             opened.settle()

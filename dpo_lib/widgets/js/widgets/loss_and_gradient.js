@@ -6,7 +6,7 @@ import { fmt, h, table } from "../ui.js";
 
 const SPAN = 8;
 const [LOSS_TOP, SLOPE_TOP] = [9, 1.2]; // room for the label of the gap above the curves
-const REACH = 2.5; // half the length of a tangent, in units of Δr
+const REACH = 2 * SPAN; // tangents cross the whole drawing, which cuts them off
 
 const LOSSES = [
   { name: "−log P", color: "accent", value: (gap) => preferenceNll(gap, 0), slope: nllSlope },
@@ -83,7 +83,7 @@ export function render({ model, el }) {
     describe({ delta }) {
       const [nll, complement] = LOSSES.map(({ value, slope }) => [value(delta), slope(delta)]);
       return (
-        `At a gap of ${fmt(delta, 2)} the winner is preferred with probability ${fmt(sigmoid(delta), 4)}. ` +
+        `At a gap of ${fmt(delta, 2)}, P is ${fmt(sigmoid(delta), 4)}. ` +
         `The loss −log P is ${fmt(nll[0], 4)} with slope ${fmt(nll[1], 4)}; ` +
         `1 − P is ${fmt(complement[0], 4)} with slope ${fmt(complement[1], 4)}.`
       );

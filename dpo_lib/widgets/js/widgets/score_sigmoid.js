@@ -36,7 +36,7 @@ export function render({ el }) {
   const line = curve.curve({ color: "ink" });
   const dropX = curve.segment({ color: "accent", className: "dpo-drop" });
   const dropY = curve.segment({ color: "chosen", className: "dpo-drop" });
-  const gapOnAxis = curve.text({ color: "accent", dx: 6, dy: -7 });
+  const gapOnLine = curve.text({ color: "accent", dx: 6, dy: -7 });
   const probabilityLabel = curve.text({ color: "chosen", anchor: "end", dx: 9, dy: -8 });
   const point = curve.dot({ color: "ink" });
   middle(0, 0, 0, 1);
@@ -61,10 +61,12 @@ export function render({ el }) {
       gapLabel((w + l) / 2, gapRow, `Δr = ${fmt(delta, 2)}`);
       winnerLabel(w, dotRow, `winner ${fmt(w, 2)}`);
       loserLabel(l, dotRow, `loser ${fmt(l, 2)}`);
-      dropX(delta, 0, delta, p);
+      dropX(delta, 0, delta, 1);
       dropY(-SPAN, p, delta, p);
       point(delta, p);
-      gapOnAxis(delta, 0, `Δr = ${fmt(delta, 2)}`, delta > 5 ? "end" : "start");
+      // Beside the line where the curve leaves room: below it on the right half, above it on the left.
+      const side = delta < 0 ? (delta < -5 ? "start" : "end") : delta > 5 ? "end" : "start";
+      gapOnLine(delta, delta < 0 ? 0.88 : 0, `Δr = ${fmt(delta, 2)}`, side);
       probabilityLabel(delta, p, `P = ${fmt(p, 4)}`);
       set("gap", `${fmt(w, 2)} − ${l < 0 ? `(${fmt(l, 2)})` : fmt(l, 2)} = ${fmt(delta, 2)}`);
       set("p", fmt(p, 4));
