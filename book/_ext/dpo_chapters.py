@@ -349,7 +349,7 @@ def draw_map(uris: dict[int, str | None]) -> str:
     for columns, css in ((2, "map-wide"), (1, "map-narrow")):
         rows = half if columns == 2 else len(STATIONS)
         width = 2 * NARROW + (COLUMN - NARROW) if columns == 2 else NARROW
-        height = TOP + rows * ROW
+        height = TOP + rows * ROW - (0 if columns == 2 else 20)
         start, end = place(1, columns), place(len(STATIONS), columns)
         track = f"M{start[0]} {start[1]}V{end[1]}"
         if columns == 2:  # from the foot of the first column to the head of the second
@@ -426,9 +426,10 @@ STYLE = """<style>
 .derivation-map .map-number { font-size: 13px; text-anchor: middle; }
 .derivation-map a .map-number { fill: var(--dpo-paper, #fff); }
 .derivation-map a .map-title { fill: var(--pst-color-link); }
-.derivation-map a:is(:hover, :focus-visible) .map-title { text-decoration: underline; }
+.derivation-map a { text-decoration: none; }
+.derivation-map a .map-title { text-decoration: underline; }
 .derivation-map a:focus-visible { outline: 2px solid var(--pst-color-link); outline-offset: 2px; }
-.derivation-map .map-note { fill: var(--dpo-quiet, #57606a); font-size: 12px; font-weight: 400; }
+.derivation-map .map-note { fill: var(--pst-color-text-muted); font-size: 12px; font-weight: 400; }
 .map-new { fill: var(--dpo-accent, #b8860b); opacity: .22; }
 .map-strike { stroke: var(--dpo-rejected, #d55e00); stroke-width: 1.8; }
 .map-hit { fill: transparent; }
