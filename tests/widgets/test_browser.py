@@ -211,7 +211,7 @@ def test_each_slider_has_a_name_and_the_arrow_keys_move_the_drawing(open_page, k
 
 
 # SVG text may reach over the edge of its drawing without making the page scroll: look there too.
-CUT_OFF = """() => [...document.querySelectorAll(".dpo-view text, .dpo-view td, .dpo-view dd")]
+CUT_OFF = """() => [...document.querySelectorAll(".dpo-view :is(text, td, .dpo-value)")]
   .filter((node) => {
     const box = node.getBoundingClientRect();
     return box.width && (box.left < 0 || box.right > innerWidth);
@@ -270,7 +270,7 @@ def test_without_script_the_words_are_read(browser, tmp_path):
 
 def test_shifting_both_scores_leaves_the_probability_alone(open_page):
     opened = open_page(placeholder("score_sigmoid")[2])
-    numbers = opened.page.locator(".dpo-tile dd")
+    numbers = opened.page.locator(".dpo-value")
     assert numbers.all_text_contents() == ["2.50 − 0.80 = 1.70", "0.8455", "0.1545"]
     for key, expected in (("Home", "−0.50 − (−2.20) = 1.70"), ("End", "5.50 − 3.80 = 1.70")):
         opened.page.get_by_role("slider", name="Shift both").press(key)

@@ -36,7 +36,8 @@ export function splitSubscripts(text) {
 export const rich = (text) =>
   splitSubscripts(text).map(([part, low]) => (low ? h("sub", {}, part) : part));
 
-// Named numbers in a row of tiles whose size does not depend on the numbers.
+// Named numbers in a row of tiles whose size does not depend on the numbers. Not a <dl>: every host
+// page styles that in its own way.
 // items: [{ key, label, color, wide }]; a wide tile has a row to itself on a phone.
 // Returns set(key, text).
 export function readout(parent, items) {
@@ -46,11 +47,11 @@ export function readout(parent, items) {
     return h(
       "div",
       { class: wide ? "dpo-tile dpo-wide" : "dpo-tile" },
-      h("dt", {}, ...rich(label)),
-      h("dd", { class: `dpo-text-${color}` }, values[key]),
+      h("div", { class: "dpo-name" }, ...rich(label)),
+      h("div", { class: `dpo-value dpo-text-${color}` }, values[key]),
     );
   });
-  parent.append(h("dl", { class: "dpo-readout" }, ...tiles));
+  parent.append(h("div", { class: "dpo-readout" }, ...tiles));
   return (key, text) => {
     if (values[key].data !== text) values[key].data = text;
   };
