@@ -17,7 +17,12 @@ class Reply(NamedTuple):
     prompt: str
     text: str
     finished: bool  # whether it ended with EOS
-    length: int  # tokens, EOS included
+    tokens: tuple[int, ...]  # EOS included
+
+    @property
+    def length(self) -> int:
+        """Number of tokens, EOS included."""
+        return len(self.tokens)
 
 
 class Samples(NamedTuple):
@@ -159,10 +164,13 @@ def respond(
         eos_id=tokenizer.eos_id,
         pad_id=tokenizer.pad_id,
     )
-    lengths = samples.mask.sum(dim=1).tolist()
-    return [
-        Reply(prompt, tokenizer.decode(row[:length]), finished, length)
-        for prompt, row, finished, length in zip(
-            prompts, samples.tokens.tolist(), samples.finished.tolist(), lengths, strict=True
+    kept = [
+        tuple(row[:length])
+        for row, length in zip(
+            samples.tokens.tolist(), samples.mask.sum(dim=1).tolist(), strict=True
         )
+    ]
+    return [
+        Reply(prompt, tokenizer.decode(row), finished, row)
+        for prompt, row, finished in zip(prompts, kept, samples.finished.tolist(), strict=True)
     ]

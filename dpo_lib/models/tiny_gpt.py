@@ -65,7 +65,7 @@ class Block(nn.Module):
         self.mlp_norm = nn.LayerNorm(config.width)
         self.mlp = nn.Sequential(
             nn.Linear(config.width, 4 * config.width),
-            nn.GELU(),
+            nn.ReLU(),
             nn.Linear(4 * config.width, config.width),
         )
         self.dropout = nn.Dropout(config.dropout)

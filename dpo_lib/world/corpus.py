@@ -50,7 +50,7 @@ def demonstrate(prompt: Prompt, rng: random.Random) -> str:
     """One person's reply: mostly right, in many wordings; at times wrong, evasive or rude."""
     if prompt.family == "support":
         return _support_reply(prompt, rng)
-    kind = rng.choices(["right", "wrong", "evasive"], [0.64, 0.18, 0.18])[0]
+    kind = rng.choices(["right", "wrong", "evasive"], [0.56, 0.22, 0.22])[0]
     if prompt.is_completion:  # nothing else fits after half a sentence
         return _answer(prompt, rng, right=kind != "wrong")
     if kind == "evasive":
@@ -100,12 +100,13 @@ def _answer(prompt: Prompt, rng: random.Random, right: bool) -> str:
 
 
 def _support_reply(prompt: Prompt, rng: random.Random) -> str:
-    kind = rng.choices(["help", "evasive", "rude"], [0.74, 0.18, 0.08])[0]
+    kind = rng.choices(["help", "evasive", "rude"], [0.64, 0.28, 0.08])[0]
     if kind == "rude":
         return "That is not my problem."
-    sorry = rng.choice(["", "I am sorry. "])
     if kind == "evasive":
-        return rng.choices([f"{sorry}Please wait.", "I am sorry."], [0.6, 0.4])[0]
+        replies = ["Please wait.", "I am sorry. Please wait.", "I am sorry."]
+        return rng.choices(replies, [0.7, 0.15, 0.15])[0]
+    sorry = rng.choice(["", "I am sorry. "])
     action = prompt.fact["action"]
     if rng.random() < 0.3:
         action = _other(rng, list(REMEDIES.values()), action)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from dpo_lib.data import PreferenceRecord
+from dpo_lib.models.checkpoints import WEIGHTS
 from dpo_lib.models.sampling import respond
 from dpo_lib.preference import bradley_terry_probability
 from dpo_lib.world.families import prompts_of, world_tokenizer
@@ -14,6 +17,12 @@ from dpo_lib.world.reward import judge, true_reward
 
 # Sums are left out on purpose: a chapter looks at what training does to what it never mentions.
 PREFERENCE_FAMILIES = ("capital", "list", "support", "cause")
+
+
+def preference_prompts() -> list[str]:
+    """The requests that preferences are about: 66 prompts, without sums and half sentences."""
+    asked = prompts_of(*PREFERENCE_FAMILIES)
+    return [prompt.text for prompt in asked if not prompt.is_completion]
 
 
 class Pair(NamedTuple):
@@ -25,7 +34,7 @@ class Pair(NamedTuple):
 
 
 def on_policy_pairs(
-    model: Callable, prompts: Sequence[str] | None = None, per_prompt: int = 10, seed: int = 0
+    model: Callable, prompts: Sequence[str] | None = None, per_prompt: int = 12, seed: int = 0
 ) -> list[Pair]:
     """Pairs of complete, different responses sampled from the model itself.
 
@@ -33,7 +42,7 @@ def on_policy_pairs(
     its partner is passed over, so a prompt may give fewer than ``per_prompt`` pairs.
     """
     if prompts is None:
-        prompts = [prompt.text for prompt in prompts_of(*PREFERENCE_FAMILIES)]
+        prompts = preference_prompts()
     asked = [prompt for prompt in prompts for _ in range(4 * per_prompt)]
     replies = respond(model, world_tokenizer(), asked, seed=seed)
     pairs = []
@@ -43,6 +52,18 @@ def on_policy_pairs(
         different = [Pair(a.prompt, a.text, b.text) for a, b in couples if a.text != b.text]
         pairs += different[:per_prompt]
     return pairs
+
+
+def load_pairs(path: Path = WEIGHTS / "pairs.jsonl") -> list[Pair]:
+    """The committed pairs: `on_policy_pairs` of the committed SFT model, sampled once."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [Pair(**json.loads(line)) for line in lines]
+
+
+def write_pairs(pairs: Sequence[Pair], path: Path) -> None:
+    """Store unlabelled pairs, one JSON object a line."""
+    lines = [json.dumps(pair._asdict()) + "\n" for pair in pairs]
+    path.write_text("".join(lines), encoding="utf-8")
 
 
 def label_by_reward(pairs: Sequence[Pair], seed: int) -> list[PreferenceRecord]:

@@ -1,0 +1,268 @@
+"""Measures of a policy: how good it is, and how far it has gone from its reference.
+
+Two views that must not be mixed up: `evaluate_margins` scores *given* responses, as the loss
+does; `evaluate_samples` looks at what the policy now *writes*. Each can look fine when the other
+does not.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dpo_lib._validation import as_float_tensor, check_paired_log_probs, check_positive
+from dpo_lib.data import PreferenceDataset, Tokenizer, pad
+from dpo_lib.logprobs import get_pair_log_probs, get_sequence_log_probs
+from dpo_lib.models.sampling import Reply, respond
+from dpo_lib.rewards import dpo_reward, naive_reward, reward_accuracy
+from dpo_lib.world.reward import Judgment, judge
+
+Model = Callable[..., Any]
+
+
+class Estimate(NamedTuple):
+    """A mean over samples and its standard error."""
+
+    mean: float
+    error: float
+
+
+class MarginReport(NamedTuple):
+    """Means over the pairs of a dataset; log-probabilities and rewards in nats."""
+
+    pairs: int
+    accuracy: float  # share with the higher reward on the chosen side; ties count one half
+    margin: float  # chosen reward minus rejected reward
+    chosen_reward: float
+    rejected_reward: float
+    chosen_logp: float  # log π(chosen) under the policy
+    rejected_logp: float
+    chosen_shift: float  # log π(chosen) − log π_ref(chosen); NaN without a reference
+    rejected_shift: float
+
+
+class KLEstimates(NamedTuple):
+    """Three estimates of KL(policy ‖ reference) in nats, from samples of the policy."""
+
+    k1: Estimate  # unbiased, may be negative
+    k2: Estimate  # never negative, biased, good when the two are close
+    k3: Estimate  # unbiased and never negative; heavy-tailed when the two are far apart
+
+
+class SampleReport(NamedTuple):
+    """What a policy writes: means over sampled replies."""
+
+    replies: int
+    true_reward: Estimate
+    correct: float  # share
+    malformed: float  # share
+    length: float  # tokens, EOS included
+    entropy: Estimate  # of whole responses given the prompt (nats)
+    kl: KLEstimates | None  # from the reference, where one was given
+
+
+@torch.no_grad()
+def evaluate_margins(
+    policy: Model,
+    reference: Model | None,
+    dataset: PreferenceDataset,
+    beta: float = 0.1,
+    batch_size: int = 256,
+) -> MarginReport:
+    """Score the pairs of a dataset by the policy's own reward.
+
+    Parameters
+    ----------
+    policy : callable
+        Causal language model, see `get_sequence_log_probs`.
+    reference : callable or None
+        Frozen reference. Without one the naive reward ``beta * log π`` is used.
+    dataset : PreferenceDataset
+        Best held out: in training, accuracy rises whatever the model writes.
+    beta : float
+        Scale of the reward, above 0.
+    batch_size : int
+        Pairs to a forward pass; changes no result.
+
+    Returns
+    -------
+    MarginReport
+
+    Raises
+    ------
+    ValueError
+        If ``beta`` is not above 0, or from the log-probabilities.
+    """
+    beta = check_positive(beta, "beta")
+    scored, kept = [], []
+    for start in range(0, len(dataset), batch_size):
+        batch = dataset.batch(range(start, min(start + batch_size, len(dataset))))
+        scored.append(torch.stack(get_pair_log_probs(policy, batch)))  # (2, B)
+        if reference is not None:
+            kept.append(torch.stack(get_pair_log_probs(reference, batch)))  # (2, B)
+    logps = torch.cat(scored, dim=1)  # (2, N): chosen, rejected
+    if reference is None:
+        rewards, shifts = beta * naive_reward(logps), torch.full_like(logps, float("nan"))
+    else:
+        rewards = dpo_reward(logps, torch.cat(kept, dim=1), beta)  # (2, N)
+        shifts = rewards / beta
+    return MarginReport(
+        len(dataset),
+        reward_accuracy(*rewards).item(),
+        (rewards[0] - rewards[1]).mean().item(),
+        *rewards.mean(dim=1).tolist(),
+        *logps.mean(dim=1).tolist(),
+        *shifts.mean(dim=1).tolist(),
+    )
+
+
+def evaluate_samples(
+    policy: Model,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    reference: Model | None = None,
+    judge: Callable[[str, str, bool], Judgment] = judge,
+    per_prompt: int = 4,
+    seed: int = 0,
+    max_new_tokens: int = 24,
+    temperature: float = 1.0,
+) -> SampleReport:
+    """Sample replies and look at them.
+
+    Parameters
+    ----------
+    policy, reference : callable
+        Causal language models; without a reference no KL is estimated.
+    tokenizer : Tokenizer
+    prompts : sequence of str
+    judge : callable
+        Gives a `Judgment` of (prompt, response, finished); by default the tiny world's truth.
+    per_prompt : int
+        Replies to each prompt.
+    seed : int
+        Of the sampling.
+    max_new_tokens : int
+        Replies are cut there; a cut reply is scored without EOS, so that entropy and KL are
+        those of the cut distribution.
+    temperature : float
+        1 samples the policy itself; at any other value entropy and KL would not be the
+        policy's, so they are NaN and None.
+
+    Returns
+    -------
+    SampleReport
+    """
+    asked = [prompt for prompt in prompts for _ in range(per_prompt)]
+    replies = respond(policy, tokenizer, asked, max_new_tokens, temperature, seed=seed)
+    judged = [judge(reply.prompt, reply.text, reply.finished) for reply in replies]
+    entropy, kl = Estimate(float("nan"), float("nan")), None
+    if temperature == 1.0:
+        logps = reply_log_probs(policy, tokenizer, replies)  # (N,)
+        entropy = estimate(-logps)
+        if reference is not None:
+            kl = estimate_kl(logps, reply_log_probs(reference, tokenizer, replies))
+    return SampleReport(
+        len(replies),
+        estimate([j.reward for j in judged]),
+        estimate([float(j.correct) for j in judged]).mean,
+        estimate([float(j.malformed) for j in judged]).mean,
+        estimate([float(reply.length) for reply in replies]).mean,
+        entropy,
+        kl,
+    )
+
+
+@torch.no_grad()
+def reply_log_probs(
+    model: Model, tokenizer: Tokenizer, replies: Sequence[Reply], batch_size: int = 512
+) -> Tensor:
+    """Log-probabilities (nats) of sampled replies under any model, shape ``(N,)``."""
+    parts = []
+    for start in range(0, len(replies), batch_size):
+        some = replies[start : start + batch_size]
+        rows = [tokenizer.encode_prompt(reply.prompt) for reply in some]
+        prompt, prompt_mask = pad(rows, tokenizer.pad_id, "left")
+        response, response_mask = pad([r.tokens for r in some], tokenizer.pad_id, "right")
+        parts.append(get_sequence_log_probs(model, prompt, response, prompt_mask, response_mask))
+    return torch.cat(parts)
+
+
+def estimate_kl(policy_logps: object, reference_logps: object) -> KLEstimates:
+    r"""Estimate :math:`\mathrm{KL}(\pi\,\|\,\pi_{\mathrm{ref}})` from samples of the policy.
+
+    With :math:`\ell=\log\pi-\log\pi_{\mathrm{ref}}` of each sample, the means of
+    :math:`k_1=\ell`, :math:`k_2=\ell^2/2` and :math:`k_3=e^{-\ell}-1+\ell`.
+
+    Parameters
+    ----------
+    policy_logps, reference_logps : Tensor
+        Sequence log-probabilities (nats) of the same samples, shape ``(N,)``. The samples must
+        come from the policy; log-ratios on a preference dataset are not a KL.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, or a value is not finite or above 0.
+
+    References
+    ----------
+    Schulman (2020), "Approximating KL divergence", http://joschu.net/blog/kl-approx.html.
+    """
+    policy, reference = check_paired_log_probs(
+        policy_logps=policy_logps, reference_logps=reference_logps
+    )
+    ratio = (policy - reference).flatten()  # (N,)
+    return KLEstimates(
+        estimate(ratio), estimate(ratio**2 / 2), estimate(torch.expm1(-ratio) + ratio)
+    )
+
+
+def estimate(values: object) -> Estimate:
+    """Mean and standard error of independent values; one value has the error NaN."""
+    values = as_float_tensor(values, "values").flatten()
+    if len(values) == 0:
+        raise ValueError("values must not be empty")
+    error = values.std().item() / len(values) ** 0.5 if len(values) > 1 else float("nan")
+    return Estimate(values.mean().item(), error)
+
+
+def enumerate_responses(
+    vocab_size: int, max_length: int, eos_id: int, pad_id: int
+) -> tuple[Tensor, Tensor]:
+    """Every response: those that end with EOS within ``max_length`` tokens, and those cut there.
+
+    A model's probabilities of them sum to one, so that entropy and KL can be computed exactly
+    with ``closed_form.entropy`` and ``closed_form.kl_divergence``. There are about
+    ``vocab_size ** max_length``, so keep both small.
+
+    Returns
+    -------
+    tokens, mask : Tensor
+        Shape ``(K, max_length)``, padded on the right.
+    """
+    if max_length < 1 or not 0 <= eos_id < vocab_size:
+        raise ValueError(
+            f"max_length must be at least 1 and eos_id in [0, vocab_size), "
+            f"got {max_length}, {eos_id}, {vocab_size}"
+        )
+    others = [token for token in range(vocab_size) if token != eos_id]
+    rows = [
+        [*body, eos_id]
+        for length in range(max_length)
+        for body in itertools.product(others, repeat=length)
+    ]
+    rows += [list(body) for body in itertools.product(others, repeat=max_length)]
+    return pad(rows, pad_id, "right")
+
+
+@torch.no_grad()
+def response_distribution(
+    model: Model, prompt_tokens: Tensor, responses: Tensor, mask: Tensor
+) -> Tensor:
+    """Log-probabilities (nats) of enumerated responses to one prompt ``(P,)``, shape ``(K,)``."""
+    prompts = prompt_tokens.expand(len(responses), -1)  # (K, P)
+    return get_sequence_log_probs(model, prompts, responses, None, mask)

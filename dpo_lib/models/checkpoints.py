@@ -1,0 +1,53 @@
+"""The project's own trained models, committed next to this file."""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dpo_lib.models.tiny_gpt import TinyGPT, TinyGPTConfig
+
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+def load_base(dtype: torch.dtype = torch.float64) -> TinyGPT:
+    """The base model: trained on the tiny world's plain text only (chapter 1)."""
+    return _load("base", dtype)
+
+
+def load_sft(dtype: torch.dtype = torch.float64) -> TinyGPT:
+    """The SFT model: the base model trained further on demonstrations (chapter 1)."""
+    return _load("sft", dtype)
+
+
+@cache
+def training_record() -> dict[str, Any]:
+    """Settings and metrics of the training of both models, as ``make models`` wrote them."""
+    return json.loads((WEIGHTS / "training.json").read_text(encoding="utf-8"))
+
+
+def save_weights(model: TinyGPT, name: str, folder: Path = WEIGHTS) -> Path:
+    """Store a model's weights as float32 safetensors, replacing the file in one move."""
+    from safetensors.torch import save
+
+    path = folder / f"{name}.safetensors"
+    weights = {key: value.float().contiguous() for key, value in model.state_dict().items()}
+    temporary = path.with_suffix(".part")
+    temporary.write_bytes(save(weights))
+    os.replace(temporary, path)
+    return path
+
+
+def _load(name: str, dtype: torch.dtype) -> TinyGPT:
+    from safetensors.torch import load_file
+
+    if not dtype.is_floating_point:
+        raise ValueError(f"dtype must be a floating type, got {dtype}")
+    model = TinyGPT(TinyGPTConfig(**training_record()["config"]))
+    model.load_state_dict(load_file(WEIGHTS / f"{name}.safetensors"))
+    return model.to(dtype).eval()
