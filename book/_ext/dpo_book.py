@@ -57,11 +57,14 @@ def write_widget_files(app: Sphinx) -> None:
     (static / PALETTE_STYLES).write_text(join.theme_css(), encoding="utf-8")
 
 
-def add_widget_files(
+def finish_page(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
 ) -> None:
-    """Load the widgets' files on the pages that show a widget, and on no others."""
-    if "data-dpo-widget" in context.get("body", ""):
+    """Load the widgets' files on the pages that show a widget, and on no others; mend a role."""
+    body = context.get("body", "")
+    # docutils gives entries of a bibliography a role that ARIA has since withdrawn.
+    context["body"] = body.replace('role="doc-biblioentry"', 'role="listitem"')
+    if "data-dpo-widget" in body:
         app.add_js_file(WIDGET_SCRIPT, loading_method="defer")
         app.add_css_file(WIDGET_STYLES)
 
@@ -91,7 +94,9 @@ def inline_svg(source: str, alt: str, prefix: str) -> str:
     root = ElementTree.fromstring(source)
     for parent in root.iter():
         for child in list(parent):
-            if child.tag == f"{{{SVG}}}metadata" or (child.tag == f"{{{SVG}}}defs" and not len(child)):
+            if child.tag == f"{{{SVG}}}metadata" or (
+                child.tag == f"{{{SVG}}}defs" and not len(child)
+            ):
                 parent.remove(child)
 
     used = set()
@@ -186,11 +191,11 @@ def number_chapters_by_name() -> None:
 
 
 def name_boxes(app: Sphinx, doctree: nodes.document) -> None:
-    """Give each box with a known title its class."""
+    """Give each box whose title starts in a known way its class."""
     for box in doctree.findall(nodes.admonition):
-        name = BOX_CLASSES.get(box[0].astext())
-        if name is not None:
-            box["classes"] = [name]
+        for title, name in BOX_CLASSES.items():
+            if box[0].astext().startswith(title):
+                box["classes"] = [name]
 
 
 def drop_repeated_ids(app: Sphinx, doctree: nodes.document, docname: str) -> None:
@@ -207,7 +212,9 @@ def empty_icon_script(app: Sphinx, exception: Exception | None) -> None:
     script = Path(app.outdir) / "_static" / ICON_SCRIPT
     if exception is None and app.builder.format == "html":
         if not script.is_file():
-            raise FileNotFoundError(f"the theme no longer has {ICON_SCRIPT}: look at its icons again")
+            raise FileNotFoundError(
+                f"the theme no longer has {ICON_SCRIPT}: look at its icons again"
+            )
         script.write_text("/* emptied: the web font draws the icons */\n", encoding="utf-8")
 
 
@@ -215,7 +222,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Register the extension."""
     number_chapters_by_name()
     app.connect("builder-inited", write_widget_files)
-    app.connect("html-page-context", add_widget_files)
+    app.connect("html-page-context", finish_page)
     app.add_css_file(PALETTE_STYLES, priority=400)
     app.connect("doctree-read", name_boxes)
     app.connect("doctree-resolved", drop_repeated_ids)

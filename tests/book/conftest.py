@@ -1,0 +1,72 @@
+"""The built book, served over http and opened as files."""
+
+import functools
+import http.server
+import threading
+
+import pytest
+
+from tests.book.pages import HTML
+from tools import book as builder
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    """Serves files without writing a log."""
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(scope="session")
+def book():
+    """The folder of the built book, built now if its sources have changed."""
+    builder.build()
+    return HTML
+
+
+@pytest.fixture(scope="session")
+def site(book):
+    """Where the book is, by the scheme under which a reader may open it."""
+    handler = functools.partial(QuietHandler, directory=book)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield {"http": f"http://127.0.0.1:{server.server_port}/", "file": f"{book.as_uri()}/"}
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def contexts(browser):
+    """One browser window for each theme and size of screen, shared by the tests of a process."""
+    opened = {}
+
+    def context(theme="light", width=1280, height=900):
+        key = (theme, width, height)
+        if key not in opened:
+            opened[key] = browser.new_context(
+                color_scheme=theme, viewport={"width": width, "height": height}
+            )
+        return opened[key]
+
+    yield context
+    for window in opened.values():
+        window.close()
+
+
+@pytest.fixture
+def open_page(contexts, site):
+    """Open a page of the book and wait until its formulas are set."""
+    opened = []
+
+    def open_page(name, scheme="file", prepare=None, **options):
+        page = contexts(**options).new_page()
+        opened.append(page)
+        if prepare is not None:
+            prepare(page)
+        page.goto(site[scheme] + name, wait_until="load")
+        page.evaluate("() => window.MathJax?.startup?.promise.then(() => true)")
+        page.evaluate("() => document.fonts.ready.then(() => true)")
+        return page
+
+    yield open_page
+    for page in opened:
+        page.close()

@@ -1,0 +1,25 @@
+"""The pages of the book, as its table of contents has them."""
+
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+HTML = ROOT / "_build" / "html"
+
+
+def _files(node):
+    """Every document named in a part of the table of contents."""
+    for key in ("root", "file"):
+        if key in node:
+            yield node[key]
+    for key in ("parts", "chapters", "sections"):
+        for child in node.get(key, []):
+            yield from _files(child)
+
+
+DOCUMENTS = list(_files(yaml.safe_load((ROOT / "_toc.yml").read_text())))
+PAGES = [f"{name}.html" for name in DOCUMENTS]
+NOTEBOOKS = [name for name in DOCUMENTS if name.startswith("notebooks/")]
+NOTEBOOK_PAGES = [f"{name}.html" for name in NOTEBOOKS]
+EVERY_PAGE = [*PAGES, "search.html", "genindex.html"]

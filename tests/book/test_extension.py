@@ -1,0 +1,61 @@
+"""The book's Sphinx extension, without a browser."""
+
+import sys
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.book.pages import ROOT
+
+sys.path.insert(0, str(ROOT / "book" / "_ext"))
+import dpo_book
+
+SOURCE = """<?xml version="1.0"?>
+<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"
+     width="72pt" height="36pt" viewBox="0 0 72 36">
+ <metadata>nothing for a reader</metadata>
+ <defs><style>*{stroke-linejoin: round} .b{fill: #0072B2}</style></defs>
+ <defs><clipPath id="clip"><rect width="1" height="1"/></clipPath><path id="tick" d="M0 0V3"/></defs>
+ <g id="unused"><use xlink:href="#tick" style="stroke: #1f2933"/></g>
+ <g clip-path="url(#clip)"><text>a &lt; b</text></g>
+</svg>"""
+
+
+@pytest.fixture(scope="module")
+def drawing():
+    return dpo_book.inline_svg(SOURCE, 'A "drawing" & more', "drawing-3")
+
+
+def test_a_drawing_is_named_by_its_alternative_text(drawing):
+    root = ElementTree.fromstring(drawing)
+    assert root.attrib["role"] == "img"
+    assert root.attrib["aria-label"] == 'A "drawing" & more'
+    assert root.find(".//text").text == "a < b"
+
+
+def test_ids_get_a_prefix_and_unused_ones_go(drawing):
+    assert 'id="drawing-3-clip"' in drawing
+    assert 'clip-path="url(#drawing-3-clip)"' in drawing
+    assert 'href="#drawing-3-tick"' in drawing
+    assert "unused" not in drawing
+
+
+def test_colors_of_the_palette_become_variables(drawing):
+    assert "stroke: var(--dpo-ink, #1f2933)" in drawing
+    assert "fill: var(--dpo-chosen, #0072B2)" in drawing
+
+
+def test_styles_stay_inside_the_drawing(drawing):
+    assert "<style>#drawing-3 { *{stroke-linejoin" in drawing
+
+
+def test_size_is_a_limit_and_the_drawing_scales(drawing):
+    root = ElementTree.fromstring(drawing)
+    assert "width: 96px" in root.attrib["style"]
+    assert root.attrib["viewBox"] == "0 0 72 36"
+    assert not {"width", "height"} & root.attrib.keys()
+
+
+def test_what_no_reader_needs_is_gone(drawing):
+    assert "metadata" not in drawing
+    assert "<?xml" not in drawing

@@ -1,0 +1,93 @@
+"""The built files: links lead somewhere, pictures have words, nothing comes from outside."""
+
+import json
+import re
+from urllib.parse import unquote, urldefrag, urlsplit
+
+import pytest
+from bs4 import BeautifulSoup
+
+from tests.book.pages import EVERY_PAGE, HTML, NOTEBOOKS, PAGES, ROOT
+
+HARD_COLOR = re.compile(r"(?<!, )#[0-9a-fA-F]{6}\b")  # one that is no variable's fallback
+VIEW = "application/vnd.jupyter.widget-view+json"
+PARSED = {}
+
+
+def parsed(path):
+    if path not in PARSED:
+        PARSED[path] = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+    return PARSED[path]
+
+
+def anchors(path):
+    return {tag.get("id") or tag.get("name") for tag in parsed(path).select("[id], a[name]")}
+
+
+@pytest.mark.parametrize("name", EVERY_PAGE)
+def test_links_lead_somewhere(book, name):
+    page = HTML / name
+    broken = []
+    for tag in parsed(page).select("a[href], link[href], script[src], img[src]"):
+        link = tag.get("href") or tag.get("src")
+        if urlsplit(link).scheme in ("http", "https", "mailto", "data"):
+            continue
+        path, anchor = urldefrag(link)
+        target = (page.parent / unquote(path.split("?")[0])).resolve() if path else page
+        if not target.is_file():
+            broken.append(f"{link}: no such file")
+        elif anchor and target.suffix == ".html" and unquote(anchor) not in anchors(target):
+            broken.append(f"{link}: no such anchor")
+    assert broken == []
+
+
+@pytest.mark.parametrize("name", EVERY_PAGE)
+def test_nothing_is_loaded_from_outside(book, name):
+    loads = "script[src], link[href], img[src], iframe, object, embed, source, video, audio"
+    outside = [
+        str(tag)[:160]
+        for tag in parsed(HTML / name).select(loads)
+        if urlsplit(tag.get("src") or tag.get("href") or "").scheme not in ("", "data")
+        or tag.name in ("iframe", "object", "embed")
+    ]
+    assert outside == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_ids_are_unique(book, name):
+    ids = [tag["id"] for tag in parsed(HTML / name).select("[id]")]
+    assert sorted({i for i in ids if ids.count(i) > 1}) == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_pictures_have_words(book, name):
+    article = parsed(HTML / name).find("article")
+    for image in article.select("img"):
+        assert image.get("alt", "").strip(), image
+    for drawing in article.select(".dpo-figure > svg"):
+        assert drawing["role"] == "img"
+        assert len(drawing["aria-label"].split()) >= 3, drawing["aria-label"]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_drawings_follow_the_theme(book, name):
+    """Every color of a drawing is a variable of the palette, which the dark theme changes."""
+    for drawing in parsed(HTML / name).select(".dpo-figure > svg"):
+        assert not HARD_COLOR.findall(str(drawing))
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_every_widget_has_a_static_form_and_a_place_on_the_page(book, name):
+    notebook = json.loads((ROOT / f"{name}.ipynb").read_text(encoding="utf-8"))
+    outputs = [
+        output["data"]
+        for cell in notebook["cells"]
+        for output in cell.get("outputs", [])
+        if VIEW in output.get("data", {})
+    ]
+    for data in outputs:
+        assert "data-dpo-widget" in "".join(data.get("text/html", "")), data
+    page = parsed(HTML / f"{name}.html")
+    assert len(page.select("[data-dpo-widget]")) == len(outputs)
+    scripts = [tag["src"] for tag in page.select("script[src]") if "dpo-widgets" in tag["src"]]
+    assert len(scripts) == (1 if outputs else 0)
