@@ -103,6 +103,7 @@ def serve(port: int) -> None:
 
 
 def main() -> None:
+    """Run the command that was asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     building = commands.add_parser("build", help="build the book if its sources changed")

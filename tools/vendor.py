@@ -17,15 +17,20 @@ TARGET = ROOT / "book" / "_static" / "vendor" / "mathjax"
 ENTRY = ROOT / "tools" / "mathjax.js"
 MATHJAX = "3.2.2"
 ESBUILD = "0.28.2"
-PACKAGE_INTEGRITY = "sha512-+LfG9Fik+OuI8SLwsiR02IVdjcnRCy5MufYLi0C3TdMT56L/pjB0alMVGgoWJF8pN9Rc7FESycZB9BMNWIid5w=="
+PACKAGE_INTEGRITY = (
+    "sha512-+LfG9Fik+OuI8SLwsiR02IVdjcnRCy5MufYLi0C3"
+    "TdMT56L/pjB0alMVGgoWJF8pN9Rc7FESycZB9BMNWIid5w=="
+)
 BANNER = f"/* MathJax {MATHJAX}, the parts listed in tools/mathjax.js. Apache-2.0, see LICENSE. */"
 
 
 def sha256(path: Path) -> str:
+    """Return the hash of a file's content."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def main() -> None:
+    """Fetch the packages, bundle, copy and record."""
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         (work / "package.json").write_text("{}")

@@ -94,9 +94,7 @@ def inline_svg(source: str, alt: str, prefix: str) -> str:
     root = ElementTree.fromstring(source)
     for parent in root.iter():
         for child in list(parent):
-            if child.tag == f"{{{SVG}}}metadata" or (
-                child.tag == f"{{{SVG}}}defs" and not len(child)
-            ):
+            if child.tag == f"{{{SVG}}}metadata":
                 parent.remove(child)
 
     used = set()
@@ -212,9 +210,7 @@ def empty_icon_script(app: Sphinx, exception: Exception | None) -> None:
     script = Path(app.outdir) / "_static" / ICON_SCRIPT
     if exception is None and app.builder.format == "html":
         if not script.is_file():
-            raise FileNotFoundError(
-                f"the theme no longer has {ICON_SCRIPT}: look at its icons again"
-            )
+            raise FileNotFoundError(f"no {ICON_SCRIPT} in the theme: look at its icons again")
         script.write_text("/* emptied: the web font draws the icons */\n", encoding="utf-8")
 
 

@@ -15,7 +15,8 @@ SOURCE = """<?xml version="1.0"?>
      width="72pt" height="36pt" viewBox="0 0 72 36">
  <metadata>nothing for a reader</metadata>
  <defs><style>*{stroke-linejoin: round} .b{fill: #0072B2}</style></defs>
- <defs><clipPath id="clip"><rect width="1" height="1"/></clipPath><path id="tick" d="M0 0V3"/></defs>
+ <defs><clipPath id="clip"><rect width="1" height="1"/></clipPath>
+ <path id="tick" d="M0 0V3"/></defs>
  <g id="unused"><use xlink:href="#tick" style="stroke: #1f2933"/></g>
  <g clip-path="url(#clip)"><text>a &lt; b</text></g>
 </svg>"""

@@ -78,7 +78,7 @@ def test_a_phone_does_not_scroll_sideways(open_page, name):
     )
     too_wide = page.evaluate(
         """() => [...document.querySelectorAll('main *')]
-            .filter((e) => e.getBoundingClientRect().right > innerWidth + 1
+            .filter((e) => e.getBoundingClientRect().right > 361
                 && !e.closest('.dpo-figure, pre, .math, .pst-scrollable-table-container, .output'))
             .map((e) => e.outerHTML.slice(0, 120))"""
     )
