@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from dpo_lib import PreferenceLoss, dpo_loss
+from dpo_lib.losses import naive_loss
 from tests.helpers import deterministic
 
 NAMES = (
@@ -202,9 +203,31 @@ def test_with_label_smoothing_the_minimum_is_at_the_log_odds(epsilon):
     assert abs(chosen.grad.item()) < 1e-12
 
 
+# --- the naive loss ------------------------------------------------------------------------------
+
+
+@given(four, betas)
+@deterministic
+def test_the_naive_loss_is_dpo_with_a_flat_reference(values, beta):
+    chosen, rejected, *_ = values
+    naive = naive_loss(*values, beta=beta)
+    for reference in (-10.0, -50.0):  # any reference that is the same for both responses
+        losses = dpo_loss(chosen, rejected, reference, reference, beta=beta).losses
+        assert_close(naive.losses, losses, atol=1e-11, rtol=1e-11)
+    assert naive.chosen_rewards.item() == pytest.approx(beta * chosen)
+    assert naive.rejected_rewards.item() == pytest.approx(beta * rejected)
+
+
+def test_the_naive_loss_weighs_log_probabilities_fully_unless_told_otherwise():
+    values = (-2.0, -1.0, -5.0, -1.5)
+    assert naive_loss(*values) == naive_loss(*values, beta=1.0)
+    assert naive_loss(*values).losses.item() == pytest.approx(math.log1p(math.e))
+
+
 # --- errors --------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("loss", [dpo_loss, naive_loss])
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     ("value", "words"),
@@ -218,11 +241,11 @@ def test_with_label_smoothing_the_minimum_is_at_the_log_odds(epsilon):
         ("minus one", ["minus one"]),
     ],
 )
-def test_each_bad_log_probability_is_named(name, value, words):
+def test_each_bad_log_probability_is_named(loss, name, value, words):
     arguments = dict.fromkeys(NAMES, -1.0)
     arguments[name] = value
     with pytest.raises(ValueError, match=name) as error:
-        dpo_loss(**arguments)
+        loss(**arguments)
     for word in words:
         assert word in str(error.value)
 
