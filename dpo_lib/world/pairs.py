@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+import torch
 
 from dpo_lib.data import PreferenceRecord
 from dpo_lib.models.checkpoints import WEIGHTS
@@ -68,14 +69,17 @@ def write_pairs(pairs: Sequence[Pair], path: Path) -> None:
 
 def label_by_reward(pairs: Sequence[Pair], seed: int) -> list[PreferenceRecord]:
     """Labels drawn from the Bradley–Terry model of the true reward: noisy, as people's are."""
-    rng = random.Random(seed)
-    records = []
-    for prompt, first, second in pairs:
-        rewards = true_reward(prompt, first), true_reward(prompt, second)
-        first_wins = rng.random() < bradley_terry_probability(*rewards).item()
-        chosen, rejected = (first, second) if first_wins else (second, first)
-        records.append(PreferenceRecord(prompt, chosen, rejected))
-    return records
+    rewards = torch.tensor(
+        [[true_reward(prompt, a), true_reward(prompt, b)] for prompt, a, b in pairs],
+        dtype=torch.float64,
+    )  # (N, 2)
+    generator = torch.Generator().manual_seed(seed)
+    draws = torch.rand(len(pairs), generator=generator, dtype=torch.float64)  # (N,)
+    first_wins = draws < bradley_terry_probability(*rewards.T)  # (N,)
+    return [
+        PreferenceRecord(prompt, a, b) if wins else PreferenceRecord(prompt, b, a)
+        for (prompt, a, b), wins in zip(pairs, first_wins.tolist(), strict=True)
+    ]
 
 
 def label_both_ways(pairs: Sequence[Pair]) -> list[PreferenceRecord]:
