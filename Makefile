@@ -35,9 +35,8 @@ test: $(READY) lint ## run every check: lint, unit tests, claims, notebooks, the
 	@$(PY) -m pytest -n $(JOBS) --dist loadfile --nbval --nbval-current-env tests notebooks $(PYTEST_ARGS)
 
 lab: $(READY) ## open the notebooks in JupyterLab
-	@$(PY) -m jupyter lab --ServerApp.ip=127.0.0.1 --LabApp.default_url=/lab/tree/notebooks \
-	  --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
-	  $(if $(filter 0,$(shell id -u)),--allow-root)
+	@JUPYTER_CONFIG_PATH=$(CURDIR)/tools/jupyter $(PY) -m jupyter lab --ServerApp.ip=127.0.0.1 \
+	  --LabApp.default_url=/lab/tree/notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
 
 serve: $(READY) ## serve the built book on this machine only (PORT=8000)
 	@$(PY) tools/book.py serve --port $(PORT)
