@@ -1,13 +1,14 @@
 """The book's own Sphinx extension.
 
-1. Widgets: joins the browser modules of ``dpo_lib.widgets`` into one classic script, which only the
-   pages with a widget load. The widgets' palette is the whole book's.
+1. Widgets: gives each page with a widget one classic script, joined from the browser modules of
+   ``dpo_lib.widgets`` that it needs. The widgets' palette is the whole book's.
 2. Figures: puts SVG images into the page itself, so that their text can be read out and their
    colors follow the light and the dark theme. An image without alternative text is a warning,
    and so fails the build.
 3. Numbers: a chapter's number is the one in its file's name.
 4. Boxes: gives the boxes that every chapter has a class by their title.
-5. Weight: empties the theme's 1.5 MB ``fontawesome.js``; the web font already draws the icons.
+5. Lines: keeps a formula and the punctuation around it on one line.
+6. Weight: empties the theme's 1.5 MB ``fontawesome.js``; the web font already draws the icons.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from dpo_lib.widgets import join
 
 logger = logging.getLogger(__name__)
 
-WIDGET_SCRIPT = "dpo-widgets.js"
+WIDGET = re.compile(r'data-dpo-widget="(\w+)"')
 WIDGET_STYLES = "dpo-widgets.css"
 PALETTE_STYLES = "dpo-palette.css"
 BOX_CLASSES = {"A closer look": "dpo-closer-look", "Before you start": "dpo-before-you-start"}
@@ -40,6 +41,8 @@ REPEATED_IDS = ("exercise-content", "solution-content", "proof-content")
 SVG = "http://www.w3.org/2000/svg"
 XLINK = "{http://www.w3.org/1999/xlink}href"
 REFERENCE_TO_ID = re.compile(r"url\(#([^)]+)\)|^#(.+)$")
+OPENING = re.compile(r"[(\[‘“]+$")
+CLOSING = re.compile(r"[,.;:?!)\]’”]+")
 COLOR = re.compile("|".join(PALETTE.values()), re.IGNORECASE)
 COLOR_NAME = {color.lower(): name for name, color in PALETTE.items()}
 PIXELS = {"": 1.0, "px": 1.0, "pt": 96 / 72, "in": 96.0, "mm": 96 / 25.4, "cm": 96 / 2.54}
@@ -48,24 +51,31 @@ PIXELS = {"": 1.0, "px": 1.0, "pt": 96 / 72, "in": 96.0, "mm": 96 / 25.4, "cm": 
 # --- widgets ---------------------------------------------------------------------------------
 
 
-def write_widget_files(app: Sphinx) -> None:
-    """Write the joined script and the styles of the widgets among the book's static files."""
-    static = Path(app.outdir) / "_static"
-    static.mkdir(parents=True, exist_ok=True)
-    (static / WIDGET_SCRIPT).write_text(join.static_script(), encoding="utf-8")
-    (static / WIDGET_STYLES).write_text(join.static_css(), encoding="utf-8")
-    (static / PALETTE_STYLES).write_text(join.theme_css(), encoding="utf-8")
+def write_static(app: Sphinx, name: str, text: str) -> None:
+    """Write one of the book's static files."""
+    path = Path(app.outdir) / "_static" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def write_styles(app: Sphinx) -> None:
+    """Write the palette and the widgets' styles."""
+    write_static(app, PALETTE_STYLES, join.theme_css())
+    write_static(app, WIDGET_STYLES, join.static_css())
 
 
 def finish_page(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
 ) -> None:
-    """Load the widgets' files on the pages that show a widget, and on no others; mend a role."""
+    """Give a page the script of the widgets that it shows, if any, and mend a role."""
     body = context.get("body", "")
     # docutils gives entries of a bibliography a role that ARIA has since withdrawn.
     context["body"] = body.replace('role="doc-biblioentry"', 'role="listitem"')
-    if "data-dpo-widget" in body:
-        app.add_js_file(WIDGET_SCRIPT, loading_method="defer")
+    kinds = sorted(set(WIDGET.findall(body)))
+    if kinds:
+        script = f"dpo-widgets-{'-'.join(kinds)}.js"
+        write_static(app, script, join.static_script(kinds))
+        app.add_js_file(script, loading_method="defer")
         app.add_css_file(WIDGET_STYLES)
 
 
@@ -202,6 +212,30 @@ def drop_repeated_ids(app: Sphinx, doctree: nodes.document, docname: str) -> Non
         section["ids"] = [i for i in section["ids"] if i not in REPEATED_IDS]
 
 
+# --- lines -----------------------------------------------------------------------------------
+
+
+def keep_punctuation(app: Sphinx, doctree: nodes.document) -> None:
+    """Hold a formula and the punctuation around it together: browsers would break between them."""
+    for formula in list(doctree.findall(nodes.math)):
+        parent = formula.parent
+        place = parent.index(formula)
+        before = parent[place - 1] if place else None
+        after = parent[place + 1] if place + 1 < len(parent) else None
+        opens = OPENING.search(before) if isinstance(before, nodes.Text) else None
+        closes = CLOSING.match(after) if isinstance(after, nodes.Text) else None
+        if not (opens or closes):
+            continue
+        held = nodes.inline("", "", formula, classes=["dpo-nobreak"])
+        parent[place] = held
+        if opens:
+            held.insert(0, nodes.Text(opens[0]))
+            parent[place - 1] = nodes.Text(before[: opens.start()])
+        if closes:
+            held.append(nodes.Text(closes[0]))
+            parent[place + 1] = nodes.Text(after[closes.end() :])
+
+
 # --- weight ----------------------------------------------------------------------------------
 
 
@@ -217,10 +251,11 @@ def empty_icon_script(app: Sphinx, exception: Exception | None) -> None:
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the extension."""
     number_chapters_by_name()
-    app.connect("builder-inited", write_widget_files)
+    app.connect("builder-inited", write_styles)
     app.connect("html-page-context", finish_page)
     app.add_css_file(PALETTE_STYLES, priority=400)
     app.connect("doctree-read", name_boxes)
+    app.connect("doctree-read", keep_punctuation)
     app.connect("doctree-resolved", drop_repeated_ids)
     app.connect("doctree-resolved", inline_figures)
     app.connect("build-finished", empty_icon_script)

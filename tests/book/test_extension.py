@@ -4,6 +4,8 @@ import sys
 from xml.etree import ElementTree
 
 import pytest
+from docutils import nodes
+from docutils.utils import new_document
 
 from tests.book.pages import ROOT
 
@@ -55,6 +57,20 @@ def test_size_is_a_limit_and_the_drawing_scales(drawing):
     assert "width: 96px" in root.attrib["style"]
     assert root.attrib["viewBox"] == "0 0 72 36"
     assert not {"width", "height"} & root.attrib.keys()
+
+
+def test_punctuation_stays_with_its_formula():
+    paragraph = nodes.paragraph()
+    paragraph += [
+        nodes.Text("goes ("),
+        nodes.math("", "a"),
+        nodes.Text("), as "),
+        nodes.math("", "b"),
+    ]
+    document = new_document("a page")
+    document += paragraph
+    dpo_book.keep_punctuation(None, document)
+    assert [child.astext() for child in paragraph] == ["goes ", "(a),", " as ", "b"]
 
 
 def test_what_no_reader_needs_is_gone(drawing):

@@ -77,6 +77,15 @@ def test_drawings_follow_the_theme(book, name):
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_chapter_has_the_number_in_its_file_name(book, name):
+    number = int(name.removeprefix("notebooks/").split("_")[0])
+    page = parsed(HTML / f"{name}.html")
+    assert page.select_one("article h1").text.startswith(f"{number}. ")
+    captions = [tag.text for tag in page.select("article figcaption .caption-number")]
+    assert captions == [f"Figure {number}.{i + 1} " for i in range(len(captions))]
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
 def test_every_widget_has_a_static_form_and_a_place_on_the_page(book, name):
     notebook = json.loads((ROOT / f"{name}.ipynb").read_text(encoding="utf-8"))
     outputs = [
