@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def class_name(kind: str) -> str:
     """Return the class name of a kind: ``score_sigmoid`` → ``ScoreSigmoid``."""
-    return "".join(part.capitalize() for part in kind.split("_"))
+    return "".join(part.capitalize() for part in kind.split("_")).replace("Dpo", "DPO")
 
 
 __all__ = sorted(map(class_name, kinds()))
