@@ -125,13 +125,12 @@ def pad(
     if side not in ("left", "right"):
         raise ValueError(f"side must be 'left' or 'right', got {side!r}")
     longest = max(len(row) for row in rows)
-    tokens = torch.full((len(rows), longest), pad_id)
-    mask = torch.zeros(len(rows), longest, dtype=torch.long)
-    for i, row in enumerate(rows):
-        where = slice(longest - len(row), None) if side == "left" else slice(0, len(row))
-        tokens[i, where] = torch.as_tensor(row)
-        mask[i, where] = 1
-    return tokens, mask
+    tokens, mask = [], []
+    for row in rows:
+        gap, real = longest - len(row), [1] * len(row)
+        tokens.append([pad_id] * gap + [*row] if side == "left" else [*row] + [pad_id] * gap)
+        mask.append([0] * gap + real if side == "left" else real + [0] * gap)
+    return torch.tensor(tokens), torch.tensor(mask)
 
 
 class PreferenceDataset(Dataset):
@@ -242,9 +241,9 @@ _TWELVE = [
      "Red, red.", "Colors are all around us, in the sky and in the trees."),
     ("List two animals.", "Cat, dog.", "Two animals that people keep are the cat and the dog.",
      "Cat.", "There are so many animals in the world that it is hard to choose."),
-    ("List three fruits.", "Apple, pear, plum.", "Three fruits are the apple, the pear and the plum.",
+    ("List three fruits.", "Apple, pear, plum.", "Three fruits are apples, pears and plums.",
      "Apple, chair.", "Fruit is good for you, and you should eat some of it every day."),
-    ("List two metals.", "Iron, gold.", "Two metals that people have long used are iron and gold.",
+    ("List two metals.", "Iron, gold.", "Two metals that people use are iron and gold.",
      "Wood.", "Metals are hard, and they are used to make many different things."),
 ]  # fmt: skip
 

@@ -4,9 +4,15 @@ from collections import Counter
 from statistics import mean
 
 import pytest
+import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dpo_lib.data import PreferenceDataset
+from dpo_lib.evaluation import evaluate_samples
+from dpo_lib.logprobs import get_pair_log_probs
+from dpo_lib.losses import dpo_loss
 from dpo_lib.models import load_sft
 from dpo_lib.world import (
     SEASONS_QUESTION,
@@ -204,3 +210,43 @@ class TestPairs:
         assert all(size(r.chosen) < size(r.rejected) for r in shorter)
         assert min(len(longer), len(shorter)) > 200
         assert len(longer) + len(shorter) < len(records)
+
+
+class TestTraining:
+    """The facts that chapters 6 to 8 rest on, on one seed; the chapters show the spread."""
+
+    def train(self, records, naive):
+        reference, policy = load_sft(), load_sft()
+        optimizer = torch.optim.Adam(policy.parameters(), 4e-4)
+        dataset = PreferenceDataset(records, world_tokenizer())
+        for batch in dataset.batches(32, steps=40, seed=0):
+            chosen, rejected = get_pair_log_probs(policy, batch)
+            if naive:
+                loss = -F.logsigmoid(chosen - rejected).mean()
+            else:
+                with torch.no_grad():
+                    kept = get_pair_log_probs(reference, batch)
+                loss = dpo_loss(chosen, rejected, *kept, beta=1.0).losses.mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        return self.look(policy, reference)
+
+    def look(self, policy, reference):
+        return evaluate_samples(
+            policy, world_tokenizer(), preference_prompts(), reference, per_prompt=6
+        )
+
+    def test_preferences_improve_the_model_more_with_the_reference(self):
+        records = label_by_reward(load_pairs(), 0)
+        start = self.look(load_sft(), load_sft()).true_reward.mean
+        dpo, naive = (self.train(records, naive).true_reward.mean for naive in (False, True))
+        assert dpo > start + 0.35
+        assert dpo > naive + 0.15
+
+    def test_labels_without_preference_move_only_the_naive_policy(self):
+        records = label_both_ways(load_pairs())
+        dpo, naive = self.train(records, False), self.train(records, True)
+        assert dpo.kl.k3.mean < 0.15 < 0.3 < naive.kl.k3.mean
+        assert naive.true_reward.mean < dpo.true_reward.mean - 0.15
+        assert naive.length > dpo.length + 0.5

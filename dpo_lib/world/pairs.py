@@ -39,8 +39,8 @@ def on_policy_pairs(
 ) -> list[Pair]:
     """Pairs of complete, different responses sampled from the model itself.
 
-    Twice as many responses as needed are drawn at a time; what is empty, unfinished or equal to
-    its partner is passed over, so a prompt may give fewer than ``per_prompt`` pairs.
+    Twice as many as needed are drawn; pairs with an empty or unfinished response, or with two
+    equal ones, are passed over, so a prompt may give fewer than ``per_prompt`` pairs.
     """
     if prompts is None:
         prompts = preference_prompts()
