@@ -21,7 +21,7 @@ export HF_HUB_OFFLINE = 1
 export JUPYTER_PLATFORM_DIRS = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help book test lab serve notebooks lint format clean
+.PHONY: help book test lab serve notebooks models experiments mutants picture lint format clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,19 @@ serve: $(READY) ## serve the built book on this machine only (PORT=8000)
 
 notebooks: $(READY) ## run all notebooks again and store their outputs in a stable form
 	@$(PY) tools/notebooks.py run notebooks/*.ipynb
+
+models: $(READY) ## train the tiny base and SFT models again and store their weights
+	@$(PY) tools/train_models.py
+
+experiments: $(READY) ## repeat the long experiments whose results the notebooks draw
+	@for script in experiments/*.py; do echo "$$script"; $(PY) "$$script"; done
+
+mutants: $(READY) ## break the core one line at a time and see that its tests notice
+	@$(PY) tools/mutants.py --jobs $(JOBS)
+
+picture: $(READY) ## take the README's picture from the built book
+	@tools/system.sh chromium
+	@$(PY) tools/screenshot.py
 
 lint: $(READY) # part of `make test`
 	@$(PY) -m ruff check --quiet .
