@@ -8,7 +8,8 @@
 3. Numbers: a chapter's number is the one in its file's name.
 4. Boxes: gives the boxes that every chapter has a class by their title.
 5. Lines: keeps a formula and the punctuation around it on one line.
-6. Weight: empties the theme's 1.5 MB ``fontawesome.js``; the web font already draws the icons.
+6. Weight: empties the theme's 1.5 MB ``fontawesome.js``, as the web font already draws the icons;
+   leaves the files of sphinx-design off the pages that do not use it.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from dpo_lib.widgets import join
 logger = logging.getLogger(__name__)
 
 WIDGET = re.compile(r'data-dpo-widget="(\w+)"')
+DESIGN = re.compile(r'class="[^"]*\bsd-')  # grids, cards and tabs of sphinx-design
+DESIGN_FILE = re.compile(r"sphinx-design|design-tabs")
 WIDGET_STYLES = "dpo-widgets.css"
 PALETTE_STYLES = "dpo-palette.css"
 BOX_CLASSES = {"A closer look": "dpo-closer-look", "Before you start": "dpo-before-you-start"}
@@ -67,10 +70,16 @@ def write_styles(app: Sphinx) -> None:
 def finish_page(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
 ) -> None:
-    """Give a page the script of the widgets that it shows, if any, and mend a role."""
+    """Give a page the script of the widgets that it shows, take away what it does not use."""
     body = context.get("body", "")
     # docutils gives entries of a bibliography a role that ARIA has since withdrawn.
     context["body"] = body.replace('role="doc-biblioentry"', 'role="listitem"')
+    if not DESIGN.search(body):
+        for files in ("css_files", "script_files"):
+            # In place: what is added below goes to this same list.
+            context[files][:] = [
+                file for file in context[files] if not DESIGN_FILE.search(str(file.filename))
+            ]
     kinds = sorted(set(WIDGET.findall(body)))
     if kinds:
         script = f"dpo-widgets-{'-'.join(kinds)}.js"
