@@ -1,5 +1,7 @@
 """Direct Preference Optimization, one module per step of the derivation."""
 
+import importlib
+
 from dpo_lib.logprobs import get_pair_log_probs, get_sequence_log_probs, get_token_log_probs
 from dpo_lib.losses import PreferenceLoss, dpo_loss, naive_loss
 from dpo_lib.preference import (
@@ -16,6 +18,29 @@ from dpo_lib.reference import (
 )
 from dpo_lib.rewards import dpo_reward, naive_reward, reward_accuracy
 from dpo_lib.training import DPOConfig, TrainingHistory, dpo_training_step, train_dpo
+
+# Imported on first use, so that `import dpo_lib` costs no more than `import torch`.
+_LATER = {
+    "data": (
+        "PreferenceDataset",
+        "PreferenceRecord",
+        "make_preferences",
+        "read_jsonl",
+        "split_by_prompt",
+        "write_jsonl",
+    ),
+    "evaluation": ("estimate_kl", "evaluate_margins", "evaluate_samples"),
+    "models": (
+        "InstructionTokenizer",
+        "TinyGPT",
+        "TinyGPTConfig",
+        "WordTokenizer",
+        "load_base",
+        "load_sft",
+        "respond",
+        "sample",
+    ),
+}
 
 __all__ = [
     "DPOConfig",
@@ -39,4 +64,12 @@ __all__ = [
     "reward_accuracy",
     "sample_comparisons",
     "train_dpo",
+    *(name for names in _LATER.values() for name in names),
 ]
+
+
+def __getattr__(name: str) -> object:
+    for module, names in _LATER.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
