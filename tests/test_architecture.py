@@ -54,7 +54,14 @@ NEEDED = {
     *("README.md", "requirements.txt", "pyproject.toml", "Makefile", "_config.yml", "_toc.yml"),
     *("book", "notebooks", "dpo_lib", "tests", ".ci"),
 }
-ALLOWED = NEEDED | {".gitattributes", ".gitignore", "LICENSE", "constraints.txt", "tools"}
+ALLOWED = NEEDED | {
+    ".gitattributes",
+    ".gitignore",
+    "LICENSE",
+    "constraints.txt",
+    "experiments",
+    "tools",
+}
 
 
 @functools.cache

@@ -1,0 +1,58 @@
+"""Chapter 6: keep the likeliest of n responses, by the SFT model's own log-probability.
+
+python experiments/best_of_n.py    writes experiments/results/best_of_n.json
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dpo_lib.evaluation import reply_log_probs
+from dpo_lib.models import load_sft, respond
+from dpo_lib.world import preference_prompts, true_reward, world_tokenizer
+
+RESULTS = Path(__file__).parent / "results" / "best_of_n.json"
+SEEDS = range(8)  # of the sampling
+SIZES = [1, 4, 16, 64]
+PROMPTS = preference_prompts()[::3]  # every third, so that all families are there
+BLAND = ("I do not know.", "Please wait.")
+
+
+def run(seed: int) -> list[dict[str, Any]]:
+    """Draw 64 responses to each prompt; a row for each n, over all disjoint groups of n."""
+    model, tokenizer, most = load_sft(), world_tokenizer(), max(SIZES)
+    replies = respond(model, tokenizer, [p for p in PROMPTS for _ in range(most)], seed=seed)
+    logps = reply_log_probs(model, tokenizer, replies)  # (prompts * most,)
+    rows = []
+    for n in SIZES:
+        best = logps.view(-1, n).argmax(dim=1) + n * torch.arange(len(logps) // n)  # (groups,)
+        kept = [replies[i] for i in best.tolist()]
+        rows.append(
+            {
+                "seed": seed,
+                "n": n,
+                "tokens": sum(reply.length for reply in kept) / len(kept),
+                "true_reward": sum(true_reward(*reply[:3]) for reply in kept) / len(kept),
+                "bland": sum(reply.text in BLAND for reply in kept) / len(kept),
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    """Run every seed and store the rows."""
+    torch.set_num_threads(1)
+    rows = [row for seed in SEEDS for row in run(seed)]
+    rows = [{k: round(v, 6) if isinstance(v, float) else v for k, v in r.items()} for r in rows]
+    settings = {"seeds": list(SEEDS), "sizes": SIZES, "prompts": len(PROMPTS), "bland": BLAND}
+    lines = ",\n  ".join(json.dumps(row) for row in rows)
+    text = f'{{\n "settings": {json.dumps(settings)},\n "rows": [\n  {lines}\n ]\n}}\n'
+    RESULTS.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
