@@ -76,6 +76,11 @@ def test_drawings_follow_the_theme(book, name):
         assert not HARD_COLOR.findall(str(drawing))
 
 
+def test_every_notebook_is_in_the_book_in_order():
+    stored = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+    assert [name.removeprefix("notebooks/") for name in NOTEBOOKS] == stored
+
+
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_a_chapter_has_the_number_in_its_file_name(book, name):
     number = int(name.removeprefix("notebooks/").split("_")[0])
