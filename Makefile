@@ -21,7 +21,7 @@ export HF_HUB_OFFLINE = 1
 export JUPYTER_PLATFORM_DIRS = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help book test lab serve notebooks models experiments mutants picture lint format clean
+.PHONY: help book test lab serve notebooks models experiments mutants picture redraw lint format clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,10 @@ mutants: $(READY) ## break the core one line at a time and see that its tests no
 picture: $(READY) ## take the README's picture from the built book
 	@tools/system.sh chromium
 	@$(PY) tools/screenshot.py
+
+redraw: $(READY) ## measure how long the widgets take to redraw
+	@tools/system.sh chromium
+	@$(PY) tools/redraw.py
 
 lint: $(READY) # part of `make test`
 	@$(PY) -m ruff check --quiet .

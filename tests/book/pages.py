@@ -21,5 +21,4 @@ def _files(node):
 DOCUMENTS = list(_files(yaml.safe_load((ROOT / "_toc.yml").read_text())))
 PAGES = [f"{name}.html" for name in DOCUMENTS]
 NOTEBOOKS = [name for name in DOCUMENTS if name.startswith("notebooks/")]
-NOTEBOOK_PAGES = [f"{name}.html" for name in NOTEBOOKS]
 EVERY_PAGE = [*PAGES, "search.html", "genindex.html"]
