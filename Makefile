@@ -14,6 +14,8 @@ VENV  := .venv
 PY    := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
+CHAPTERS := notebooks book/appendices
+
 # Models and notebooks here are small: one thread each is fastest and gives the same bits everywhere.
 export OMP_NUM_THREADS = 1
 export MKL_NUM_THREADS = 1
@@ -21,10 +23,10 @@ export HF_HUB_OFFLINE = 1
 export JUPYTER_PLATFORM_DIRS = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help book test lab serve notebooks models experiments mutants picture redraw lint format clean
+.PHONY: help book test test-peers lab serve notebooks models experiments mutants picture redraw lint format clean
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 book: $(READY) ## build the book and print the path to open
 	@$(PY) tools/book.py build
@@ -32,7 +34,7 @@ book: $(READY) ## build the book and print the path to open
 test: $(READY) lint ## run every check: lint, unit tests, claims, notebooks, the built book in Chromium
 	@tools/system.sh chromium
 	@$(PY) tools/book.py build
-	@$(PY) -m pytest -n $(JOBS) --dist loadfile --nbval --nbval-current-env tests notebooks $(PYTEST_ARGS)
+	@$(PY) -m pytest -n $(JOBS) --dist loadfile --nbval --nbval-current-env tests $(CHAPTERS) $(PYTEST_ARGS)
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	@JUPYTER_CONFIG_PATH=$(CURDIR)/tools/jupyter $(PY) -m jupyter lab --ServerApp.ip=127.0.0.1 \
@@ -42,13 +44,14 @@ serve: $(READY) ## serve the built book on this machine only (PORT=8000)
 	@$(PY) tools/book.py serve --port $(PORT)
 
 notebooks: $(READY) ## run all notebooks again and store their outputs in a stable form
-	@$(PY) tools/notebooks.py run notebooks/*.ipynb
+	@$(PY) tools/notebooks.py run $(CHAPTERS:%=%/*.ipynb)
 
 models: $(READY) ## train the tiny base and SFT models again and store their weights
 	@$(PY) tools/train_models.py
 
 experiments: $(READY) ## repeat the long experiments whose results the notebooks draw
-	@for script in experiments/*.py; do echo "$$script"; $(PY) "$$script"; done
+	@for script in $(filter-out %/store.py,$(wildcard experiments/*.py)); do \
+	  echo "$$script"; $(PY) -m "experiments.$$(basename "$$script" .py)"; done
 
 mutants: $(READY) ## break the core one line at a time and see that its tests notice
 	@$(PY) tools/mutants.py --jobs $(JOBS)
@@ -56,6 +59,10 @@ mutants: $(READY) ## break the core one line at a time and see that its tests no
 picture: $(READY) ## take the README's picture from the built book
 	@tools/system.sh chromium
 	@$(PY) tools/screenshot.py
+
+test-peers: $(READY) ## compare losses and training with TRL, which is installed for it
+	@$(PY) -m pip install --quiet -r tests/peers/requirements.txt
+	@$(PY) -m pytest -n $(JOBS) --dist loadfile tests/peers $(PYTEST_ARGS)
 
 redraw: $(READY) ## measure how long the widgets take to redraw
 	@tools/system.sh chromium

@@ -1,12 +1,10 @@
 """Chapter 6: keep the likeliest of n responses, by the SFT model's own log-probability.
 
-python experiments/best_of_n.py    writes experiments/results/best_of_n.json
+python -m experiments.best_of_n    writes experiments/results/best_of_n.json
 """
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,8 +12,8 @@ import torch
 from dpo_lib.evaluation import reply_log_probs
 from dpo_lib.models import load_sft, respond
 from dpo_lib.world import preference_prompts, true_reward, world_tokenizer
+from experiments.store import store
 
-RESULTS = Path(__file__).parent / "results" / "best_of_n.json"
 SEEDS = range(8)  # of the sampling
 SIZES = [1, 4, 16, 64]
 PROMPTS = preference_prompts()[::3]  # every third, so that all families are there
@@ -47,11 +45,8 @@ def main() -> None:
     """Run every seed and store the rows."""
     torch.set_num_threads(1)
     rows = [row for seed in SEEDS for row in run(seed)]
-    rows = [{k: round(v, 6) if isinstance(v, float) else v for k, v in r.items()} for r in rows]
     settings = {"seeds": list(SEEDS), "sizes": SIZES, "prompts": len(PROMPTS), "bland": BLAND}
-    lines = ",\n  ".join(json.dumps(row) for row in rows)
-    text = f'{{\n "settings": {json.dumps(settings)},\n "rows": [\n  {lines}\n ]\n}}\n'
-    RESULTS.write_text(text, encoding="utf-8")
+    store("best_of_n", settings, rows)
 
 
 if __name__ == "__main__":

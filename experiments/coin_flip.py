@@ -3,14 +3,12 @@
 Every pair of the tiny world stands in the data in both orders, so nothing can be learned from it.
 Both runs of a seed start from the SFT model and see the same batches.
 
-python experiments/coin_flip.py    writes experiments/results/coin_flip.json
+python -m experiments.coin_flip    writes experiments/results/coin_flip.json
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,8 +19,8 @@ from dpo_lib.data import PreferenceDataset
 from dpo_lib.evaluation import evaluate_samples
 from dpo_lib.models import load_sft
 from dpo_lib.world import label_both_ways, load_pairs, preference_prompts, world_tokenizer
+from experiments.store import store
 
-RESULTS = Path(__file__).parent / "results" / "coin_flip.json"
 SEEDS = range(8)  # of the order of the pairs
 LOSSES = {"dpo": dpo_loss, "naive": naive_loss}
 CONFIG = DPOConfig(beta=1.0, learning_rate=2e-4, steps=60, batch_size=64, eval_every=20)
@@ -66,12 +64,9 @@ def main() -> None:
     """Run every seed with both losses and store the rows."""
     torch.set_num_threads(1)
     rows = [row for seed in SEEDS for name in LOSSES for row in run(seed, name)]
-    rows = [{k: round(v, 6) if isinstance(v, float) else v for k, v in r.items()} for r in rows]
     settings = {key: value for key, value in asdict(CONFIG).items() if key != "seed"}
     settings |= {"seeds": list(SEEDS), "sampling": SAMPLING, "labels": "each pair in both orders"}
-    lines = ",\n  ".join(json.dumps(row) for row in rows)
-    text = f'{{\n "settings": {json.dumps(settings)},\n "rows": [\n  {lines}\n ]\n}}\n'
-    RESULTS.write_text(text, encoding="utf-8")
+    store("coin_flip", settings, rows)
 
 
 if __name__ == "__main__":

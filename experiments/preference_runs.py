@@ -3,14 +3,12 @@
 Both losses of a seed start from the SFT model and see the same batches. A seed decides the labels
 (drawn from the Bradley–Terry model of the true reward), the held-out prompts and the order.
 
-python experiments/preference_runs.py    writes experiments/results/preference_runs.json
+python -m experiments.preference_runs    writes experiments/results/preference_runs.json
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,8 +25,8 @@ from dpo_lib.world import (
     prompts_of,
     world_tokenizer,
 )
+from experiments.store import store
 
-RESULTS = Path(__file__).parent / "results" / "preference_runs.json"
 SEEDS = range(5)
 BETAS = [1.0, 0.3, 0.1]
 LOSSES = {"dpo": dpo_loss, "naive": naive_loss}
@@ -100,7 +98,7 @@ def rows_of(history: TrainingHistory, name: str) -> list[dict[str, Any]]:
         since = history.steps[max(0, end - config.eval_every) : end] or history.steps[:1]
         for column in ("loss", "reward_accuracy", "margin", "chosen_logp", "rejected_logp"):
             row[f"train_{column}"] = sum(step[column] for step in since) / len(since)
-        rows.append({k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()})
+        rows.append(row)
     return rows
 
 
@@ -122,10 +120,7 @@ def main() -> None:
         "sampling": SAMPLING,
         "shown": SHOWN,
     }
-    lines = ",\n  ".join(json.dumps(row, ensure_ascii=False) for row in rows)
-    text = f'{{\n "settings": {json.dumps(settings)},\n "rows": [\n  {lines}\n ]\n}}\n'
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(text, encoding="utf-8")
+    store("preference_runs", settings, rows)
 
 
 if __name__ == "__main__":

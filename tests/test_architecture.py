@@ -20,6 +20,7 @@ ORDER = [
     ["_validation"],
     ["preference"],
     ["logprobs"],
+    ["packing"],
     ["rewards"],
     ["reference"],
     ["losses"],
@@ -29,7 +30,9 @@ ORDER = [
     ["world"],
     ["evaluation"],
     ["training"],
-    ["figures", "widgets", "exercises"],  # neighbors, not each other's
+    ["figures", "widgets"],  # neighbors, not each other's
+    ["demo"],
+    ["cli"],
     ["__main__"],
 ]
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
@@ -270,9 +273,10 @@ def test_every_notebook_is_in_the_table_of_contents():
 
     listed = list(files(yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))))
     assert len(listed) == len(set(listed))
-    stored = {f"notebooks/{path.stem}" for path in (ROOT / "notebooks").glob("*.ipynb")}
-    in_contents = [name.removesuffix(".ipynb") for name in listed if name.startswith("notebooks/")]
-    assert in_contents == sorted(stored)
+    for folder in ("notebooks", "book/appendices"):
+        paths = [path for path in (ROOT / folder).iterdir() if path.suffix in (".ipynb", ".md")]
+        in_contents = [name for name in listed if name.startswith(folder)]
+        assert in_contents == sorted(f"{folder}/{path.stem}" for path in paths)
 
 
 # --- what must not be left behind ----------------------------------------------------------------

@@ -6,10 +6,12 @@ from dataclasses import asdict
 import pytest
 
 from experiments import best_of_n, coin_flip
+from experiments.store import RESULTS
 
 
 def read(script):
-    return json.loads(script.RESULTS.read_text(encoding="utf-8"))
+    name = script.__name__.rpartition(".")[2]
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def test_the_coin_flip_rows_are_complete():

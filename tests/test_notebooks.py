@@ -18,7 +18,8 @@ from dpo_lib.figures import PALETTE
 from tools import notebooks as tool
 
 ROOT = Path(__file__).resolve().parent.parent
-PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+FOLDERS = ("notebooks", "book/appendices")
+PATHS = sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*.ipynb"))
 SVG = "image/svg+xml"
 WIDGET = tool.WIDGET_VIEW
 WEAK = ("nbval-ignore-output", "nbval-skip", "raises-exception", "skip-execution")

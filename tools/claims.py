@@ -621,7 +621,8 @@ def load_claims(path: Path = CLAIMS) -> dict[str, list[dict]]:
 
 def book_files(root: Path = ROOT) -> list[str]:
     """Return every file whose numbers need rows."""
-    pages = [root / "README.md", *root.glob("book/**/*.md"), *root.glob("notebooks/*.ipynb")]
+    folders = ("book/**/*.md", "book/**/*.ipynb", "notebooks/*.ipynb")
+    pages = [root / "README.md", *(path for folder in folders for path in root.glob(folder))]
     return sorted(
         path.relative_to(root).as_posix()
         for path in pages

@@ -204,6 +204,24 @@ def number_chapters_by_name() -> None:
     TocTreeCollectorWithStyles.assign_section_numbers = assign_by_name
 
 
+def number_appendix_figures() -> None:
+    """Let the figures of ``book/appendices/a_….ipynb`` be A.1, A.2, … (tables, equations too)."""
+    assign = TocTreeCollectorWithStyles.assign_figure_numbers
+
+    def assign_with_letter(self: TocTreeCollectorWithStyles, env: BuildEnvironment) -> list[str]:
+        before = {name: env.toc_fignumbers.get(name) for name in env.toc_fignumbers}
+        assign(self, env)
+        for docname, kinds in env.toc_fignumbers.items():
+            if match := re.match(r"book/appendices/([a-z])_", docname):
+                letter = match[1].upper()
+                for numbers in kinds.values():
+                    for count, anchor in enumerate(numbers, 1):
+                        numbers[anchor] = (letter, count)
+        return [name for name, kinds in env.toc_fignumbers.items() if before.get(name) != kinds]
+
+    TocTreeCollectorWithStyles.assign_figure_numbers = assign_with_letter
+
+
 # --- boxes -----------------------------------------------------------------------------------
 
 
@@ -260,6 +278,7 @@ def empty_icon_script(app: Sphinx, exception: Exception | None) -> None:
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the extension."""
     number_chapters_by_name()
+    number_appendix_figures()
     app.connect("builder-inited", write_styles)
     app.connect("html-page-context", finish_page)
     app.add_css_file(PALETTE_STYLES, priority=400)

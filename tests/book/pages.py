@@ -20,5 +20,7 @@ def _files(node):
 
 DOCUMENTS = list(_files(yaml.safe_load((ROOT / "_toc.yml").read_text())))
 PAGES = [f"{name}.html" for name in DOCUMENTS]
-NOTEBOOKS = [name for name in DOCUMENTS if name.startswith("notebooks/")]
+CHAPTERS = [name for name in DOCUMENTS if name.startswith("notebooks/")]
+APPENDICES = [name for name in DOCUMENTS if name.startswith("book/appendices/")]
+NOTEBOOKS = [name for name in CHAPTERS + APPENDICES if (ROOT / f"{name}.ipynb").is_file()]
 EVERY_PAGE = [*PAGES, "search.html", "genindex.html"]

@@ -7,7 +7,7 @@ from urllib.parse import unquote, urldefrag, urlsplit
 import pytest
 from bs4 import BeautifulSoup
 
-from tests.book.pages import EVERY_PAGE, HTML, NOTEBOOKS, PAGES, ROOT
+from tests.book.pages import APPENDICES, CHAPTERS, EVERY_PAGE, HTML, NOTEBOOKS, PAGES, ROOT
 
 HARD_COLOR = re.compile(r"(?<!, )#[0-9a-fA-F]{6}\b")  # one that is no variable's fallback
 VIEW = "application/vnd.jupyter.widget-view+json"
@@ -76,18 +76,24 @@ def test_drawings_follow_the_theme(book, name):
         assert not HARD_COLOR.findall(str(drawing))
 
 
-def test_every_notebook_is_in_the_book_in_order():
-    stored = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
-    assert [name.removeprefix("notebooks/") for name in NOTEBOOKS] == stored
+def captions(page):
+    return [tag.text for tag in page.select("article figcaption .caption-number")]
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
+@pytest.mark.parametrize("name", CHAPTERS)
 def test_a_chapter_has_the_number_in_its_file_name(book, name):
     number = int(name.removeprefix("notebooks/").split("_")[0])
     page = parsed(HTML / f"{name}.html")
     assert page.select_one("article h1").text.startswith(f"{number}. ")
-    captions = [tag.text for tag in page.select("article figcaption .caption-number")]
-    assert captions == [f"Figure {number}.{i + 1} " for i in range(len(captions))]
+    assert captions(page) == [f"Figure {number}.{i + 1} " for i in range(len(captions(page)))]
+
+
+@pytest.mark.parametrize("name", APPENDICES)
+def test_an_appendix_has_the_letter_in_its_file_name(book, name):
+    letter = name.removeprefix("book/appendices/")[0].upper()
+    page = parsed(HTML / f"{name}.html")
+    assert page.select_one("article h1").text.startswith(f"Appendix {letter}: ")
+    assert captions(page) == [f"Figure {letter}.{i + 1} " for i in range(len(captions(page)))]
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)

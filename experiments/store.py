@@ -1,0 +1,45 @@
+"""How the experiments store their results: settings, and one row a line."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def store(
+    name: str,
+    settings: Mapping[str, Any],
+    rows: Iterable[Mapping[str, Any]],
+    folder: Path = RESULTS,
+) -> Path:
+    """Write ``folder/NAME.json``, numbers rounded to six digits; the old file stays until then."""
+    lines = ",\n  ".join(_line(row) for row in rows)
+    text = f'{{\n "settings": {_line(settings)},\n "rows": [\n  {lines}\n ]\n}}\n'
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def _line(value: object) -> str:
+    return json.dumps(_rounded(value), ensure_ascii=False, allow_nan=False)
+
+
+def _rounded(value: object) -> object:
+    if isinstance(value, float):
+        return round(value, 6)
+    if isinstance(value, Mapping):
+        return {key: _rounded(part) for key, part in value.items()}
+    if isinstance(value, list | tuple | range):
+        return [_rounded(part) for part in value]
+    return value
