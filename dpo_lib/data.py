@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -181,8 +182,32 @@ class PreferenceDataset(Dataset):
         chosen = range(len(self)) if indices is None else indices
         return self.collate([self.rows[int(i)] for i in chosen])
 
+    def pairs_of_step(self, step: int, batch_size: int, seed: int) -> Tensor:
+        """Which rows update number ``step`` of `train_dpo` takes: indices, shape (batch_size,).
+
+        A function of its arguments alone, so that a resumed run goes on in the same order. Every
+        row is used once before any is used again.
+        """
+        places = torch.arange(step * batch_size, (step + 1) * batch_size)  # (B,)
+        epochs = places // len(self)
+        order = {epoch: self._order(epoch, seed) for epoch in epochs.unique().tolist()}
+        return torch.stack(
+            [
+                order[epoch][place % len(self)]
+                for epoch, place in zip(epochs.tolist(), places, strict=True)
+            ]
+        )
+
+    def _order(self, epoch: int, seed: int) -> Tensor:
+        digest = hashlib.sha256(f"{seed} {epoch}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))
+        return torch.randperm(len(self), generator=generator)
+
     def batches(self, batch_size: int, steps: int, seed: int) -> Iterator[Batch]:
-        """``steps`` batches, the records reshuffled whenever they run out."""
+        """``steps`` batches, the records reshuffled whenever they run out.
+
+        For a loop of one's own; its order is not that of `pairs_of_step`.
+        """
         if batch_size < 1 or steps < 0:
             raise ValueError(f"batch_size must be positive, got {batch_size}, and steps {steps}")
         generator = torch.Generator().manual_seed(seed)
