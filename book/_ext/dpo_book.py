@@ -48,6 +48,7 @@ OPENING = re.compile(r"[(\[‘“]+$")
 CLOSING = re.compile(r"[,.;:?!)\]’”]+")
 COLOR = re.compile("|".join(PALETTE.values()), re.IGNORECASE)
 COLOR_NAME = {color.lower(): name for name, color in PALETTE.items()}
+NOT_INHERITED = re.compile(r"(?:^|[; '])(?:opacity|clip-path|mask|filter|transform)")
 PIXELS = {"": 1.0, "px": 1.0, "pt": 96 / 72, "in": 96.0, "mm": 96 / 25.4, "cm": 96 / 2.54}
 
 
@@ -104,6 +105,35 @@ def pixels(length: str) -> float:
     return float(match[1]) * PIXELS[match[2]]
 
 
+def share_styles(element: ElementTree.Element) -> None:
+    """Say once, on the group, what Matplotlib repeats on each of a thousand points."""
+    merged: list[ElementTree.Element] = []
+    for child in list(element):
+        before = merged[-1] if merged else None
+        alike = before is not None and before.tag == child.tag and before.attrib == child.attrib
+        if alike and child.tag == f"{{{SVG}}}g" and "id" not in child.attrib:
+            before.extend(child)
+            element.remove(child)
+        else:
+            merged.append(child)
+    for child in element:
+        share_styles(child)
+    if element.tag == f"{{{SVG}}}defs":
+        return  # what is defined takes its style from where it is used
+    styles = {child.get("style") for child in element}
+    if (
+        len(element) < 3
+        or len(styles) > 1
+        or element.get("style")
+        or NOT_INHERITED.search(str(styles))
+    ):
+        return
+    if style := styles.pop():
+        element.set("style", style)
+        for child in element:
+            del child.attrib["style"]
+
+
 def inline_svg(source: str, alt: str, prefix: str) -> str:
     """Turn an SVG file into an element of the page, named by its alternative text.
 
@@ -126,6 +156,7 @@ def inline_svg(source: str, alt: str, prefix: str) -> str:
             lambda m: f"url(#{prefix}-{m[1]})" if m[1] else f"#{prefix}-{m[2]}", value
         )
 
+    share_styles(root)
     for element in root.iter():
         element.tag = element.tag.removeprefix(f"{{{SVG}}}")
         if element.tag == "style":

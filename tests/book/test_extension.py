@@ -59,6 +59,31 @@ def test_size_is_a_limit_and_the_drawing_scales(drawing):
     assert not {"width", "height"} & root.attrib.keys()
 
 
+POINTS = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><defs>{same}</defs>
+<g clip-path="url(#c)"><path d="M0 0" style="fill: #0072b2"/></g>
+<g clip-path="url(#c)"><path d="M1 1" style="fill: #0072b2"/></g>
+<g clip-path="url(#c)"><path d="M2 2" style="fill: #0072b2"/></g>
+<g clip-path="url(#d)"><path d="M3 3" style="fill: #0072b2"/></g>
+<g class="1">{same}</g><g class="2">{faint}</g><g class="3">{mixed}</g></svg>"""
+
+
+def test_points_that_look_alike_say_so_once():
+    path = '<path d="M0 0" style="{}"/>'
+    same, faint = 3 * path.format("fill: none"), 3 * path.format("fill: none; opacity: 0.5")
+    mixed = 2 * path.format("fill: none") + path.format("stroke: none")
+    source = POINTS.format(same=same, faint=faint, mixed=mixed)
+    root = ElementTree.fromstring(dpo_book.inline_svg(source, "points", "p"))
+    definitions, first, second, shared, faint, mixed = root
+    assert [child.get("d") for child in first] == ["M0 0", "M1 1", "M2 2"]
+    assert first.get("style") == "fill: var(--dpo-chosen, #0072b2)"
+    assert not any("style" in child.attrib for child in [*first, *shared])
+    assert len(second) == 1
+    assert shared.get("style") == "fill: none"
+    for group in (definitions, faint, mixed):  # definitions, opacity and different ones stay
+        assert "style" not in group.attrib
+        assert all("style" in child.attrib for child in group)
+
+
 def test_punctuation_stays_with_its_formula():
     paragraph = nodes.paragraph()
     paragraph += [

@@ -4,7 +4,7 @@ import pytest
 
 from tests.book.pages import EVERY_PAGE
 
-WEIGHT_LIMIT = 2_500_000  # bytes of one first page load, uncompressed, without fonts
+WEIGHT_LIMIT = 1_500_000  # bytes of one first page load, uncompressed, without fonts
 
 
 class Watch:
