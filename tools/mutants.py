@@ -190,7 +190,7 @@ MUTANTS = [
     Mutant("rewards carry gradients", "losses", "dpo_loss",
            "chosen_rewards.detach()", "chosen_rewards"),
     Mutant("naive loss uses the reference", "losses", "naive_loss",
-           "*flat", "reference_chosen, reference_rejected"),
+           "*flat", "*reference"),
     # the step
     Mutant("reference log-probs with gradients", "training", "dpo_training_step",
            "with torch.no_grad():", "with torch.enable_grad():"),
