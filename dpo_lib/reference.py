@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -40,13 +40,15 @@ def make_reference(policy: nn.Module) -> nn.Module:
     return copy.deepcopy(policy).eval().requires_grad_(False)
 
 
-def fingerprint(model: nn.Module) -> str:
+def fingerprint(model: nn.Module, names: Collection[str] | None = None) -> str:
     """Digest of every parameter and buffer, to prove later that none has changed.
 
     Parameters
     ----------
     model : nn.Module
         Any model.
+    names : collection of str, optional
+        Keys of the state dict to which the digest is limited.
 
     Returns
     -------
@@ -55,6 +57,8 @@ def fingerprint(model: nn.Module) -> str:
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
+        if names is not None and name not in names:
+            continue
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
@@ -135,8 +139,14 @@ def cache_reference_log_probs(
         raise ValueError("dataset holds no pairs")
     with torch.no_grad():
         batches = [
-            get_pair_log_probs(reference, dataset.batch(pairs))
+            get_pair_log_probs(reference, to_device_of(reference, dataset.batch(pairs)))
             for pairs in torch.arange(len(dataset)).split(batch_size)
         ]
     chosen, rejected = zip(*batches, strict=True)
     return torch.cat(chosen), torch.cat(rejected)
+
+
+def to_device_of(model: Callable[..., Any], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The batch where the model's parameters are; unchanged for one that has none."""
+    first = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    return {name: x if first is None else x.to(first.device) for name, x in batch.items()}

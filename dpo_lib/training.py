@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from dpo_lib import losses as _losses
 from dpo_lib._validation import check_positive
 from dpo_lib.logprobs import get_pair_log_probs
 from dpo_lib.losses import PreferenceLoss, dpo_loss
-from dpo_lib.reference import cache_reference_log_probs, fingerprint
+from dpo_lib.reference import cache_reference_log_probs, fingerprint, to_device_of
 from dpo_lib.rewards import reward_accuracy
+
+LOSSES = getattr(_losses, "LOSSES", {"dpo": dpo_loss})
+takes_lengths = getattr(_losses, "takes_lengths", lambda loss: False)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -83,11 +88,13 @@ class DPOConfig:
     """Settings of one training run."""
 
     beta: float = 0.1  # inverse temperature of the KL penalty
-    learning_rate: float = 1e-4  # of Adam, at its highest
+    learning_rate: float = 1e-4  # of AdamW, at its highest
     steps: int = 100  # optimizer updates
     batch_size: int = 32  # pairs an update
+    accumulate: int = 1  # parts of a batch, one after the other: less memory, the same update
     schedule: str = "constant"  # after the warm-up: "constant", or "linear" or "cosine" to 0
     warmup_steps: int = 0  # updates over which the learning rate rises from 0
+    weight_decay: float = 0.0  # of AdamW, on matrices; biases and norms are left alone
     max_grad_norm: float = 1.0  # longer gradients are scaled down to this length; inf: never
     eval_every: int = 10  # updates between evaluations
     seed: int = 0  # decides the order of the pairs
@@ -97,11 +104,18 @@ class DPOConfig:
             check_positive(getattr(self, name), name)
         if not self.max_grad_norm > 0:
             raise ValueError(f"max_grad_norm must be above 0, got {self.max_grad_norm!r}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"weight_decay must be at least 0, got {self.weight_decay!r}")
         for name, least in (
-            ("steps", 1), ("batch_size", 1), ("eval_every", 1), ("warmup_steps", 0)
+            ("steps", 1), ("batch_size", 1), ("accumulate", 1), ("eval_every", 1),
+            ("warmup_steps", 0),
         ):  # fmt: skip
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)!r}")
+        if self.accumulate > self.batch_size:
+            raise ValueError(
+                f"accumulate must be at most batch_size ({self.batch_size}), got {self.accumulate}"
+            )
         if self.schedule not in _SCHEDULES:
             raise ValueError(f"schedule must be one of {[*_SCHEDULES]}, got {self.schedule!r}")
 
@@ -145,12 +159,13 @@ class TrainingHistory:
 
 def train_dpo(
     policy: nn.Module,
-    reference: Callable[..., Any],
+    reference: Callable[..., Any] | None,
     dataset: PreferenceDataset,
     config: DPOConfig | None = None,
     *,
-    loss: Callable[..., PreferenceLoss] = dpo_loss,
+    loss: str | Callable[..., PreferenceLoss] = dpo_loss,
     evaluate: Callable[[nn.Module], Mapping[str, Any]] | None = None,
+    on_step: Callable[[dict[str, float]], None] | None = None,
     checkpoint: str | Path | None = None,
     progress: bool = True,
 ) -> TrainingHistory:
@@ -162,18 +177,22 @@ def train_dpo(
     Parameters
     ----------
     policy : nn.Module
-        The model to train.
-    reference : callable
-        Its frozen reference, usually ``make_reference(policy)``.
+        The model to train: those of its parameters that require gradients.
+    reference : callable or None
+        Its frozen reference, usually ``make_reference(policy)``. None: the policy as it starts;
+        no second model is held.
     dataset : PreferenceDataset
         Preference pairs as token ids.
     config : DPOConfig, optional
         Settings; the defaults if absent.
-    loss : callable
-        A loss with the arguments of `dpo_loss`, four log-probabilities and ``beta``.
+    loss : callable or str
+        A loss with the arguments of `dpo_loss`, four log-probabilities and ``beta``, or its name
+        in `dpo_lib.losses.LOSSES`. One that needs the lengths of the responses gets them.
     evaluate : callable, optional
         Maps the policy to named results. Called before the first update, every
         ``config.eval_every`` updates and after the last one.
+    on_step : callable, optional
+        Called after every update with its row of the history, to show or log it.
     checkpoint : path, optional
         File that holds the whole state of the run, written at every evaluation. If it exists,
         the run goes on from there and ends with the same bits as one never interrupted.
@@ -191,114 +210,183 @@ def train_dpo(
     ------
     ValueError
         If the data set is empty, ``reference`` is the policy itself, the two hold the same
-        parameters yet give different log-probabilities, or the checkpoint is of another run.
+        parameters yet give different log-probabilities, no parameter requires gradients, the
+        loss is not known, or the checkpoint is of another run.
     FloatingPointError
         If a loss or gradient is not finite, naming the update; that update is not made.
 
     Notes
     -----
-    Adam without weight decay. Every pair is used once before any is used again. Chapter 10.
+    AdamW, by default without weight decay. Every pair is used once before any is used again. A
+    checkpoint holds the trained parameters only: with frozen ones, as under LoRA, it is small
+    and the run must be resumed on the same frozen model. Chapter 10.
     """
     from tqdm.auto import tqdm  # looks for a notebook when imported, so not at the top
 
     config = config or DPOConfig()
     if reference is policy:
-        raise ValueError("reference must be a frozen copy of policy, not the same object")
-    run = _Run(
-        policy=policy,
-        dataset=dataset,
-        loss=loss,
-        reference_logps=cache_reference_log_probs(reference, dataset),
-        optimizer=torch.optim.Adam(policy.parameters(), lr=config.learning_rate),
-        history=TrainingHistory(config),
-    )
+        raise ValueError("reference must be a frozen copy of policy, or None, not the same object")
+    if isinstance(loss, str):
+        if loss not in LOSSES:
+            raise ValueError(f"loss must be a function or one of {[*LOSSES]}, got {loss!r}")
+        loss = LOSSES[loss]
     was_training = policy.training
     policy.eval()
     try:
-        _check_start(policy, reference, dataset, run.reference_logps)
-        if checkpoint is not None and Path(checkpoint).exists():
-            run.load(Path(checkpoint))
+        run = _Run(policy, reference, dataset, loss, config, checkpoint)
+        run.start()
         done = len(run.history.steps)
         steps = range(done, config.steps)
         for step in tqdm(steps, initial=done, total=config.steps, disable=not progress):
             if step % config.eval_every == 0:
-                run.evaluate(step, evaluate, checkpoint)
+                run.evaluate(step, evaluate)
             run.update(step)
-        run.evaluate(config.steps, evaluate, checkpoint)
+            if on_step is not None:
+                on_step(run.history.steps[-1])
+        run.evaluate(config.steps, evaluate)
     finally:
         policy.train(was_training)
     return run.history
 
 
-@dataclass
+class _Scores(NamedTuple):
+    """What losses may look at, one value a pair."""
+
+    chosen: Tensor  # log-probabilities under the policy, in nats
+    rejected: Tensor
+    reference_chosen: Tensor  # under the reference
+    reference_rejected: Tensor
+    chosen_lengths: Tensor  # tokens of the response, EOS included
+    rejected_lengths: Tensor
+
+
+def _join(parts: Sequence[_Scores]) -> _Scores:
+    return _Scores(*map(torch.cat, zip(*parts, strict=True)))
+
+
 class _Run:
     """The state of one call of `train_dpo`."""
 
-    policy: nn.Module
-    dataset: PreferenceDataset
-    loss: Callable[..., PreferenceLoss]
-    reference_logps: tuple[Tensor, Tensor]  # of the chosen and the rejected responses, (N,) each
-    optimizer: torch.optim.Optimizer
-    history: TrainingHistory
+    def __init__(
+        self,
+        policy: nn.Module,
+        reference: Callable[..., Any] | None,
+        dataset: PreferenceDataset,
+        loss: Callable[..., PreferenceLoss],
+        config: DPOConfig,
+        checkpoint: str | Path | None,
+    ) -> None:
+        self.policy, self.reference, self.dataset, self.loss = policy, reference, dataset, loss
+        self.history = TrainingHistory(config)
+        self.path = None if checkpoint is None else Path(checkpoint)
+        # A parameter with two names (tied embeddings) is listed once.
+        self.trained = {name: p for name, p in policy.named_parameters() if p.requires_grad}
+        if not self.trained:
+            raise ValueError("policy has no parameter that requires gradients")
+        self.optimizer = _make_optimizer([*self.trained.values()], config)
+        self.whole_batch = config.accumulate > 1 and _looks_across_pairs(loss, config.beta)
+
+    def start(self) -> None:
+        """Take up the state of an interrupted run, or compute the reference's values."""
+        if self.path is not None:
+            self.identity = self.describe_run()
+            if self.path.exists():
+                self.load(self.path)
+                return
+        model = self.policy if self.reference is None else self.reference
+        self.reference_logps = cache_reference_log_probs(model, self.dataset)  # (N,) each
+        if self.reference is not None:
+            _check_start(self.policy, self.reference, self.dataset, self.reference_logps)
 
     def update(self, step: int) -> None:
         """Make one update and append its row to the history."""
         config = self.history.config
-        pairs = _pairs_of_step(step, len(self.dataset), config)  # (B,)
-        chosen, rejected = get_pair_log_probs(self.policy, self.dataset.batch(pairs))
-        _check_number(step, "a log-probability", torch.cat([chosen, rejected]).detach().sum())
-        reference_chosen, reference_rejected = (logps[pairs] for logps in self.reference_logps)
-        losses, chosen_rewards, rejected_rewards = self.loss(
-            chosen, rejected, reference_chosen, reference_rejected, config.beta
-        )
-        mean_loss = losses.mean()
+        pairs = self.dataset.pairs_of_step(step, config.batch_size, config.seed)  # (B,)
+        parts = pairs.tensor_split(config.accumulate)
+        others = []
+        if self.whole_batch:
+            with torch.no_grad():
+                others = [self.score(part) for part in parts]
         self.optimizer.zero_grad()
-        mean_loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.policy.parameters(), config.max_grad_norm)
-        _check_number(step, "the loss", mean_loss.detach())
+        scored = []
+        for i, part in enumerate(parts):
+            scores = self.score(part)
+            _check_number(step, "a log-probability", scores.chosen.sum() + scores.rejected.sum())
+            scored.append(_Scores(*(x.detach() for x in scores)))
+            if others:  # this part's share in the loss of the whole batch
+                whole = _join([*others[:i], scores, *others[i + 1 :]])
+                self.apply_loss(whole).losses.mean().backward()
+            else:
+                share = len(part) / len(pairs)
+                (self.apply_loss(scores).losses.mean() * share).backward()
+        norm = nn.utils.clip_grad_norm_(self.trained.values(), config.max_grad_norm)
+        row = self.describe(_join(scored))
+        _check_number(step, "the loss", row["loss"])
         _check_number(step, "the gradient", norm)
         rate = config.learning_rate_at(step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
+        numbers = {name: value.item() for name, value in {**row, "grad_norm": norm}.items()}
+        self.history.steps.append({"step": step, **numbers, "learning_rate": rate})
+
+    def score(self, pairs: Tensor) -> _Scores:
+        """All that a loss may ask about these pairs."""
+        batch = to_device_of(self.policy, self.dataset.batch(pairs))
+        policy_logps = get_pair_log_probs(self.policy, batch)
+        reference_logps = (
+            logps[pairs].to(policy_logps[0].device) for logps in self.reference_logps
+        )
+        lengths = (batch[f"{side}_mask"].sum(dim=1) for side in ("chosen", "rejected"))
+        return _Scores(*policy_logps, *reference_logps, *lengths)
+
+    def apply_loss(self, scores: _Scores) -> PreferenceLoss:
+        """The loss of each pair, given what this loss takes."""
+        return self.loss(*scores[:4], self.history.config.beta, **self.extra(scores))
+
+    def extra(self, scores: _Scores) -> dict[str, Tensor]:
+        if not takes_lengths(self.loss):
+            return {}
+        return {name: getattr(scores, name) for name in ("chosen_lengths", "rejected_lengths")}
+
+    @torch.no_grad()
+    def describe(self, scores: _Scores) -> dict[str, Tensor]:
+        """Numbers of one batch for the history."""
+        losses, chosen_rewards, rejected_rewards = self.apply_loss(scores)
         # The cached reference was computed in other batches: equal values differ by rounding.
-        largest = reference_chosen.abs().max().maximum(reference_rejected.abs().max())
-        tie = 16 * torch.finfo(largest.dtype).eps * config.beta * largest.item()
-        numbers = {
-            "loss": mean_loss.detach(),
+        largest = scores.reference_chosen.abs().max().maximum(scores.reference_rejected.abs().max())
+        tie = 16 * torch.finfo(largest.dtype).eps * self.history.config.beta * largest.item()
+        return {
+            "loss": losses.mean(),
             "reward_accuracy": reward_accuracy(chosen_rewards, rejected_rewards, tie),
             "margin": (chosen_rewards - rejected_rewards).mean(),
-            "chosen_logp": (chosen.detach() - reference_chosen).mean(),
-            "rejected_logp": (rejected.detach() - reference_rejected).mean(),
-            "grad_norm": norm,
+            "chosen_logp": (scores.chosen - scores.reference_chosen).mean(),
+            "rejected_logp": (scores.rejected - scores.reference_rejected).mean(),
         }
-        row = {name: value.item() for name, value in numbers.items()}
-        self.history.steps.append({"step": step, **row, "learning_rate": rate})
 
     def evaluate(
-        self,
-        step: int,
-        evaluate: Callable[[nn.Module], Mapping[str, Any]] | None,
-        checkpoint: str | Path | None,
+        self, step: int, evaluate: Callable[[nn.Module], Mapping[str, Any]] | None
     ) -> None:
         """Evaluate the policy as it stands before update ``step``, then save the run."""
         done = self.history.evaluations
         if evaluate is not None and not (done and done[-1]["step"] == step):
             with torch.no_grad():
                 done.append({"step": step, **evaluate(self.policy)})
-        if checkpoint is not None:
-            self.save(Path(checkpoint))
+        if self.path is not None:
+            self.save(self.path)
 
     def save(self, path: Path) -> None:
         """Write the state beside ``path``, then rename: the file is always a whole one."""
         state = {
-            "run": self._identity(),
+            "run": self.identity,
+            "reference_logps": self.reference_logps,
             "history": json.dumps([self.history.steps, self.history.evaluations]),
-            "policy": self.policy.state_dict(),
+            "policy": {name: parameter.detach() for name, parameter in self.trained.items()},
             "optimizer": self.optimizer.state_dict(),
         }
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        # One name: what a killed process left behind is written over by the next one.
+        partial = path.with_name(f"{path.name}.partial")
         try:
             with partial.open("wb") as file:
                 torch.save(state, file)
@@ -310,43 +398,96 @@ class _Run:
 
     def load(self, path: Path) -> None:
         """Take up the state that `save` wrote, if it is of this run."""
-        state = torch.load(path, weights_only=True)
-        if state["run"] != self._identity():
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if state["run"] != self.identity:
             raise ValueError(
                 f"checkpoint {path} is of another run: it has {state['run']}, "
-                f"this run has {self._identity()}"
+                f"this run has {self.identity}"
             )
-        self.policy.load_state_dict(state["policy"])
+        self.reference_logps = state["reference_logps"]
+        if self.reference is not None:
+            gap = _reference_gap(self.reference, self.dataset, self.reference_logps)
+            if gap > 1e-3:
+                raise ValueError(
+                    f"checkpoint {path} is of another run: its reference log-probabilities differ "
+                    f"from those of this reference by {gap:.3g} nats"
+                )
+        with torch.no_grad():
+            for name, parameter in self.trained.items():
+                parameter.copy_(state["policy"][name])
         self.optimizer.load_state_dict(state["optimizer"])
         self.history.steps, self.history.evaluations = json.loads(state["history"])
 
-    def _identity(self) -> str:
-        """Settings, loss and a digest of the reference values, which depend on model and data."""
-        logps = torch.cat(self.reference_logps).double().cpu().numpy()
-        digest = hashlib.sha256(logps).hexdigest()[:12]
-        loss = getattr(self.loss, "__name__", type(self.loss).__name__)
-        return f"{self.history.config}, loss {loss}, reference log-probabilities {digest}"
-
-
-def _pairs_of_step(step: int, n_pairs: int, config: DPOConfig) -> Tensor:
-    """Indices of the pairs of one update, a function of seed and step alone."""
-    places = torch.arange(step * config.batch_size, (step + 1) * config.batch_size)  # (B,)
-    epochs = places // n_pairs
-    order = {
-        epoch: torch.randperm(n_pairs, generator=_generator(config.seed, epoch))
-        for epoch in epochs.unique().tolist()
-    }
-    return torch.stack(
-        [
-            order[epoch][place % n_pairs]
-            for epoch, place in zip(epochs.tolist(), places, strict=True)
+    def describe_run(self) -> str:
+        """Settings, loss, data, and what the checkpoint does not hold of the policy."""
+        config, policy = self.history.config, self.policy
+        shapes = [(name, tuple(p.shape)) for name, p in self.trained.items()]
+        frozen = {name for name, _ in policy.named_parameters()} - {*self.trained}
+        parts = [
+            f"{config}",
+            f"loss {_name_of(self.loss)}",
+            f"{len(self.dataset)} pairs {_digest([*self.dataset])}",
+            f"{len(shapes)} trained parameters {_digest(shapes)}",
+            f"reference {'given' if self.reference is not None else 'the policy at its start'}",
         ]
+        if frozen:
+            parts.append(f"{len(frozen)} frozen parameters {fingerprint(policy, frozen)[:12]}")
+        return ", ".join(parts)
+
+
+@torch.no_grad()
+def _looks_across_pairs(loss: Callable[..., PreferenceLoss], beta: float) -> bool:
+    """Whether the loss of a pair depends on its batch: tried on three pairs of numbers."""
+    columns = torch.tensor(
+        [[-3.0, -1.0, -4.0], [-1.5, -5.0, -9.0], [-2.0, -6.0, -5.0], [-3.5, -8.0, -9.5]],
+        dtype=torch.float64,
     )
+    lengths = (torch.tensor([2, 3, 4]), torch.tensor([5, 6, 3])) if takes_lengths(loss) else ()
+    names = ("chosen_lengths", "rejected_lengths")
+
+    def losses(pairs: slice) -> Tensor:
+        extra = {name: x[pairs] for name, x in zip(names, lengths, strict=False)}
+        return loss(*(x[pairs] for x in columns), beta, **extra).losses
+
+    alone = torch.cat([losses(slice(i, i + 1)) for i in range(3)])
+    return not torch.allclose(alone, losses(slice(0, 3)), rtol=1e-9, atol=1e-9)
 
 
-def _generator(seed: int, epoch: int) -> torch.Generator:
-    digest = hashlib.sha256(f"{seed} {epoch}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:4], "big"))
+def _make_optimizer(parameters: list[nn.Parameter], config: DPOConfig) -> torch.optim.Optimizer:
+    """AdamW, in one kernel where the parameters' device has it; decay on matrices only."""
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    try:
+        return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
+    except RuntimeError:  # a device or dtype without the kernel
+        return torch.optim.AdamW(groups, lr=config.learning_rate)
+
+
+def _name_of(loss: Callable[..., Any]) -> str:
+    """Name of a loss, with the options that `functools.partial` has fixed."""
+    if isinstance(loss, functools.partial):
+        options = [*map(repr, loss.args), *(f"{k}={v!r}" for k, v in loss.keywords.items())]
+        return f"{_name_of(loss.func)}({', '.join(options)})"
+    return getattr(loss, "__name__", type(loss).__name__)
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:12]
+
+
+def _reference_gap(
+    model: Callable[..., Any], dataset: PreferenceDataset, kept: tuple[Tensor, Tensor]
+) -> float:
+    """Largest difference between a model's log-probabilities of some pairs and kept ones."""
+    pairs = torch.arange(min(8, len(dataset)))
+    with torch.no_grad():
+        now = get_pair_log_probs(model, to_device_of(model, dataset.batch(pairs)))
+    return max(
+        (new - old[pairs].to(new)).abs().max().item() for new, old in zip(now, kept, strict=True)
+    )
 
 
 def _check_start(
@@ -358,13 +499,7 @@ def _check_start(
     """A policy that is a copy of its reference must give its values, or no reward starts at 0."""
     if not isinstance(reference, nn.Module) or fingerprint(policy) != fingerprint(reference):
         return
-    pairs = torch.arange(min(8, len(dataset)))
-    with torch.no_grad():
-        logps = get_pair_log_probs(policy, dataset.batch(pairs))
-    gap = max(
-        (new - old[pairs]).abs().max().item()
-        for new, old in zip(logps, reference_logps, strict=True)
-    )
+    gap = _reference_gap(policy, dataset, reference_logps)
     if gap > 1e-3:
         raise ValueError(
             "policy and reference hold the same parameters, yet their log-probabilities differ "

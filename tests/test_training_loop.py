@@ -1,6 +1,7 @@
 """The training loop: the numbers it reports, the order of the pairs, resuming, and its errors."""
 
 import dataclasses
+import functools
 import math
 
 import pytest
@@ -9,10 +10,10 @@ from torch import nn
 
 from dpo_lib import fingerprint, get_pair_log_probs, make_reference
 from dpo_lib.data import PreferenceDataset, make_preferences
-from dpo_lib.losses import dpo_loss
+from dpo_lib.losses import PreferenceLoss, dpo_loss
 from dpo_lib.models import InstructionTokenizer, TinyGPT, TinyGPTConfig
 from dpo_lib.reference import cache_reference_log_probs
-from dpo_lib.training import DPOConfig, train_dpo
+from dpo_lib.training import DPOConfig, dpo_training_step, train_dpo
 
 CONFIG = DPOConfig(steps=6, batch_size=5, learning_rate=1e-3, eval_every=2)
 
@@ -86,6 +87,108 @@ def test_one_update_equals_adam_on_the_dpo_loss(dataset):
         assert torch.allclose(ours, expected, atol=1e-9)
 
 
+def test_the_loop_is_the_step_of_chapter_10_repeated(dataset):
+    config = dataclasses.replace(CONFIG, max_grad_norm=math.inf, beta=0.7)
+    _, history = run(dataset, config=config)
+    policy, reference = new_policy(), make_reference(new_policy())
+    optimizer = torch.optim.Adam(policy.parameters(), lr=config.learning_rate)
+    for row in history.steps:
+        batch = dataset.batch(dataset.pairs_of_step(row["step"], config.batch_size, config.seed))
+        loss, accuracy = dpo_training_step(policy, reference, optimizer, batch, config.beta)
+        assert row["loss"] == pytest.approx(loss, rel=1e-9)
+        assert row["reward_accuracy"] == accuracy
+
+
+def test_weight_decay_shrinks_matrices_only(dataset):
+    # The rate is so small that Adam itself moves nothing by more than 1e-9.
+    config = dataclasses.replace(CONFIG, steps=1, learning_rate=1e-9, weight_decay=1e8)
+    policy, _ = run(dataset, config=config)
+    for after, before in zip(policy.parameters(), new_policy().parameters(), strict=True):
+        kept = 0.9 if before.ndim == 2 else 1.0
+        assert torch.allclose(after, kept * before, rtol=1e-7, atol=1e-8)
+
+
+def crowd_loss(chosen, rejected, reference_chosen, reference_rejected, beta):
+    """A loss that compares every pair with its batch."""
+    up, down = beta * (chosen - reference_chosen), beta * (rejected - reference_rejected)
+    z = up - down
+    return PreferenceLoss(nn.functional.softplus(0.5 * z.mean() - z), up.detach(), down.detach())
+
+
+@pytest.mark.parametrize("loss", [dpo_loss, crowd_loss])
+@pytest.mark.parametrize("parts", [2, 3, 5])
+def test_accumulated_parts_equal_the_whole_batch(dataset, loss, parts):
+    (one, whole), (two, split) = (
+        run(dataset, config=dataclasses.replace(CONFIG, accumulate=n), loss=loss)
+        for n in (1, parts)
+    )
+    for row, expected in zip(split.steps, whole.steps, strict=True):
+        assert row == pytest.approx(expected, rel=1e-8, abs=1e-10)
+    for ours, expected in zip(one.parameters(), two.parameters(), strict=True):
+        assert torch.allclose(ours, expected, atol=1e-8)
+
+
+def test_only_what_requires_gradients_is_trained_and_kept(dataset, tmp_path):
+    def frozen_policy():
+        policy = new_policy().requires_grad_(False)
+        policy.blocks[0].mlp.requires_grad_(True)
+        return policy
+
+    file = tmp_path / "run.pt"
+    whole, history = run(dataset, frozen_policy())
+    with pytest.raises(Stopped):
+        run(dataset, frozen_policy(), evaluate=evaluate_until(3), checkpoint=file)
+    kept = torch.load(file, weights_only=True)["policy"]
+    assert sorted(kept) == [
+        f"blocks.0.mlp.{n}.{part}" for n in (0, 2) for part in ("bias", "weight")
+    ]
+    other = frozen_policy()
+    other.final_norm.bias.data += 1
+    with pytest.raises(ValueError, match=r"of another run.*frozen parameters"):
+        run(dataset, other, checkpoint=file)
+    resumed, second = run(dataset, frozen_policy(), checkpoint=file)
+    assert fingerprint(resumed) == fingerprint(whole)
+    assert second.steps == history.steps
+    still = [name for name, p in whole.named_parameters() if ".mlp." not in name]
+    assert fingerprint(whole, still) == fingerprint(new_policy(), still)
+    assert fingerprint(whole) != fingerprint(new_policy())
+
+
+def test_without_trainable_parameters_nothing_starts(dataset):
+    with pytest.raises(ValueError, match="policy has no parameter that requires gradients"):
+        run(dataset, make_reference(new_policy()))
+
+
+def test_no_reference_means_the_policy_as_it_starts(dataset, tmp_path):
+    one, first = run(dataset)
+    two, file = new_policy(), tmp_path / "run.pt"
+    second = train_dpo(two, None, dataset, CONFIG, progress=False)
+    assert fingerprint(one) == fingerprint(two)
+    assert first.steps == second.steps
+    policy = new_policy()
+    options = {"checkpoint": file, "progress": False}
+    with pytest.raises(Stopped):
+        train_dpo(policy, None, dataset, CONFIG, evaluate=evaluate_until(3), **options)
+    # The interrupted policy has moved: the values of its start come from the checkpoint.
+    resumed = train_dpo(policy, None, dataset, CONFIG, **options)
+    assert fingerprint(policy) == fingerprint(one)
+    assert resumed.steps == first.steps
+
+
+def test_every_update_is_reported_as_it_is_made(dataset):
+    rows = []
+    _, history = run(dataset, on_step=lambda row: rows.append(dict(row)))
+    assert rows == history.steps
+
+
+def test_a_loss_by_name(dataset):
+    _, by_function = run(dataset)
+    _, by_name = run(dataset, loss="dpo")
+    assert by_name.steps == by_function.steps
+    with pytest.raises(ValueError, match=r"loss must be a function or one of \['dpo'.*got 'dpa'"):
+        run(dataset, loss="dpa")
+
+
 def test_every_pair_is_used_once_before_any_is_used_again(dataset):
     seen = []
     original = dataset.batch
@@ -146,6 +249,32 @@ def test_a_checkpoint_of_another_run_is_refused(dataset, tmp_path):
     other = dataclasses.replace(CONFIG, seed=3)
     with pytest.raises(ValueError, match=r"of another run.*seed=0.*seed=3"):
         run(dataset, config=other, checkpoint=tmp_path / "run.pt")
+
+
+def other_reference(dataset, file):
+    policy, reference = new_policy(), make_reference(new_policy())
+    reference.final_norm.bias.data += 1
+    train_dpo(policy, reference, dataset, CONFIG, checkpoint=file, progress=False)
+
+
+def other_data(dataset, file):
+    run(PreferenceDataset(make_preferences("longer"), InstructionTokenizer()), checkpoint=file)
+
+
+def other_loss(dataset, file):
+    run(dataset, checkpoint=file, loss=functools.partial(dpo_loss, label_smoothing=0.1))
+
+
+def no_reference(dataset, file):
+    train_dpo(new_policy(), None, dataset, CONFIG, checkpoint=file, progress=False)
+
+
+@pytest.mark.parametrize("other", [other_reference, other_data, other_loss, no_reference])
+def test_a_checkpoint_belongs_to_its_data_loss_and_reference(dataset, tmp_path, other):
+    loss = functools.partial(dpo_loss, label_smoothing=0.2)
+    run(dataset, checkpoint=tmp_path / "run.pt", loss=loss if other is other_loss else dpo_loss)
+    with pytest.raises(ValueError, match="of another run"):
+        other(dataset, tmp_path / "run.pt")
 
 
 def test_a_failed_write_leaves_the_old_checkpoint(dataset, tmp_path, monkeypatch):
@@ -247,6 +376,10 @@ def test_clipping_bounds_the_gradient(dataset):
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"warmup_steps": -1}, "warmup_steps must be at least 0"),
+        ({"accumulate": 0}, "accumulate must be at least 1"),
+        ({"accumulate": 6}, r"accumulate must be at most batch_size \(5\), got 6"),
+        ({"weight_decay": -0.1}, "weight_decay must be at least 0"),
+        ({"weight_decay": math.nan}, "weight_decay must be at least 0"),
         ({"eval_every": 0}, "eval_every must be at least 1"),
         ({"max_grad_norm": 0.0}, "max_grad_norm must be above 0"),
         ({"max_grad_norm": math.nan}, "max_grad_norm must be above 0"),
