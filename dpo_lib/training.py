@@ -15,15 +15,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dpo_lib import losses as _losses
 from dpo_lib._validation import check_positive
 from dpo_lib.logprobs import get_pair_log_probs
-from dpo_lib.losses import PreferenceLoss, dpo_loss
+from dpo_lib.losses import LOSSES, PreferenceLoss, dpo_loss, takes_lengths
 from dpo_lib.reference import cache_reference_log_probs, fingerprint, to_device_of
 from dpo_lib.rewards import reward_accuracy
-
-LOSSES = getattr(_losses, "LOSSES", {"dpo": dpo_loss})
-takes_lengths = getattr(_losses, "takes_lengths", lambda loss: False)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

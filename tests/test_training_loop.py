@@ -10,7 +10,7 @@ from torch import nn
 
 from dpo_lib import fingerprint, get_pair_log_probs, make_reference
 from dpo_lib.data import PreferenceDataset, make_preferences
-from dpo_lib.losses import PreferenceLoss, dpo_loss
+from dpo_lib.losses import LOSSES, PreferenceLoss, dpo_loss, takes_lengths
 from dpo_lib.models import InstructionTokenizer, TinyGPT, TinyGPTConfig
 from dpo_lib.reference import cache_reference_log_probs
 from dpo_lib.training import DPOConfig, dpo_training_step, train_dpo
@@ -115,8 +115,10 @@ def crowd_loss(chosen, rejected, reference_chosen, reference_rejected, beta):
     return PreferenceLoss(nn.functional.softplus(0.5 * z.mean() - z), up.detach(), down.detach())
 
 
-@pytest.mark.parametrize("loss", [dpo_loss, crowd_loss])
-@pytest.mark.parametrize("parts", [2, 3, 5])
+@pytest.mark.parametrize(
+    ("loss", "parts"),
+    [(dpo_loss, 2), (dpo_loss, 3), (crowd_loss, 5), (crowd_loss, 3), ("kto", 2), ("simpo", 4)],
+)
 def test_accumulated_parts_equal_the_whole_batch(dataset, loss, parts):
     (one, whole), (two, split) = (
         run(dataset, config=dataclasses.replace(CONFIG, accumulate=n), loss=loss)
@@ -187,6 +189,25 @@ def test_a_loss_by_name(dataset):
     assert by_name.steps == by_function.steps
     with pytest.raises(ValueError, match=r"loss must be a function or one of \['dpo'.*got 'dpa'"):
         run(dataset, loss="dpa")
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_gets_its_log_probs_and_lengths(dataset, name):
+    policy, reference = new_policy(), make_reference(new_policy())
+    reference.final_norm.weight.data *= 1.3
+    one_step = dataclasses.replace(CONFIG, steps=1)
+    pairs = dataset.pairs_of_step(0, CONFIG.batch_size, CONFIG.seed)
+    batch, extra = dataset.batch(pairs), {}
+    if takes_lengths(LOSSES[name]):
+        for side in ("chosen", "rejected"):  # EOS counts
+            extra[f"{side}_lengths"] = torch.tensor([len(dataset[int(i)][side]) for i in pairs])
+    with torch.no_grad():
+        logps = [get_pair_log_probs(model, batch) for model in (policy, reference)]
+    expected = LOSSES[name](*logps[0], *logps[1], CONFIG.beta, **extra)
+    history = train_dpo(policy, reference, dataset, one_step, loss=name, progress=False)
+    assert history.steps[0]["loss"] == pytest.approx(expected.losses.mean().item(), rel=1e-9)
+    margin = (expected.chosen_rewards - expected.rejected_rewards).mean().item()
+    assert history.steps[0]["margin"] == pytest.approx(margin, rel=1e-9)
 
 
 def test_every_pair_is_used_once_before_any_is_used_again(dataset):
