@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -91,11 +92,10 @@ def sample(
         )
     tokens, mask = prompt_tokens, prompt_mask.long()  # (B, T), T grows by one a round
     running = torch.ones(len(tokens), dtype=torch.bool, device=tokens.device)  # (B,)
+    read = _Reader(model)
     for _ in range(max_new_tokens):
         rows = running.nonzero().flatten()  # finished responses cost nothing more
-        positions = (mask[rows].cumsum(dim=1) - 1).clamp(min=0)  # (rows, T)
-        output = model(tokens[rows], attention_mask=mask[rows], position_ids=positions)
-        logits = getattr(output, "logits", output)[:, -1]  # (rows, V)
+        logits = read(tokens, mask, rows)  # (rows, V)
         added = torch.full_like(tokens[:, :1], pad_id)  # (B, 1)
         added[rows, 0] = _choose(logits, temperature, top_k, generator)
         tokens = torch.cat([tokens, added], dim=1)
@@ -105,6 +105,40 @@ def sample(
             break
     start = prompt_tokens.shape[1]
     return Samples(tokens[:, start:], mask[:, start:], ~running)
+
+
+class _Reader:
+    """Logits of the next token; a model of transformers keeps what it has read already."""
+
+    def __init__(self, model: Callable) -> None:
+        self.model = model
+        # Models of transformers can generate, and keep keys and values between calls.
+        self.keeps = hasattr(model, "generate") and hasattr(model, "config")
+        takes = inspect.signature(model.forward).parameters if self.keeps else ()
+        self.last_only = {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
+        self.past: Any = None
+        self.rows: Tensor | None = None  # those that are in ``past``
+
+    def __call__(self, tokens: Tensor, mask: Tensor, rows: Tensor) -> Tensor:
+        tokens, mask = tokens[rows], mask[rows]  # (rows, T)
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)  # (rows, T)
+        if not self.keeps:
+            output = self.model(tokens, attention_mask=mask, position_ids=positions)
+            return getattr(output, "logits", output)[:, -1]
+        if self.past is not None:
+            if len(self.rows) > len(rows):
+                self.past.batch_select_indices(torch.isin(self.rows, rows).nonzero().flatten())
+            tokens, positions = tokens[:, -1:], positions[:, -1:]
+        output = self.model(
+            tokens,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=self.past,
+            use_cache=True,
+            **self.last_only,
+        )
+        self.past, self.rows = output.past_key_values, rows
+        return output.logits[:, -1]
 
 
 def _choose(

