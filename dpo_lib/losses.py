@@ -463,18 +463,19 @@ def kto_loss(
 
     Notes
     -----
-    In the paper :math:`z_0` stands for the KL divergence of policy from reference and is
-    estimated, without gradient, by responses that are put to the *wrong* prompt of the batch:
-    the mean of their log-ratios, or 0 if that is negative (TRL does the same). Pass that number
-    as ``kl`` if you have it. The four arguments do not hold it, so without ``kl`` the mean runs
-    over the log-ratios at hand, all chosen and all rejected ones of this call:
-    :math:`z_0 = \max(0, \operatorname{mean}(\rho_w, \rho_l))`. Both are stand-ins: neither set
-    of responses is drawn from the policy. As in the paper a loss then depends on the other pairs
-    of its batch. With ``kl=0`` it does not; that is APO-zero (arXiv:2408.06266), halved.
+    In the paper :math:`z_0` is the KL divergence of policy from reference, estimated without
+    gradient by responses that are put to the *wrong* prompt of the batch: the mean of their
+    log-ratios, or 0 if that is negative. TRL does the same. Pass that number as ``kl`` if you
+    have it. The four arguments do not hold it, so without ``kl`` the mean runs over the log-ratios
+    at hand, all chosen and all rejected ones of this call:
+    :math:`z_0 = \max(0, \operatorname{mean}(\rho_w, \rho_l))`. Neither set of responses is drawn
+    from the policy, so both only stand in for the divergence; the paper avoids the responses at
+    hand because they were picked for being good or bad. Either way a loss depends on the other
+    pairs of its batch. With ``kl=0`` it does not: that is APO-zero (arXiv:2408.06266), halved.
 
     References
     ----------
-    Ethayarajh et al. (2024), eq. 7 (arXiv:2402.01306).
+    Ethayarajh et al. (2024), sect. 4.1, eq. 8 of its fifth version (arXiv:2402.01306).
     """
     chosen, rejected = _log_ratios(
         policy_chosen_logps, policy_rejected_logps, reference_chosen_logps, reference_rejected_logps
