@@ -110,8 +110,10 @@ class TinyGPT(nn.Module):
         Parameters
         ----------
         tokens : Tensor of int, shape (B, T)
-        attention_mask : Tensor, shape (B, T), optional
-            1 on real tokens, 0 on padding. Padding is never attended to.
+        attention_mask : Tensor, shape (B, T) or (B, T, T), optional
+            1 on real tokens, 0 on padding. Padding is never attended to. With three dimensions
+            it says itself which position (row) sees which (column), as packed texts need it;
+            ``position_ids`` must then be given.
         position_ids : Tensor of int, shape (B, T), optional
             Place of each token in its own text. By default counted over the real tokens, so
             that padding on the left does not move a text.
@@ -126,11 +128,24 @@ class TinyGPT(nn.Module):
         ValueError
             If shapes disagree, an id is outside the vocabulary, or T exceeds the context.
         """
+        hidden = self.hidden_states(tokens, attention_mask, position_ids)  # (B, T, D)
+        return F.linear(hidden, self.token_embedding.weight)  # (B, T, V)
+
+    def hidden_states(
+        self,
+        tokens: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+    ) -> Tensor:
+        """What `forward` turns into logits by the token embedding: shape (B, T, D)."""
         self._check(tokens, attention_mask, position_ids)
         B, T = tokens.shape
         visible = None  # plain causal attention
         if attention_mask is not None:
-            real = attention_mask.bool()  # (B, T)
+            real = attention_mask.bool()  # (B, T) or (B, T, T)
+        if attention_mask is not None and real.ndim == 3:
+            visible = real[:, None]  # (B, 1, T, T)
+        elif attention_mask is not None:
             before = torch.ones(T, T, dtype=torch.bool, device=tokens.device).tril()  # (T, T)
             itself = torch.eye(T, dtype=torch.bool, device=tokens.device)  # (T, T)
             # A padded position sees itself: a softmax over nothing would be NaN.
@@ -143,7 +158,7 @@ class TinyGPT(nn.Module):
         x = self.token_embedding(tokens) + self.position_embedding(position_ids)  # (B, T, D)
         for block in self.blocks:
             x = block(x, visible)  # (B, T, D)
-        return F.linear(self.final_norm(x), self.token_embedding.weight)  # (B, T, V)
+        return self.final_norm(x)
 
     def _check(
         self, tokens: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None
@@ -151,16 +166,22 @@ class TinyGPT(nn.Module):
         if tokens.ndim != 2 or 0 in tokens.shape:
             raise ValueError(f"tokens must have shape (batch, time), got {tuple(tokens.shape)}")
         context, vocab = self.config.context_length, self.config.vocab_size
-        if tokens.shape[1] > context:
+        three = attention_mask is not None and attention_mask.ndim == 3  # many texts in a row
+        if three and position_ids is None:
+            raise ValueError("position_ids must be given with an attention_mask (B, T, T)")
+        if tokens.shape[1] > context and not three:
             raise ValueError(f"tokens has {tokens.shape[1]} positions, context_length is {context}")
         low, high = tokens.aminmax()
         if low < 0 or high >= vocab:
             raise ValueError(f"tokens must lie in [0, {vocab}), got {int(low)} to {int(high)}")
-        for name, value in (("attention_mask", attention_mask), ("position_ids", position_ids)):
-            if value is not None and value.shape != tokens.shape:
+        B, T = tokens.shape
+        for name, value, shape in (
+            ("attention_mask", attention_mask, (B, T, T) if three else (B, T)),
+            ("position_ids", position_ids, (B, T)),
+        ):
+            if value is not None and value.shape != shape:
                 raise ValueError(
-                    f"{name} must have the shape of tokens, {tuple(tokens.shape)}, "
-                    f"got {tuple(value.shape)}"
+                    f"{name} must have the shape of tokens, {shape}, got {tuple(value.shape)}"
                 )
         if position_ids is not None:
             low, high = position_ids.aminmax()
