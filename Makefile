@@ -50,7 +50,7 @@ models: $(READY) ## train the tiny base and SFT models again and store their wei
 	@$(PY) tools/train_models.py
 
 experiments: $(READY) ## repeat the long experiments whose results the notebooks draw
-	@for script in $(filter-out %/store.py,$(wildcard experiments/*.py)); do \
+	@for script in $$(grep -l __main__ experiments/*.py); do \
 	  echo "$$script"; $(PY) -m "experiments.$$(basename "$$script" .py)"; done
 
 mutants: $(READY) ## break the core one line at a time and see that its tests notice
