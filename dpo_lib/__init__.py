@@ -3,7 +3,24 @@
 import importlib
 
 from dpo_lib.logprobs import get_pair_log_probs, get_sequence_log_probs, get_token_log_probs
-from dpo_lib.losses import PreferenceLoss, dpo_loss, naive_loss
+from dpo_lib.losses import (
+    LOSSES,
+    PreferenceLoss,
+    cdpo_loss,
+    dpo_loss,
+    dpop_loss,
+    hinge_loss,
+    ipo_loss,
+    kto_loss,
+    length_normalized_dpo_loss,
+    naive_loss,
+    orpo_loss,
+    r_dpo_loss,
+    robust_dpo_loss,
+    rpo_loss,
+    simpo_loss,
+    takes_lengths,
+)
 from dpo_lib.preference import (
     bradley_terry_probability,
     fit_bradley_terry,
@@ -43,26 +60,39 @@ _LATER = {
 }
 
 __all__ = [
+    "LOSSES",
     "DPOConfig",
     "PreferenceLoss",
     "TrainingHistory",
     "assert_reference_invariants",
     "bradley_terry_probability",
     "cache_reference_log_probs",
+    "cdpo_loss",
     "dpo_loss",
     "dpo_reward",
     "dpo_training_step",
+    "dpop_loss",
     "fingerprint",
     "fit_bradley_terry",
     "get_pair_log_probs",
     "get_sequence_log_probs",
     "get_token_log_probs",
+    "hinge_loss",
+    "ipo_loss",
+    "kto_loss",
+    "length_normalized_dpo_loss",
     "make_reference",
     "naive_loss",
     "naive_reward",
+    "orpo_loss",
     "preference_nll",
+    "r_dpo_loss",
     "reward_accuracy",
+    "robust_dpo_loss",
+    "rpo_loss",
     "sample_comparisons",
+    "simpo_loss",
+    "takes_lengths",
     "train_dpo",
     *(name for names in _LATER.values() for name in names),
 ]
