@@ -7,6 +7,7 @@ A policy over K responses is a tensor of log-probabilities ``(..., K)`` that sum
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from dpo_lib._validation import (
     check_positive,
     check_same_shape,
 )
-from dpo_lib.losses import dpo_loss
+from dpo_lib.losses import PreferenceLoss, dpo_loss
 from dpo_lib.preference import bradley_terry_probability
 
 
@@ -186,6 +187,69 @@ def expected_dpo_loss(
         ).losses
         total = total + (weight * losses).sum(dim=-1)
     return total / len(i)
+
+
+def optimal_margin(
+    loss: Callable[..., PreferenceLoss], probability: object, beta: float = 0.1, **options: Any
+) -> Tensor:
+    r"""Log-ratio gap h at which a pair's expected loss is least, for a loss on h alone.
+
+    With :math:`h = \log\frac{\pi_\theta(y_w)}{\pi_{\mathrm{ref}}(y_w)} -
+    \log\frac{\pi_\theta(y_l)}{\pi_{\mathrm{ref}}(y_l)}` and labels that prefer the first
+    response with probability p, minimizes :math:`p\,\ell(h) + (1-p)\,\ell(-h)`.
+
+    Parameters
+    ----------
+    loss : callable
+        A convex loss in the form of `dpo_loss` whose value depends on h only.
+    probability : Tensor or float
+        Label probability p in [0, 1], any shape.
+    beta : float
+        Passed to the loss, above 0.
+    **options
+        Passed to the loss.
+
+    Returns
+    -------
+    Tensor
+        h* (nats), float64, shape of ``probability``; where many values are best, the one
+        nearest to 0. Infinite where the loss still falls at :math:`|h| = 30/\beta`, which in
+        double precision is where it has no minimum.
+
+    Raises
+    ------
+    ValueError
+        If a probability is outside [0, 1] or ``beta`` is not above 0.
+
+    References
+    ----------
+    Appendix D, where the closed forms stand.
+    """
+    p = as_float_tensor(probability, "probability").double()
+    if not ((p >= 0) & (p <= 1)).all():
+        raise ValueError(f"probability must be in [0, 1], got {p.flatten()[:3].tolist()}")
+    reach = 30 / check_positive(beta, "beta")
+    floor = torch.full_like(p, -reach)  # far enough below 0 for every log-probability
+
+    def slope(gap: Tensor) -> Tensor:
+        with torch.enable_grad():
+            half = gap.clone().requires_grad_() / 2
+            up, down = floor + half, floor - half
+            for_first = loss(up, down, floor, floor, beta=beta, **options).losses
+            for_second = loss(down, up, floor, floor, beta=beta, **options).losses
+            expected = p * for_first + (1 - p) * for_second
+            return torch.autograd.grad(expected.sum(), half)[0] / 2
+
+    at_zero = slope(torch.zeros_like(p))
+    # The loss is convex: its least value lies on the side to which it falls at 0.
+    sign = -at_zero.sign()
+    near, far = torch.zeros_like(p), sign * reach
+    unbounded = sign * slope(far) < 0
+    for _ in range(64):  # to the last bit
+        middle = (near + far) / 2
+        falls = sign * slope(middle) < 0
+        near, far = torch.where(falls, middle, near), torch.where(falls, far, middle)
+    return torch.where(unbounded, sign * torch.inf, far)
 
 
 def fit_policy(

@@ -11,10 +11,12 @@ from dpo_lib.closed_form import (
     fit_policy,
     kl_divergence,
     log_partition,
+    optimal_margin,
     optimal_policy,
     rlhf_objective,
     total_variation,
 )
+from dpo_lib.losses import cdpo_loss, dpo_loss, hinge_loss, ipo_loss, naive_loss, robust_dpo_loss
 
 BETAS = (0.1, 0.5, 1.0, 2.0)
 
@@ -121,3 +123,46 @@ def test_bad_input_is_named(arguments, message):
 def test_one_response_makes_no_pair():
     with pytest.raises(ValueError, match="at least two responses, got 1"):
         expected_dpo_loss([0.0], [0.0], [1.0], 1.0)
+
+
+P = torch.tensor([0.0, 1e-6, 0.2, 0.45, 0.5, 0.6, 0.9, 0.999, 1 - 1e-9, 1.0], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("beta", [0.01, 0.1, 1.0])
+@pytest.mark.parametrize("epsilon", [0.0, 0.1, 0.3])
+def test_the_best_margin_is_that_of_the_formulas(beta, epsilon):
+    smoothed = torch.logit((1 - epsilon) * P + epsilon * (1 - P)) / beta
+    clean = torch.logit(((P - epsilon) / (1 - 2 * epsilon)).clamp(0, 1)) / beta
+    wanted = {
+        dpo_loss: torch.logit(P) / beta,
+        naive_loss: torch.logit(P) / beta,  # with equal references
+        cdpo_loss: smoothed,
+        robust_dpo_loss: clean,
+        ipo_loss: (2 * P - 1) / (2 * beta),
+        hinge_loss: (P - 0.5).sign() / beta,
+    }
+    for loss, expected in wanted.items():
+        options = {"label_smoothing": epsilon} if loss in (cdpo_loss, robust_dpo_loss) else {}
+        got = optimal_margin(loss, P, beta, **options)
+        torch.testing.assert_close(got * beta, expected * beta, rtol=1e-7, atol=1e-8)
+
+
+def test_the_best_margin_is_least_on_a_grid():
+    h = torch.linspace(-40, 40, 8001, dtype=torch.float64)  # no formula, only the loss
+    floor = torch.full_like(h, -100.0)
+    for loss in (dpo_loss, cdpo_loss, robust_dpo_loss, ipo_loss, hinge_loss):
+        up, down = floor + h / 2, floor - h / 2
+        for p in (0.3, 0.75):
+            expected = p * loss(up, down, floor, floor, 0.1).losses
+            expected = expected + (1 - p) * loss(down, up, floor, floor, 0.1).losses
+            best = optimal_margin(loss, p, 0.1).item()
+            assert abs(h[expected.argmin()].item() - best) <= 0.01 + 1e-9, loss
+
+
+def test_the_best_margin_says_what_is_wrong():
+    for p in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match="probability"):
+            optimal_margin(dpo_loss, p)
+    with pytest.raises(ValueError, match="beta"):
+        optimal_margin(dpo_loss, 0.5, beta=0.0)
+    assert optimal_margin(dpo_loss, torch.full((2, 3), 0.5)).shape == (2, 3)

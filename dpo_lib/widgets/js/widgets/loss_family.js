@@ -1,0 +1,118 @@
+// Appendix D: losses on the margin h, their slopes, and the margin of least expected loss.
+
+import { sigmoid, softplus } from "../math.js";
+import { createPlot } from "../plot.js";
+import { fmt, h, readout } from "../ui.js";
+
+const SPAN = 12; // nats of h drawn to either side; an optimum outside waits at the edge
+const [LOW, TOP] = [-1, 4]; // of the loss
+const [PULL_LOW, PULL_TOP] = [-1.6, 1.6]; // of the slope, in units of β
+
+// Values and slopes in z = βh; e is ε. Drawn against h, the slope is that in units of β.
+export const LOSSES = [
+  { value: (z) => softplus(-z), slope: (z) => -sigmoid(-z) },
+  {
+    value: (z, e) => (1 - e) * softplus(-z) + e * softplus(z),
+    slope: (z, e) => e * sigmoid(z) - (1 - e) * sigmoid(-z),
+  },
+  {
+    value: (z, e) => ((1 - e) * softplus(-z) - e * softplus(z)) / (1 - 2 * e),
+    slope: (z, e) => -((1 - e) * sigmoid(-z) + e * sigmoid(z)) / (1 - 2 * e),
+  },
+  { value: (z) => (z - 0.5) ** 2, slope: (z) => 2 * z - 1 },
+  { value: (z) => Math.max(0, 1 - z), slope: (z) => (z < 1 ? -1 : 0) },
+];
+
+// Least expected loss: where many margins are best, the one nearest to 0; ±∞ where there is none.
+const logit = (p) => Math.log(p) - Math.log1p(-p);
+const TINY = 1e-9; // the sliders' rounding: 1 − 0.95 is not 0.05 in binary
+const OPTIMA = [
+  (p) => logit(p),
+  (p, e) => logit((1 - e) * p + e * (1 - p)),
+  (p, e) => (p >= 1 - e - TINY ? Infinity : p <= e + TINY ? -Infinity : logit((p - e) / (1 - 2 * e))),
+  (p) => p - 0.5,
+  (p) => (Math.abs(p - 0.5) < TINY ? 0 : Math.sign(p - 0.5)),
+];
+
+export function calculate({ loss, beta, epsilon, p }) {
+  const { value, slope } = LOSSES[loss];
+  return {
+    optimum: OPTIMA[loss](p, epsilon) / beta,
+    value: (gap) => value(beta * gap, epsilon),
+    slope: (gap) => slope(beta * gap, epsilon),
+    expected: (gap) => p * value(beta * gap, epsilon) + (1 - p) * value(-beta * gap, epsilon),
+    pull: (gap) => p * slope(beta * gap, epsilon) - (1 - p) * slope(-beta * gap, epsilon),
+  };
+}
+
+const show = (x, digits) => (Number.isFinite(x) ? fmt(x, digits) : x < 0 ? "−∞" : "∞");
+
+export function render({ el, spec }) {
+  const names = spec.controls.find(({ name }) => name === "loss").options;
+  const [lossBox, slopeBox] = [h("div"), h("div")];
+  el.append(h("div", { class: "dpo-panels" }, lossBox, slopeBox));
+  const height = () => (el.clientWidth < 480 ? 200 : 280);
+  const losses = createPlot(lossBox, {
+    label: "The loss of a label and its expectation against the margin h, with the best margin.",
+    height,
+    x: { domain: [-SPAN, SPAN], label: "margin h (nats)" },
+    y: { domain: [LOW, TOP], label: "loss" },
+  });
+  const slopes = createPlot(slopeBox, {
+    label: "Slopes of the loss and of its expectation against the margin h.",
+    height,
+    x: { domain: [-SPAN, SPAN], label: "margin h (nats)" },
+    y: { domain: [PULL_LOW, PULL_TOP], label: "slope, in units of β" },
+  });
+  slopes.segment({ color: "muted" })(-SPAN, 0, SPAN, 0);
+  const views = [losses, slopes].map((plot) => ({
+    drop: plot.segment({ color: "muted", className: "dpo-drop" }),
+    single: plot.curve({ color: "accent" }),
+    mean: plot.curve({ color: "ink" }),
+    dot: plot.dot({ color: "ink" }),
+    label: plot.text({ color: "ink", dx: 8, dy: 12 }),
+  }));
+  losses.text({ color: "accent", anchor: "end", dy: -22 })(SPAN, LOW, "one label", "end");
+  losses.text({ color: "ink", anchor: "end", dy: -8 })(SPAN, LOW, "expected", "end");
+  slopes.text({ color: "accent", anchor: "end", dy: -22 })(SPAN, PULL_LOW, "one label", "end");
+  slopes.text({ color: "ink", anchor: "end", dy: -8 })(SPAN, PULL_LOW, "expected", "end");
+
+  const tell = readout(el, [
+    { key: "optimum", label: "best margin h*" },
+    { key: "probability", label: "σ(βh*)" },
+    { key: "start", label: "expected slope at h = 0", color: "accent", wide: true },
+  ]);
+
+  return {
+    update(state) {
+      const now = calculate(state);
+      const at = Math.max(-SPAN, Math.min(SPAN, now.optimum));
+      const outside = Math.abs(now.optimum) > SPAN;
+      const further = now.optimum > 0 ? ", further right" : ", further left";
+      const text = `h* = ${show(now.optimum, 2)}${outside ? further : ""}`;
+      const side = at > 0 ? "end" : "start";
+      [
+        [now.value, now.expected, LOW, TOP],
+        [now.slope, now.pull, PULL_LOW, PULL_TOP],
+      ].forEach(([single, mean, low, top], i) => {
+        views[i].single(single);
+        views[i].mean(mean);
+        views[i].drop(at, low, at, top);
+        views[i].label(at, top, text, side);
+        // At a kink the slope jumps through 0: the dot stands on 0 there.
+        const y = i === 0 ? mean(at) : outside ? mean(at) : 0;
+        views[i].dot(at, Math.max(low, Math.min(top, y)));
+      });
+      tell("optimum", show(now.optimum, 2));
+      tell("probability", fmt(sigmoid(state.beta * now.optimum), 3));
+      tell("start", `${fmt(now.pull(0), 2)} β`);
+    },
+    describe(state) {
+      const { optimum } = calculate(state);
+      return (
+        `${names[state.loss]} at β = ${fmt(state.beta, 2)}, labels right with p = ${fmt(state.p, 2)}: ` +
+        `the best margin h* is ${show(optimum, 2)}, where σ(βh*) is ${fmt(sigmoid(state.beta * optimum), 3)}.`
+      );
+    },
+  };
+}
