@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from dpo_lib.logprobs import get_pair_log_probs
+from dpo_lib.packing import PairLogProbs
 
 if TYPE_CHECKING:
     from dpo_lib.data import PreferenceDataset
@@ -112,7 +112,12 @@ def assert_reference_invariants(
 
 
 def cache_reference_log_probs(
-    reference: Callable[..., Any], dataset: PreferenceDataset, batch_size: int = 64
+    reference: Callable[..., Any],
+    dataset: PreferenceDataset,
+    batch_size: int = 64,
+    *,
+    packed: bool = False,
+    dtype: str = "float32",
 ) -> tuple[Tensor, Tensor]:
     """Reference log-probabilities of every pair, computed once: they never change.
 
@@ -124,6 +129,8 @@ def cache_reference_log_probs(
         N preference pairs.
     batch_size : int
         Pairs in one forward pass.
+    packed, dtype
+        As in `PairLogProbs`: common prefixes are computed once, in which precision.
 
     Returns
     -------
@@ -137,16 +144,9 @@ def cache_reference_log_probs(
     """
     if len(dataset) == 0:
         raise ValueError("dataset holds no pairs")
+    log_probs = PairLogProbs(reference, packed, dtype)
+    rows = [dataset[i] for i in range(len(dataset))]
     with torch.no_grad():
-        batches = [
-            get_pair_log_probs(reference, to_device_of(reference, dataset.batch(pairs)))
-            for pairs in torch.arange(len(dataset)).split(batch_size)
-        ]
+        batches = [log_probs(rows[i : i + batch_size]) for i in range(0, len(rows), batch_size)]
     chosen, rejected = zip(*batches, strict=True)
     return torch.cat(chosen), torch.cat(rejected)
-
-
-def to_device_of(model: Callable[..., Any], batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The batch where the model's parameters are; unchanged for one that has none."""
-    first = next(model.parameters(), None) if isinstance(model, nn.Module) else None
-    return {name: x if first is None else x.to(first.device) for name, x in batch.items()}

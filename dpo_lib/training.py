@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from dpo_lib._validation import check_positive
 from dpo_lib.logprobs import get_pair_log_probs
 from dpo_lib.losses import LOSSES, PreferenceLoss, dpo_loss, takes_lengths
-from dpo_lib.reference import cache_reference_log_probs, fingerprint, to_device_of
+from dpo_lib.packing import DTYPES, PairLogProbs
+from dpo_lib.reference import cache_reference_log_probs, fingerprint
 from dpo_lib.rewards import reward_accuracy
 
 if TYPE_CHECKING:
@@ -94,6 +95,8 @@ class DPOConfig:
     max_grad_norm: float = 1.0  # longer gradients are scaled down to this length; inf: never
     eval_every: int = 10  # updates between evaluations
     seed: int = 0  # decides the order of the pairs
+    packed: bool = True  # common prefixes computed once, no padding; the same up to rounding
+    dtype: str = "float32"  # or "bfloat16": of the layers; log-probs, weights stay as they are
 
     def __post_init__(self) -> None:
         for name in ("beta", "learning_rate"):
@@ -112,6 +115,8 @@ class DPOConfig:
             raise ValueError(
                 f"accumulate must be at most batch_size ({self.batch_size}), got {self.accumulate}"
             )
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype must be one of {[*DTYPES]}, got {self.dtype!r}")
         if self.schedule not in _SCHEDULES:
             raise ValueError(f"schedule must be one of {[*_SCHEDULES]}, got {self.schedule!r}")
 
@@ -274,6 +279,7 @@ class _Run:
     ) -> None:
         self.policy, self.reference, self.dataset, self.loss = policy, reference, dataset, loss
         self.history = TrainingHistory(config)
+        self.log_probs = PairLogProbs(policy, config.packed, config.dtype)
         self.path = None if checkpoint is None else Path(checkpoint)
         # A parameter with two names (tied embeddings) is listed once.
         self.trained = {name: p for name, p in policy.named_parameters() if p.requires_grad}
@@ -289,10 +295,13 @@ class _Run:
             if self.path.exists():
                 self.load(self.path)
                 return
+        config = self.history.config
         model = self.policy if self.reference is None else self.reference
-        self.reference_logps = cache_reference_log_probs(model, self.dataset)  # (N,) each
-        if self.reference is not None:
-            _check_start(self.policy, self.reference, self.dataset, self.reference_logps)
+        self.reference_logps = cache_reference_log_probs(
+            model, self.dataset, packed=config.packed, dtype=config.dtype
+        )  # (N,) each
+        if isinstance(self.reference, nn.Module):
+            self.check_start(self.reference)
 
     def update(self, step: int) -> None:
         """Make one update and append its row to the history."""
@@ -328,12 +337,14 @@ class _Run:
 
     def score(self, pairs: Tensor) -> _Scores:
         """All that a loss may ask about these pairs."""
-        batch = to_device_of(self.policy, self.dataset.batch(pairs))
-        policy_logps = get_pair_log_probs(self.policy, batch)
-        reference_logps = (
-            logps[pairs].to(policy_logps[0].device) for logps in self.reference_logps
+        rows = [self.dataset[int(i)] for i in pairs]
+        policy_logps = self.log_probs(rows)
+        device = policy_logps[0].device
+        reference_logps = (logps[pairs].to(device) for logps in self.reference_logps)
+        lengths = (
+            torch.tensor([len(row[side]) for row in rows], device=device)
+            for side in ("chosen", "rejected")
         )
-        lengths = (batch[f"{side}_mask"].sum(dim=1) for side in ("chosen", "rejected"))
         return _Scores(*policy_logps, *reference_logps, *lengths)
 
     def apply_loss(self, scores: _Scores) -> PreferenceLoss:
@@ -402,7 +413,7 @@ class _Run:
             )
         self.reference_logps = state["reference_logps"]
         if self.reference is not None:
-            gap = _reference_gap(self.reference, self.dataset, self.reference_logps)
+            gap = self.gap_to_reference(self.reference)
             if gap > 1e-3:
                 raise ValueError(
                     f"checkpoint {path} is of another run: its reference log-probabilities differ "
@@ -413,6 +424,28 @@ class _Run:
                 parameter.copy_(state["policy"][name])
         self.optimizer.load_state_dict(state["optimizer"])
         self.history.steps, self.history.evaluations = json.loads(state["history"])
+
+    def check_start(self, reference: nn.Module) -> None:
+        """A policy that is a copy of its reference must give its values: rewards start at 0."""
+        if fingerprint(self.policy) == fingerprint(reference):
+            gap = self.gap_to_reference(self.policy)
+            if gap > 1e-3:
+                raise ValueError(
+                    "policy and reference hold the same parameters, yet their log-probabilities "
+                    f"differ by {gap:.3g} nats, so the first loss would not be log 2: is dropout "
+                    "on in the reference, or does the model draw random numbers?"
+                )
+
+    @torch.no_grad()
+    def gap_to_reference(self, model: Callable[..., Any]) -> float:
+        """Largest difference between a model's values of some pairs and the reference's."""
+        config = self.history.config
+        rows = [self.dataset[i] for i in range(min(8, len(self.dataset)))]
+        values = PairLogProbs(model, config.packed, config.dtype)(rows)
+        return max(
+            float((new - old[: len(rows)].to(new)).abs().max())
+            for new, old in zip(values, self.reference_logps, strict=True)
+        )
 
     def describe_run(self) -> str:
         """Settings, loss, data, and what the checkpoint does not hold of the policy."""
@@ -472,36 +505,6 @@ def _name_of(loss: Callable[..., Any]) -> str:
 
 def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:12]
-
-
-def _reference_gap(
-    model: Callable[..., Any], dataset: PreferenceDataset, kept: tuple[Tensor, Tensor]
-) -> float:
-    """Largest difference between a model's log-probabilities of some pairs and kept ones."""
-    pairs = torch.arange(min(8, len(dataset)))
-    with torch.no_grad():
-        now = get_pair_log_probs(model, to_device_of(model, dataset.batch(pairs)))
-    return max(
-        (new - old[pairs].to(new)).abs().max().item() for new, old in zip(now, kept, strict=True)
-    )
-
-
-def _check_start(
-    policy: nn.Module,
-    reference: Callable[..., Any],
-    dataset: PreferenceDataset,
-    reference_logps: tuple[Tensor, Tensor],
-) -> None:
-    """A policy that is a copy of its reference must give its values, or no reward starts at 0."""
-    if not isinstance(reference, nn.Module) or fingerprint(policy) != fingerprint(reference):
-        return
-    gap = _reference_gap(policy, dataset, reference_logps)
-    if gap > 1e-3:
-        raise ValueError(
-            "policy and reference hold the same parameters, yet their log-probabilities differ "
-            f"by {gap:.3g} nats, so the first loss would not be log 2: is dropout on in the "
-            "reference, or does the model draw random numbers?"
-        )
 
 
 def _check_number(step: int, what: str, value: Tensor) -> None:

@@ -99,6 +99,29 @@ def test_the_loop_is_the_step_of_chapter_10_repeated(dataset):
         assert row["reward_accuracy"] == accuracy
 
 
+def test_packed_and_padded_runs_agree(dataset):
+    (one, packed), (two, padded) = (
+        run(dataset, config=dataclasses.replace(CONFIG, steps=12, packed=flag))
+        for flag in (True, False)
+    )
+    for row, expected in zip(packed.steps, padded.steps, strict=True):
+        assert row == pytest.approx(expected, rel=1e-7, abs=1e-9)
+        assert row != expected
+    for ours, expected in zip(one.parameters(), two.parameters(), strict=True):
+        assert torch.allclose(ours, expected, atol=1e-7)
+
+
+def test_bfloat16_moves_the_loss_a_little_and_resumes(dataset, tmp_path):
+    policy = new_policy().float()
+    config = dataclasses.replace(CONFIG, dtype="bfloat16")
+    rough = train_dpo(policy, None, dataset, config, progress=False)
+    exact = train_dpo(new_policy().float(), None, dataset, CONFIG, progress=False)
+    losses = list(zip(rough.column("loss"), exact.column("loss"), strict=True))
+    assert max(abs(a - b) for a, b in losses) < 5e-3
+    assert rough.steps != exact.steps
+    assert all(p.dtype == torch.float32 for p in policy.parameters())
+
+
 def test_weight_decay_shrinks_matrices_only(dataset):
     # The rate is so small that Adam itself moves nothing by more than 1e-9.
     config = dataclasses.replace(CONFIG, steps=1, learning_rate=1e-9, weight_decay=1e8)
@@ -211,19 +234,11 @@ def test_every_loss_gets_its_log_probs_and_lengths(dataset, name):
 
 
 def test_every_pair_is_used_once_before_any_is_used_again(dataset):
-    seen = []
-    original = dataset.batch
-
-    def spy(indices=None):
-        seen.append([int(i) for i in indices])
-        return original(indices)
-
-    dataset.batch = spy
-    try:
-        run(dataset, config=dataclasses.replace(CONFIG, steps=12))
-    finally:
-        del dataset.batch
-    used = [i for batch in seen if len(batch) == CONFIG.batch_size for i in batch]
+    used = [
+        i
+        for step in range(12)
+        for i in dataset.pairs_of_step(step, CONFIG.batch_size, CONFIG.seed).tolist()
+    ]
     epochs = [used[k : k + 12] for k in range(0, 60, 12)]
     assert all(sorted(epoch) == list(range(12)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) > 1
@@ -241,14 +256,17 @@ def test_reference_is_read_only_once(dataset):
     calls = []
     reference = make_reference(new_policy())
     reference.register_forward_hook(lambda *_: calls.append(None))
-    train_dpo(new_policy(), reference, dataset, CONFIG, progress=False)
+    config = dataclasses.replace(CONFIG, packed=False)
+    train_dpo(new_policy(), reference, dataset, config, progress=False)
     assert len(calls) == 2  # all twelve pairs at once: chosen, then rejected
 
 
 def test_cached_values_are_those_of_any_batch_size(dataset):
     reference = make_reference(new_policy())
-    whole, parts = (cache_reference_log_probs(reference, dataset, size) for size in (64, 5))
-    assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(whole, parts, strict=True))
+    whole = cache_reference_log_probs(reference, dataset)
+    for options in ({"batch_size": 5}, {"packed": True}, {"batch_size": 7, "packed": True}):
+        again = cache_reference_log_probs(reference, dataset, **options)
+        assert all(torch.allclose(a, b, atol=1e-11) for a, b in zip(whole, again, strict=True))
     assert not whole[0].requires_grad
 
 
@@ -341,8 +359,9 @@ def test_dropout_is_off_while_training_and_the_mode_is_given_back(dataset):
 def test_a_reference_with_dropout_is_found_at_the_start(dataset):
     policy = new_policy(dropout=0.5)
     reference = make_reference(policy).train()
+    config = dataclasses.replace(CONFIG, packed=False)  # packing would speak up first
     with pytest.raises(ValueError, match="would not be log 2: is dropout on"):
-        train_dpo(policy, reference, dataset, CONFIG, progress=False)
+        train_dpo(policy, reference, dataset, config, progress=False)
 
 
 def test_divergence_stops_with_the_update_named(dataset):
@@ -404,6 +423,7 @@ def test_clipping_bounds_the_gradient(dataset):
         ({"eval_every": 0}, "eval_every must be at least 1"),
         ({"max_grad_norm": 0.0}, "max_grad_norm must be above 0"),
         ({"max_grad_norm": math.nan}, "max_grad_norm must be above 0"),
+        ({"dtype": "float16"}, r"dtype must be one of .*'bfloat16'.*got 'float16'"),
         ({"schedule": "step"}, "schedule must be one of .*'cosine'.*got 'step'"),
     ],
 )
