@@ -159,9 +159,12 @@ def their_losses(folder, records, config, trainer="DPO", model=None, tokenizer=N
     words = tokenizer or Words()
     dataset = PreferenceDataset(records, words)
     order = in_our_order(dataset, config)
-    # A response follows its prompt as it stands: the blank keeps their words apart.
-    texts = [(r.prompt, {"chosen": f" {r.chosen}", "rejected": f" {r.rejected}"}) for r in records]
-    rows = [{"prompt": texts[i][0], **texts[i][1]} for i in order]
+    # A response follows its prompt as it stands: a blank keeps the words of our tokenizer apart.
+    blank = " " if tokenizer is None else ""
+    rows = [
+        {"prompt": r.prompt, "chosen": blank + r.chosen, "rejected": blank + r.rejected}
+        for r in (records[i] for i in order)
+    ]
     if trainer == "KTO":  # single examples: a batch of pairs is its chosen, then its rejected
         size = config.batch_size
         rows = [
@@ -181,8 +184,23 @@ def their_losses(folder, records, config, trainer="DPO", model=None, tokenizer=N
         processing_class=backend() if tokenizer is None else tokenizer.backend,
         **reference,
     )
+    assert_same_tokens(run.train_dataset, [dataset[i] for i in order], trainer)
     run.train()
     return losses
+
+
+def assert_same_tokens(theirs, ours, trainer):
+    """The trainer's own tokens are those of our data set."""
+    if trainer == "KTO":
+        ours = [row | {"completion": row[side]} for side in ("chosen", "rejected") for row in ours]
+        parts, names = ("prompt", "completion"), "{}_ids"
+    elif trainer == "DPO":
+        parts, names = ("prompt", "chosen", "rejected"), "{}_ids"
+    else:  # CPO and ORPO keep prompt and response together
+        parts, names = ("chosen", "rejected"), "{}_input_ids"
+        ours = [{side: row["prompt"] + row[side] for side in parts} for row in ours]
+    for part in parts:
+        assert sorted(theirs[names.format(part)]) == sorted(row[part] for row in ours)
 
 
 def assert_same(ours, theirs):
@@ -192,7 +210,7 @@ def assert_same(ours, theirs):
         f"losses part by {max(gaps):.2g} at update {gaps.index(max(gaps))}"
     )
     # The runs must have gone somewhere, or they agree on nothing.
-    assert max(abs(loss - ours[0]) for loss in ours) > 100 * TOLERANCE
+    assert max(abs(loss - ours[0]) for loss in ours) > 50 * TOLERANCE
 
 
 # --- losses of TRL in our form, where the convention differs --------------------------------------
@@ -336,3 +354,84 @@ def test_kto_trainer_at_its_own_level(tmp_path):
     theirs = their_losses(tmp_path, records, config, "KTO", loss_type="kto")
     assert_same(ours, theirs)
     assert max(levels) > 0.1  # it was not always cut off at 0
+
+
+# --- a real model ---------------------------------------------------------------------------------
+
+QUESTIONS = [
+    ("Name a color.", "Red is a color.", "Color names are a wide field."),
+    ("What is 2 + 2?", "4.", "It may be 5, but nobody can tell for sure."),
+    ("Say hello.", "Hello! What can I do for you?", "No."),
+    ("Is ice cold?", "Yes, ice is cold.", "Ice."),
+    ("Which animal barks?", "A dog barks.", "A cat barks at night."),
+    ("Count to three.", "One, two, three.", "Three, two, and so on."),
+]
+
+
+@pytest.fixture(scope="module")
+def smollm2():
+    from dpo_lib.models.pretrained import load_pretrained
+
+    try:
+        return load_pretrained("smollm2", dtype=torch.float32)
+    except ValueError as error:
+        pytest.skip(str(error))
+
+
+def test_three_updates_of_a_real_model(tmp_path, smollm2):
+    """SmolLM2-135M in float32. Prompts are given to TRL as the text that the template makes."""
+    config = DPOConfig(learning_rate=1e-5, steps=3, batch_size=2, beta=0.1, eval_every=3)
+    tokenizer = smollm2.tokenizer
+
+    class Plain:
+        """Takes the prompt as text, which already is in the template."""
+
+        backend, pad_id, eos_id = tokenizer.backend, tokenizer.pad_id, tokenizer.eos_id
+
+        def encode_prompt(self, text):
+            return self.backend(text)["input_ids"]
+
+        def encode_response(self, text):
+            return tokenizer.encode_response(text)
+
+    prompts = [tokenizer.backend.decode(tokenizer.encode_prompt(q)) for q, _, _ in QUESTIONS]
+    records = [
+        PreferenceRecord(prompt, *answers)
+        for prompt, (_, *answers) in zip(prompts, QUESTIONS, strict=True)
+    ]
+    ours = our_losses(records, "dpo", config, copy.deepcopy(smollm2.model), Plain())
+    theirs = their_losses(
+        tmp_path,
+        records,
+        config,
+        model=copy.deepcopy(smollm2.model),
+        tokenizer=Plain(),
+        loss_type=["sigmoid"],
+    )
+    assert_same(ours, theirs)
+
+
+def test_trl_also_scores_the_newline_behind_a_turn(tmp_path, smollm2):
+    """From messages TRL renders the whole turn, whose template puts a newline behind the end.
+
+    So its chosen and rejected responses have one more token than ours, which end with the turn.
+    """
+    tokenizer = smollm2.tokenizer
+    question, chosen, rejected = QUESTIONS[0]
+    row = {
+        "prompt": [{"role": "user", "content": question}],
+        "chosen": [{"role": "assistant", "content": chosen}],
+        "rejected": [{"role": "assistant", "content": rejected}],
+    }
+    trainer = trl.DPOTrainer(
+        model=new_model(),
+        ref_model=new_model(),
+        args=trl.DPOConfig(**settings(tmp_path, CONFIG)),
+        train_dataset=datasets.Dataset.from_list([row]),
+        processing_class=copy.deepcopy(tokenizer.backend),
+    )
+    theirs = trainer.train_dataset[0]
+    newline = tokenizer.backend.encode("\n", add_special_tokens=False)
+    assert theirs["prompt_ids"] == tokenizer.encode_prompt(question)
+    assert theirs["chosen_ids"] == tokenizer.encode_response(chosen) + newline
+    assert theirs["rejected_ids"] == tokenizer.encode_response(rejected) + newline
