@@ -40,7 +40,7 @@ class LossFamily(BookWidget):
             kind="loss_family",
             title="One margin, five losses",
             controls=(
-                Choice("loss", "Loss", tuple(FAMILIES), "DPO"),
+                Choice("loss", "Loss", tuple(FAMILIES), "cDPO"),
                 Slider("beta", "β (for IPO: τ)", 0.1, 1.0, 0.05, 0.5, color="policy"),
                 Slider("epsilon", "ε (cDPO and robust DPO)", 0.0, 0.45, 0.05, 0.1),
                 Slider("p", "Label probability p", 0.0, 1.0, 0.05, 0.9, color="chosen"),

@@ -107,6 +107,7 @@ def test_the_words_are_those_of_python(page):
 
 
 def test_an_optimum_beyond_the_drawing_waits_at_its_edge(page):
+    page.get_by_label("Loss", exact=True).select_option("DPO")
     page.get_by_role("slider", name="Label probability p").press("End")
     page.evaluate("() => new Promise(r => requestAnimationFrame(() => setTimeout(r)))")
     labels = page.locator(".dpo-plot .dpo-fill-text-ink").all_text_contents()

@@ -67,15 +67,21 @@ export function render({ el, spec }) {
   slopes.segment({ color: "muted" })(-SPAN, 0, SPAN, 0);
   const views = [losses, slopes].map((plot) => ({
     drop: plot.segment({ color: "muted", className: "dpo-drop" }),
+    dpo: plot.curve({ color: "muted", className: "dpo-tangent" }),
     single: plot.curve({ color: "accent" }),
     mean: plot.curve({ color: "ink" }),
     dot: plot.dot({ color: "ink" }),
     label: plot.text({ color: "ink", dx: 8, dy: 12 }),
   }));
-  losses.text({ color: "accent", anchor: "end", dy: -22 })(SPAN, LOW, "one label", "end");
-  losses.text({ color: "ink", anchor: "end", dy: -8 })(SPAN, LOW, "expected", "end");
-  slopes.text({ color: "accent", anchor: "end", dy: -22 })(SPAN, PULL_LOW, "one label", "end");
-  slopes.text({ color: "ink", anchor: "end", dy: -8 })(SPAN, PULL_LOW, "expected", "end");
+  // In the corner that the curves leave free.
+  [
+    [losses, LOW, -36],
+    [slopes, PULL_TOP, 16],
+  ].forEach(([plot, y, dy]) => {
+    plot.text({ color: "accent", dx: 6, dy })(-SPAN, y, "one label");
+    plot.text({ color: "ink", dx: 6, dy: dy + 14 })(-SPAN, y, "expected");
+    plot.text({ color: "muted", dx: 6, dy: dy + 28 })(-SPAN, y, "DPO, one label");
+  });
 
   const tell = readout(el, [
     { key: "optimum", label: "best margin h*" },
@@ -95,6 +101,7 @@ export function render({ el, spec }) {
         [now.value, now.expected, LOW, TOP],
         [now.slope, now.pull, PULL_LOW, PULL_TOP],
       ].forEach(([single, mean, low, top], i) => {
+        views[i].dpo((gap) => [LOSSES[0].value, LOSSES[0].slope][i](state.beta * gap));
         views[i].single(single);
         views[i].mean(mean);
         views[i].drop(at, low, at, top);
