@@ -255,18 +255,21 @@ def test_dpo_trainer(tmp_path, loss, beta, theirs):
 @pytest.mark.parametrize(
     "change",
     [
-        {"schedule": "constant"},
-        {"schedule": "cosine"},
-        {"weight_decay": 0.3},
-        {"max_grad_norm": 0.5},
+        {"schedule": "constant", "learning_rate": 1e-3},
+        {"schedule": "cosine", "learning_rate": 1e-3},
+        {"weight_decay": 10.0},
+        {"max_grad_norm": 1e-6},
     ],
     ids=str,
 )
 def test_settings_mean_the_same(tmp_path, change):
     config = dataclasses.replace(CONFIG, **change)
     records = new_pairs()
-    theirs = their_losses(tmp_path, records, config, loss_type=["sigmoid"])
-    assert_same(our_losses(records, "dpo", config), theirs)
+    ours = our_losses(records, "dpo", config)
+    assert_same(ours, their_losses(tmp_path, records, config, loss_type=["sigmoid"]))
+    unchanged = our_losses(records, "dpo", CONFIG)
+    gaps = [abs(a - b) for a, b in zip(ours, unchanged, strict=True)]
+    assert max(gaps) > 10 * TOLERANCE  # the setting matters here
 
 
 def test_rpo_with_chosen_responses_of_one_length(tmp_path):
