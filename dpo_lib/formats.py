@@ -20,7 +20,9 @@ from typing import Any, Literal, NamedTuple
 
 from dpo_lib.data import PreferenceRecord
 
-Kind = Literal["unreadable", "malformed", "empty", "identical", "too long"]
+Kind = Literal[
+    "unreadable", "malformed", "empty", "identical", "too long", "unknown words"
+]  # fmt: skip
 Message = dict[str, str]
 _ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "prompter": "user"}
 _TURN = re.compile(r"\n\n(Human|Assistant): ?")  # how Anthropic's HH set writes a conversation
@@ -42,14 +44,30 @@ class PreferenceFile(NamedTuple):
     problems: list[Problem]
     unit: str = "line"  # what is counted: "line" or "row"
 
-    def describe_problems(self, most: int = 20) -> str:
-        """The number of bad rows of each kind, then each with its place and reason."""
+    def describe_problems(self) -> str:
+        """The number of bad rows of each kind, then all of them with their reasons."""
         kinds = Counter(problem.kind for problem in self.problems)
         counts = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())
-        rows = [f"{self.unit} {p.line}: {p.kind}: {p.reason}" for p in sorted(self.problems)]
-        more = [f"… and {len(rows) - most} more"] if len(rows) > most else []
-        total = len(self.records) + len(rows)
-        return "\n".join([f"{len(rows)} of {total} rows are bad ({counts})", *rows[:most], *more])
+        alike: dict[tuple[str, str], list[int]] = {}
+        for line, kind, reason in sorted(self.problems):
+            alike.setdefault((kind, reason), []).append(line)
+        rows = [
+            f"{self.unit}{'s' * (len(lines) > 1)} {_ranges(lines)}: {kind}: {reason}"
+            for (kind, reason), lines in alike.items()
+        ]
+        bad, total = len(self.problems), len(self.records) + len(self.problems)
+        return "\n".join([f"{bad} of {total} rows are bad ({counts})", *rows])
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """``1-3, 7`` for 1, 2, 3, 7."""
+    ranges: list[list[int]] = []
+    for number in numbers:
+        if ranges and ranges[-1][-1] == number - 1:
+            ranges[-1][1:] = [number]
+        else:
+            ranges.append([number])
+    return ", ".join("-".join(map(str, ends)) for ends in ranges)
 
 
 class Conversation(str):

@@ -291,13 +291,18 @@ def test_every_bad_line_is_named(tmp_path):
         (7, "identical"),
         (8, "unreadable"),
     ]
-    text = found.describe_problems(most=2)
-    first, second, third, last = text.splitlines()
-    assert first == "6 of 9 rows are bad (3 unreadable, 2 malformed, 1 identical)"
-    assert second.startswith("line 2: unreadable: not JSON: Expecting property name")
-    assert second.endswith("at column 2")
-    assert third.startswith("line 4: unreadable: 'utf-8' codec can't decode byte 0xff")
-    assert last == "… and 4 more"
+    text = found.describe_problems().splitlines()
+    assert text[0] == "6 of 9 rows are bad (3 unreadable, 2 malformed, 1 identical)"
+    assert [line.split(":")[0] for line in text[1:]] == [f"line {n}" for n in (2, 4, 5, 6, 7, 8)]
+    assert text[1].startswith("line 2: unreadable: not JSON: Expecting property name")
+    assert text[1].endswith("at column 2")
+    assert text[2].startswith("line 4: unreadable: 'utf-8' codec can't decode byte 0xff")
+
+
+def test_lines_with_one_reason_are_named_together(tmp_path):
+    found = read_preferences(write(tmp_path / "a.jsonl", [{}, {}, {}, ROW, {}, {"id": 1}, {}, {}]))
+    _, *groups = found.describe_problems().splitlines()
+    assert [group.split(":")[0] for group in groups] == ["lines 1-3, 5, 7-8", "line 6"]
 
 
 def test_a_broken_json_list_says_where_it_ends(tmp_path):

@@ -154,7 +154,7 @@ def load_pretrained(
     original ones. The hub's name falls back on the package in the same way.
     """
     name = str(name)
-    with _quiet_transformers():
+    with quiet_transformers():
         if name == SMOLLM2:
             return _load_smollm2(dtype, chat)
         if Path(name).is_dir():
@@ -345,8 +345,8 @@ def _first_line(error: object) -> str:
 
 
 @contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """No progress bars and no advice from transformers while it loads."""
+def quiet_transformers() -> Iterator[None]:
+    """No progress bars and no advice from transformers while it loads or saves."""
     from transformers.utils import logging as transformers_logging
 
     level = transformers_logging.get_verbosity()

@@ -1,0 +1,84 @@
+"""What a model writes before and after training, and how far it has moved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dpo_lib.cli import records
+from dpo_lib.cli.models import OpenModel
+from dpo_lib.evaluation import estimate, estimate_kl, reply_log_probs
+from dpo_lib.models import Reply, respond
+
+KL_REPLIES = 16  # sampled replies from which the KL is estimated
+BATCH = 16
+
+
+def answer(
+    opened: OpenModel,
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    temperature: float = 0.0,
+    seed: int = 0,
+) -> list[Reply]:
+    """One reply to each prompt."""
+    longest = max((len(opened.tokenizer.encode_prompt(prompt)) for prompt in prompts), default=0)
+    room = opened.context - longest
+    if prompts and room < 1:
+        raise ValueError(f"a prompt has {longest} tokens, the model reads {opened.context}")
+    new = min(max_new_tokens, room)
+    replies: list[Reply] = []
+    for start in range(0, len(prompts), BATCH):
+        some = prompts[start : start + BATCH]
+        replies += respond(
+            opened.model, opened.tokenizer, some, new, temperature, seed=seed + start
+        )
+    return replies
+
+
+def answer_before(
+    out: Path, opened: OpenModel, prompts: Sequence[str], max_new_tokens: int
+) -> None:
+    """Write the answers of the untrained model, unless an interrupted run did so already."""
+    path = out / "samples.json"
+    if path.exists():
+        return
+    replies = answer(opened, prompts, max_new_tokens)
+    rows = [
+        {"prompt": str(prompt), "before": as_row(reply)}
+        for prompt, reply in zip(prompts, replies, strict=True)
+    ]
+    records.write_json(path, rows)
+
+
+def answers_and_kl(
+    out: Path, opened: OpenModel, prompts: Sequence[str], max_new_tokens: int, seed: int
+) -> dict[str, Any]:
+    """Add the answers of the trained model; return mean lengths and the KL from the start."""
+    path = out / "samples.json"
+    rows = records.read_json(path)
+    if not rows:
+        return {}
+    replies = answer(opened, prompts[: len(rows)], max_new_tokens)
+    for row, reply in zip(rows, replies, strict=True):
+        row["after"] = as_row(reply)
+    records.write_json(path, rows)
+    few = prompts[:KL_REPLIES]
+    asked = [*few] * (KL_REPLIES // len(few))
+    drawn = answer(opened, asked, max_new_tokens, temperature=1.0, seed=seed)
+    policy = reply_log_probs(opened.model, opened.tokenizer, drawn, BATCH)
+    with opened.as_it_was() as reference:
+        kl = estimate_kl(policy, reply_log_probs(reference, opened.tokenizer, drawn, BATCH))
+    return {
+        "tokens_before": estimate([float(row["before"]["tokens"]) for row in rows]).mean,
+        "tokens_after": estimate([float(row["after"]["tokens"]) for row in rows]).mean,
+        "kl": kl.k1.mean,
+        "kl_error": kl.k1.error,
+        "kl_replies": len(drawn),
+    }
+
+
+def as_row(reply: Reply) -> dict[str, Any]:
+    """Text, number of tokens, and whether the model ended it itself."""
+    return {"text": reply.text, "tokens": reply.length, "finished": reply.finished}

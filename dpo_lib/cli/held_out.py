@@ -1,0 +1,123 @@
+"""Scores of pairs that are not trained on, relative to the model before training."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dpo_lib.data import PreferenceDataset
+from dpo_lib.losses import LOSSES, PreferenceLoss, takes_lengths
+from dpo_lib.packing import PairLogProbs
+from dpo_lib.rewards import reward_accuracy
+
+Loss = Callable[..., PreferenceLoss]
+BATCH = 16  # pairs in a forward pass
+
+
+def make_loss(name: str, options: dict[str, float]) -> Loss:
+    """A loss by name, with its own settings.
+
+    Raises
+    ------
+    ValueError
+        If the loss has no such setting.
+    """
+    import inspect
+
+    loss = LOSSES[name]
+    given = {"beta", "chosen_lengths", "rejected_lengths"}
+    known = [
+        key
+        for key, value in inspect.signature(loss).parameters.items()
+        if value.default is not value.empty and key not in given
+    ]
+    for key in options:
+        if key not in known:
+            raise ValueError(f"loss {name} has no setting {key!r}; it has {known or 'none'}")
+    return functools.partial(loss, **options) if options else loss
+
+
+@torch.no_grad()
+def pair_log_probs(model: nn.Module, dataset: PreferenceDataset, dtype: str = "float32") -> Tensor:
+    """Log-probabilities (nats) of every pair, shape (2, N): chosen, then rejected."""
+    log_probs = PairLogProbs(model, dtype=dtype)
+    rows = dataset.rows
+    parts = [
+        torch.stack(log_probs(rows[start : start + BATCH])).cpu()
+        for start in range(0, len(rows), BATCH)
+    ]
+    return torch.cat(parts, dim=1)
+
+
+def score(
+    policy: Tensor,
+    reference: Tensor,
+    dataset: PreferenceDataset,
+    loss: Loss,
+    beta: float,
+) -> dict[str, Any]:
+    """Means over the pairs, from log-probabilities (2, N) of policy and reference.
+
+    Accuracy is also given for the pairs whose chosen response is the longer one and for those
+    where it is the shorter: a model that has learned the length alone is good at one of them.
+    """
+    sizes = torch.tensor([[len(row["chosen"]), len(row["rejected"])] for row in dataset.rows]).T
+    extra = dict(zip(("chosen_lengths", "rejected_lengths"), sizes, strict=True))
+    losses, chosen, rejected = loss(
+        *policy, *reference, beta, **(extra if takes_lengths(loss) else {})
+    )
+    tie = 16 * torch.finfo(policy.dtype).eps * beta * reference.abs().max().item()
+    shifts = (policy - reference).mean(dim=1).tolist()
+    result = {
+        "loss": losses.mean().item(),
+        "accuracy": reward_accuracy(chosen, rejected, tie).item(),
+        "margin": (chosen - rejected).mean().item(),
+        "chosen_logp": shifts[0],
+        "rejected_logp": shifts[1],
+    }
+    for name, some in (("longer", sizes[0] > sizes[1]), ("shorter", sizes[0] < sizes[1])):
+        result[f"pairs_chosen_{name}"] = int(some.sum())
+        if some.any():
+            accuracy = reward_accuracy(chosen[some], rejected[some], tie).item()
+            result[f"accuracy_chosen_{name}"] = accuracy
+    return result
+
+
+class HeldOut:
+    """Scores a policy on held-out pairs; the reference's values are computed once, at the start."""
+
+    def __init__(
+        self,
+        policy: nn.Module,
+        dataset: PreferenceDataset,
+        loss: Loss,
+        beta: float,
+        dtype: str = "float32",
+    ) -> None:
+        self.dataset, self.loss, self.beta, self.dtype = dataset, loss, beta, dtype
+        self.reference = pair_log_probs(policy, dataset, dtype)  # (2, N)
+
+    def __call__(self, policy: nn.Module, first: int | None = None) -> dict[str, Any]:
+        """Score all pairs, or the ``first`` ones."""
+        some = self.dataset if first is None else _first(self.dataset, first)
+        now = pair_log_probs(policy, some, self.dtype)
+        return score(now, self.reference[:, : len(some)], some, self.loss, self.beta)
+
+
+def _first(dataset: PreferenceDataset, number: int) -> PreferenceDataset:
+    return PreferenceDataset(dataset.records[:number], dataset.tokenizer)
+
+
+def lengths(dataset: PreferenceDataset) -> tuple[float, float]:
+    """Mean number of tokens of the chosen and of the rejected responses."""
+
+    def mean(rows: Sequence[Sequence[int]]) -> float:
+        return sum(map(len, rows)) / len(rows)
+
+    return mean([row["chosen"] for row in dataset.rows]), mean(
+        [row["rejected"] for row in dataset.rows]
+    )

@@ -1,0 +1,200 @@
+"""What can be typed."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+# Named here so that the help page needs no torch; a test holds them against dpo_lib.losses.LOSSES.
+LOSS_NAMES = (
+    "dpo", "cdpo", "robust", "ipo", "hinge", "r_dpo", "length_normalized", "simpo", "orpo", "kto",
+    "dpop", "rpo", "reference_free",
+)  # fmt: skip
+MODEL_HELP = (
+    "smollm2 (needs no hub), tiny (the book's own model), a folder, or a name on the hub; "
+    "the --out of an earlier run is a folder too"
+)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="python -m dpo_lib",
+        description="Direct Preference Optimization on your own preferences.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    _add_train(commands.add_parser("train", help="train a model on a file of preferences"))
+    _add_eval(commands.add_parser("eval", help="score preferences with a trained model"))
+    _add_sample(commands.add_parser("sample", help="let a model answer prompts"))
+    _add_compare(commands.add_parser("compare", help="answers before and after, side by side"))
+    demo = commands.add_parser("demo", help="a short run on the twelve pairs of the book")
+    demo.add_argument("--steps", type=_at_least(1), default=100, help="updates (%(default)s)")
+    demo.add_argument("--seed", type=_at_least(0), default=0, help="(%(default)s)")
+    demo.add_argument("--loss", choices=LOSS_NAMES, default="dpo", help="(%(default)s)")
+    return parser
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="smollm2", help=f"{MODEL_HELP} (%(default)s)")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="where the run is kept")
+    _add_data(parser, required=True)
+    data = parser.add_argument_group("which pairs are used")
+    data.add_argument(
+        "--held-out", type=_share, default=0.1, metavar="SHARE",
+        help="share of the prompts kept for evaluation; 0: none (%(default)s)",
+    )  # fmt: skip
+    data.add_argument(
+        "--eval-pairs", type=_at_least(1), default=64, metavar="N",
+        help="held-out pairs scored while training; all are at the end (%(default)s)",
+    )  # fmt: skip
+    how = parser.add_argument_group("how it is trained")
+    size = how.add_mutually_exclusive_group()
+    size.add_argument(
+        "--lora", type=_at_least(1), metavar="RANK", help="train adapters of this rank (8)"
+    )
+    size.add_argument("--full", action="store_true", help="train every weight")
+    how.add_argument("--loss", choices=LOSS_NAMES, help="(dpo; with --full rpo)")
+    how.add_argument(
+        "--option", action="append", type=_pair(float), default=[], metavar="NAME=VALUE",
+        help="a setting of the loss, such as alpha=0.3; may be repeated",
+    )  # fmt: skip
+    how.add_argument("--beta", type=_above_0, help="(the loss's own; with tiny 1)")
+    how.add_argument("--lr", type=_above_0, help="learning rate (LoRA 2e-4, full 5e-6, tiny 2e-4)")
+    how.add_argument(
+        "--steps", type=_at_least(1), help="updates (one pass over the pairs, at most 100)"
+    )
+    how.add_argument("--batch-size", type=_at_least(1), help="pairs an update (8; tiny 32)")
+    how.add_argument(
+        "--accumulate", type=_at_least(1), default=1, metavar="PARTS",
+        help="parts of a batch, one after the other: less memory (%(default)s)",
+    )  # fmt: skip
+    how.add_argument("--warmup", type=_at_least(0), default=0, help="updates (%(default)s)")
+    how.add_argument(
+        "--schedule", choices=("constant", "linear", "cosine"), default="constant",
+        help="of the learning rate, after the warm-up (%(default)s)",
+    )  # fmt: skip
+    how.add_argument("--seed", type=_at_least(0), default=0, help="(%(default)s)")
+    how.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="(%(default)s)"
+    )
+    shown = parser.add_argument_group("what is kept and shown")
+    shown.add_argument(
+        "--eval-every", type=_at_least(1), metavar="N",
+        help="updates between evaluations and checkpoints (a fifth of the steps)",
+    )  # fmt: skip
+    shown.add_argument(
+        "--samples", type=_at_least(0), default=6, metavar="N",
+        help="prompts answered before and after (%(default)s)",
+    )  # fmt: skip
+    _add_length(shown)
+    shown.add_argument(
+        "--restart", action="store_true", help="drop what is in --out instead of going on"
+    )
+    shown.add_argument("--quiet", action="store_true", help="show no progress")
+
+
+def _add_eval(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, help=MODEL_HELP)
+    parser.add_argument(
+        "--reference", help="model that rewards are relative to (the one the run started from)"
+    )
+    parser.add_argument("--beta", type=_above_0, help="scale of the rewards (the run's, or 0.1)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    _add_data(parser, required=False)
+
+
+def _add_sample(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, help=MODEL_HELP)
+    _add_prompts(parser)
+    parser.add_argument("--n", type=_at_least(1), default=1, help="answers a prompt (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print a JSON object an answer")
+
+
+def _add_compare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, help=f"after: {MODEL_HELP}")
+    parser.add_argument("--before", help="model to compare with (the one the run started from)")
+    _add_prompts(parser)
+    parser.add_argument(
+        "--width", type=_at_least(40), default=100, help="characters a line (%(default)s)"
+    )
+
+
+def _add_data(parser: argparse.ArgumentParser, required: bool) -> None:
+    group = parser.add_argument_group("preferences")
+    group.add_argument(
+        "--data", required=required, metavar="FILE",
+        help="JSON lines, JSON or Parquet with prompt, chosen and rejected, as text or messages"
+        + ("" if required else " (the pairs that the run held out)"),
+    )  # fmt: skip
+    group.add_argument(
+        "--map", action="append", type=_pair(str), default=[], metavar="THEIRS=OURS",
+        help="use a column under another name, such as instruction=prompt; may be repeated",
+    )  # fmt: skip
+    group.add_argument(
+        "--skip-bad", action="store_true",
+        help="leave out bad rows and say how many, instead of stopping",
+    )  # fmt: skip
+    group.add_argument(
+        "--max-length", type=_at_least(2), metavar="TOKENS",
+        help="longest prompt with a response; longer pairs are bad rows, nothing is cut "
+        "(512, or what the model can read)",
+    )  # fmt: skip
+    group.add_argument(
+        "--plain", action="store_true", help="prompts are text to continue: no chat template"
+    )
+
+
+def _add_prompts(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("prompts")
+    group.add_argument("--prompt", action="append", default=[], help="may be repeated")
+    group.add_argument(
+        "--prompts", metavar="FILE", help="text, one prompt a line (without: some held-out ones)"
+    )
+    group.add_argument("--plain", action="store_true", help="no chat template")
+    how = parser.add_argument_group("sampling")
+    how.add_argument(
+        "--temperature", type=float, default=0.0, help="0: the likeliest token (%(default)s)"
+    )
+    how.add_argument("--seed", type=_at_least(0), default=0, help="(%(default)s)")
+    _add_length(how)
+
+
+def _add_length(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--max-new-tokens", type=_at_least(1), default=48, metavar="N",
+        help="where an answer is cut if it has not ended (%(default)s)",
+    )  # fmt: skip
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def integer(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
+        return value
+
+    return integer
+
+
+def _above_0(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be above 0 and finite, got {text}")
+    return value
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 0 and below 1, got {text}")
+    return value
+
+
+def _pair(kind: type) -> Callable[[str], tuple[str, object]]:
+    def pair(text: str) -> tuple[str, object]:
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise argparse.ArgumentTypeError(f"must have the form a=b, got {text!r}")
+        return name, kind(value)
+
+    return pair

@@ -1,0 +1,283 @@
+"""The command ``train``: from a file of preferences to a model, a report and its numbers."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import inspect
+import platform
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dpo_lib.cli import data, records
+from dpo_lib.cli.answers import answer_before, answers_and_kl
+from dpo_lib.cli.held_out import HeldOut, lengths, make_loss
+from dpo_lib.cli.live import Live
+from dpo_lib.cli.machines import Machines
+from dpo_lib.cli.models import OpenModel, is_tiny, open_model
+from dpo_lib.cli.report import advice, write_report
+from dpo_lib.data import PreferenceDataset, PreferenceRecord, split_by_prompt
+from dpo_lib.losses import LOSSES
+from dpo_lib.training import DPOConfig, train_dpo
+
+# What may differ when a run is taken up again: it does not change what is computed.
+_FREE = ("out", "restart", "quiet", "command", "data", "samples", "max_new_tokens")
+
+
+def run_train(args: argparse.Namespace) -> int:
+    """Train, or go on with a run that was interrupted."""
+    out = Path(args.out)
+    file, skipped = data.read_pairs(args.data, dict(args.map), args.skip_bad)
+    make_loss(args.loss or "dpo", dict(args.option))  # wrong names are found before the model
+    machines = Machines()
+    with machines.quiet_others(), _locked(out, machines):
+        opened = open_model(args.model, False if args.plain else None)
+        machines.place(opened)
+        found, too_long = data.fit_to_model(file, args.data, opened, args.max_length, args.skip_bad)
+        skipped = {**skipped, **too_long}
+        _complete(args, opened, len(found))
+        loss = make_loss(args.loss, dict(args.option))
+        train, held_out = _split(found, args)
+        dataset = PreferenceDataset(_used(train, args), opened.tokenizer)
+        counts = {"pairs": len(found), "held_out": len(held_out), "skipped": skipped}
+        if _take_up(out, args, counts, machines):
+            machines.say(f"{out} is finished already; --restart trains again")
+            return 0
+        if args.lora:
+            opened.add_lora(args.lora, args.seed)
+        machines.say(_introduction(args, opened, found, skipped, len(train), len(held_out)))
+
+        watch = None
+        if held_out:
+            scored = PreferenceDataset(held_out, opened.tokenizer)
+            watch = HeldOut(opened.model, scored, loss, args.beta, args.dtype)
+        prompts = list(dict.fromkeys(record.prompt for record in held_out or train))
+        if machines.main:
+            answer_before(out, opened, prompts[: args.samples], args.max_new_tokens)
+
+        config = DPOConfig(
+            beta=args.beta,
+            learning_rate=args.lr,
+            steps=args.steps,
+            batch_size=args.batch_size,
+            accumulate=args.accumulate,
+            schedule=args.schedule,
+            warmup_steps=args.warmup,
+            eval_every=args.eval_every,
+            dtype=args.dtype,
+            seed=args.seed,
+        )
+        live = Live(out, config.steps, show=not args.quiet, write=machines.main)
+        started = time.monotonic()
+
+        def evaluate(policy: torch.nn.Module) -> dict[str, Any]:
+            found = watch(policy, first=args.eval_pairs)
+            row = {f"held_out_{name}": value for name, value in found.items()}
+            live.evaluated(row)
+            return row
+
+        with contextlib.closing(live):
+            history = train_dpo(
+                opened.model,
+                None,
+                dataset,
+                config,
+                loss=loss,
+                evaluate=None if watch is None else evaluate,
+                on_step=live.updated,
+                checkpoint=out / "checkpoint.pt",
+                progress=False,
+                **machines.for_training(),
+            )
+        final = None if watch is None else watch(opened.model)
+        if machines.main:
+            live.metrics.finish(history)
+            results = {"seconds": round(time.monotonic() - started, 1), "held_out": final}
+            results["tokens"] = dict(zip(("chosen", "rejected"), lengths(dataset), strict=True))
+            results |= answers_and_kl(out, opened, prompts, args.max_new_tokens, args.seed)
+            _finish(out, args, opened, history, results)
+        machines.wait()
+    return 0
+
+
+def _complete(args: argparse.Namespace, opened: OpenModel, pairs: int) -> None:
+    """Fill in the defaults that depend on the model, the loss and the size of the data."""
+    tiny = is_tiny(opened.model)
+    if tiny and args.lora:
+        raise ValueError("--lora is for models of transformers; tiny is trained in full")
+    if not (tiny or args.full or args.lora):
+        args.lora = 8
+    args.full = not args.lora
+    args.loss = args.loss or ("rpo" if args.full and not tiny else "dpo")
+    if args.beta is None:
+        usual = inspect.signature(LOSSES[args.loss]).parameters["beta"].default
+        args.beta = 1.0 if tiny and usual == 0.1 else usual
+    args.lr = args.lr or (5e-6 if args.full and not tiny else 2e-4)
+    args.batch_size = args.batch_size or (32 if tiny else 8)
+    args.steps = args.steps or min(100, max(1, pairs // args.batch_size))
+    args.eval_every = args.eval_every or max(1, args.steps // 5)
+
+
+def _split(
+    found: list[PreferenceRecord], args: argparse.Namespace
+) -> tuple[list[PreferenceRecord], list[PreferenceRecord]]:
+    if args.held_out == 0:
+        return found, []
+    train, held_out = split_by_prompt(found, args.held_out, args.seed)
+    random.Random(args.seed).shuffle(held_out)  # the first ones are scored while training
+    return train, held_out
+
+
+def _used(train: list[PreferenceRecord], args: argparse.Namespace) -> list[PreferenceRecord]:
+    """The pairs that the run will come to, so that the reference scores no others."""
+    number = args.steps * args.batch_size
+    if number >= len(train):
+        return train
+    return random.Random(args.seed).sample(train, number)
+
+
+@contextlib.contextmanager
+def _locked(out: Path, machines: Machines) -> Iterator[None]:
+    """Let one process at a time write into the folder."""
+    from filelock import FileLock, Timeout
+
+    if not machines.main:
+        yield
+        return
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(out / ".lock", timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        raise ValueError(f"another process is training in {out}") from error
+    except OSError as error:
+        raise ValueError(f"cannot write to {out}: {error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _take_up(
+    out: Path, args: argparse.Namespace, counts: dict[str, Any], machines: Machines
+) -> bool:
+    """Note what is run, or check that the folder holds the same run; whether it is finished."""
+    settings = {key: value for key, value in vars(args).items() if key not in _FREE}
+    settings["data_sha256"] = hashlib.sha256(Path(args.data).read_bytes()).hexdigest()
+    settings = {key: [*map(list, v)] if isinstance(v, list) else v for key, v in settings.items()}
+    if machines.main and args.restart:
+        records.clear(out)
+    machines.wait()
+    before = records.read_json(out / "run.json")
+    machines.wait()
+    if before is None:
+        if machines.main:
+            run = {"settings": settings, "data": args.data, **counts, "finished": False}
+            run["machine"] = {
+                "torch": torch.__version__,
+                "threads": torch.get_num_threads(),
+                "processes": machines.number,
+                "python": platform.python_version(),
+            }
+            records.write_json(out / "run.json", run)
+        return False
+    old = before["settings"]
+    changed = [
+        f"{key} was {old.get(key)!r}, is {settings.get(key)!r}"
+        for key in {**old, **settings}
+        if old.get(key) != settings.get(key)
+    ]
+    if changed:
+        raise ValueError(
+            f"{out} holds another run ({'; '.join(changed)}); "
+            "use another --out, or --restart to drop it"
+        )
+    now = torch.get_num_threads()
+    if before["machine"]["threads"] != now:
+        machines.say(
+            f"threads were {before['machine']['threads']}, are {now}: last bits may differ"
+        )
+    return before["finished"]
+
+
+def _introduction(
+    args: argparse.Namespace,
+    opened: OpenModel,
+    found: list[PreferenceRecord],
+    skipped: dict[str, int],
+    train: int,
+    held_out: int,
+) -> str:
+    weights = [p.numel() for p in opened.model.parameters()]
+    trained = [p.numel() for p in opened.model.parameters() if p.requires_grad]
+    used = args.steps * args.batch_size
+    size = f"LoRA of rank {args.lora}" if args.lora else "every weight"
+    passes = f"{used / train:.1f} passes" if used >= train else f"{used} are used, once each"
+    return (
+        f"data   {data.describe(found, skipped)}\n"
+        f"       {train} to train on ({passes}), {held_out} held out by prompt\n"
+        f"model  {args.model}: {sum(weights):,} weights, {sum(trained):,} trained ({size})\n"
+        f"how    loss {args.loss}, beta {args.beta:g}, learning rate {args.lr:g}, "
+        f"{args.steps} updates of {args.batch_size} pairs, seed {args.seed}"
+    )
+
+
+def _finish(
+    out: Path, args: argparse.Namespace, opened: OpenModel, history: Any, results: dict[str, Any]
+) -> None:
+    """Save the model and the report; the run counts as finished when both are there."""
+    import shutil
+
+    target, partial = out / "model", out / "model.partial"
+    for folder in (target, partial):
+        shutil.rmtree(folder, ignore_errors=True)
+    opened.save(partial)
+    (partial / "README.md").write_text(_card(args, opened), encoding="utf-8")
+    partial.rename(target)
+    run = records.read_json(out / "run.json")
+    run |= {"finished": True, "results": results, "advice": advice(history, results)}
+    write_report(out / "report.html", run, history, records.read_json(out / "samples.json"))
+    records.write_json(out / "run.json", run)
+    (out / "checkpoint.pt").unlink(missing_ok=True)
+    print(_summary(out, run))
+
+
+def _card(args: argparse.Namespace, opened: OpenModel) -> str:
+    how = f"LoRA of rank {args.lora}" if args.lora else "all weights"
+    license_line = ""
+    if "smollm2" in args.model.lower():
+        license_line = "license: apache-2.0\n"
+    base = getattr(getattr(opened.model, "config", None), "_name_or_path", args.model)
+    return (
+        f"---\n{license_line}library_name: {'peft' if args.lora else 'transformers'}\n---\n\n"
+        f"# {args.model}, trained on preferences\n\n"
+        f"Trained by dpo_lib from `{args.model}` ({Path(str(base)).name}) with the loss "
+        f"`{args.loss}`: beta {args.beta:g}, learning rate {args.lr:g}, {args.steps} updates of "
+        f"{args.batch_size} pairs, {how}, seed {args.seed}. The license of the model it started "
+        "from holds for it too.\n"
+    )
+
+
+def _summary(out: Path, run: dict[str, Any]) -> str:
+    results, lines = run["results"], []
+    final = results["held_out"]
+    if final:
+        lines.append(
+            f"held out: accuracy {final['accuracy']:.2f}, margin {final['margin']:.2f}, "
+            f"log-probability of chosen {final['chosen_logp']:+.1f}, "
+            f"of rejected {final['rejected_logp']:+.1f} nats"
+        )
+    if results.get("tokens_after") is not None:
+        lines.append(
+            f"answers: {results['tokens_before']:.1f} tokens before, "
+            f"{results['tokens_after']:.1f} after"
+        )
+    lines += [f"note: {line}" for line in run["advice"]]
+    lines += [f"model  {out / 'model'}", f"report {out / 'report.html'}"]
+    return "\n".join(lines)
