@@ -41,6 +41,8 @@ TITLES = {
     "2403.19159": "Disentangling length from quality in direct preference optimization",
     "2404.10719": "Is DPO superior to PPO for LLM alignment? A comprehensive study",
     "2404.19733": "Iterative reasoning preference optimization",
+    "2405.08448": "Understanding the performance gap between online and offline alignment "
+    "algorithms",
     "2405.14734": "SimPO: Simple preference optimization with a reference-free reward",
     "2405.16436": "Provably mitigating overoptimization in RLHF: Your SFT loss is implicitly an "
     "adversarial regularizer",
