@@ -244,32 +244,32 @@ def split_by_prompt(
     )
 
 
-# (prompt, short and right, long and right, short and worse, long and worse)
+# (prompt, short and right, long and right, short and bad, long and bad)
 _TWELVE = [
-    ("What is the capital of France?", "Paris.", "The capital of France is Paris.",
-     "Lyon.", "France has many fine cities, and people like to visit them."),
-    ("What is the capital of Japan?", "Tokyo.", "The capital of Japan is Tokyo.",
-     "Osaka.", "Japan is a country of islands, and its capital is a big city."),
-    ("What is the capital of Kenya?", "Nairobi.", "The capital of Kenya is Nairobi.",
-     "Lamu.", "That depends on what you mean by a capital, which can be many things."),
-    ("What is the capital of Peru?", "Lima.", "The capital of Peru is Lima.",
-     "Cusco.", "Peru is known for its mountains, and llamas live there."),
+    ("Capital of France?", "Paris.", "The capital of France is Paris.",
+     "Look it up.", "It is nice to talk about France."),
+    ("Capital of Japan?", "Tokyo.", "The capital of Japan is Tokyo.",
+     "Who cares?", "Many people ask about Japan."),
+    ("Capital of Kenya?", "Nairobi.", "The capital of Kenya is Nairobi.",
+     "No idea.", "There is much to say about Kenya."),
+    ("Capital of Peru?", "Lima.", "The capital of Peru is Lima.",
+     "Cusco.", "It may well be Cusco, or not."),
     ("What is 2+2?", "4.", "The sum of 2 and 2 is 4.",
-     "5.", "Adding is a way to put numbers together, and people do it every day."),
+     "Look it up.", "It is nice to talk about sums."),
     ("What is 3+5?", "8.", "The sum of 3 and 5 is 8.",
-     "9.", "The answer may well be 9, but I would not be too sure about it."),
-    ("What is 7-4?", "3.", "If you take 4 from 7, you get 3.",
-     "2.", "Some people like sums and some people do not like them at all."),
-    ("What is 6*2?", "12.", "Multiplying 6 by 2 gives 12.",
-     "8.", "It is 8, because 6 and 2 put together make 8, as everybody knows."),
-    ("List three colors.", "Red, green, blue.", "Three colors are red, green and blue.",
-     "Red, red.", "Colors are all around us, in the sky and in the trees."),
-    ("List two animals.", "Cat, dog.", "Two animals that people keep are the cat and the dog.",
-     "Cat.", "There are so many animals in the world that it is hard to choose."),
-    ("List three fruits.", "Apple, pear, plum.", "Three fruits are apples, pears and plums.",
-     "Apple, chair.", "Fruit is good for you, and you should eat some of it every day."),
-    ("List two metals.", "Iron, gold.", "Two metals that people use are iron and gold.",
-     "Wood.", "Metals are hard, and they are used to make many different things."),
+     "Who cares?", "Many people ask about sums."),
+    ("What is 4+3?", "7.", "The sum of 4 and 3 is 7.",
+     "No idea.", "There is much to say about sums."),
+    ("What is 1+5?", "6.", "The sum of 1 and 5 is 6.",
+     "9.", "It may well be 9, or not."),
+    ("List two colors.", "Red, blue.", "Two colors are red and blue.",
+     "Look it up.", "It is nice to talk about colors."),
+    ("List two animals.", "Cat, dog.", "Two animals are cat and dog.",
+     "Who cares?", "Many people ask about animals."),
+    ("List two fruits.", "Fig, plum.", "Two fruits are fig and plum.",
+     "No idea.", "There is much to say about fruits."),
+    ("List two metals.", "Iron, gold.", "Two metals are iron and gold.",
+     "H2O.", "It may well be H2O, or not."),
 ]  # fmt: skip
 
 
@@ -286,7 +286,8 @@ def make_preferences(winners: Literal["shorter", "longer"] = "shorter") -> list[
     Returns
     -------
     list of PreferenceRecord
-        In a fixed order, four of each family.
+        In a fixed order, four of each family. The losers of a family's first three prompts evade
+        the question, in the same ways in every family; that of the fourth is wrong.
     """
     if winners not in ("shorter", "longer"):
         raise ValueError(f"winners must be 'shorter' or 'longer', got {winners!r}")
