@@ -26,6 +26,7 @@ ORDER = [
     ["losses"],
     ["closed_form"],
     ["data"],
+    ["formats"],
     ["models"],
     ["world"],
     ["evaluation"],
