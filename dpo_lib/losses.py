@@ -102,11 +102,8 @@ def dpo_loss(
     preferences", eq. 3 for the smoothing; chapter 9.
     """
     epsilon = check_label_smoothing(label_smoothing)
-    policy_chosen, policy_rejected, reference_chosen, reference_rejected = check_paired_log_probs(
-        policy_chosen_logps=policy_chosen_logps,
-        policy_rejected_logps=policy_rejected_logps,
-        reference_chosen_logps=reference_chosen_logps,
-        reference_rejected_logps=reference_rejected_logps,
+    policy_chosen, policy_rejected, reference_chosen, reference_rejected = _checked(
+        policy_chosen_logps, policy_rejected_logps, reference_chosen_logps, reference_rejected_logps
     )
     chosen_rewards = dpo_reward(policy_chosen, reference_chosen, beta)
     rejected_rewards = dpo_reward(policy_rejected, reference_rejected, beta)
@@ -278,6 +275,11 @@ def r_dpo_loss(
     -------
     PreferenceLoss
         Losses (nats) and the rewards of `dpo_loss`, without the length term.
+
+    Notes
+    -----
+    The sign follows from the reward: where the loss is printed with a minus before
+    :math:`\alpha`, it would push longer winners further instead.
 
     References
     ----------
@@ -584,7 +586,7 @@ def naive_loss(
 
     Notes
     -----
-    Chapter 6 trains with it to see what it does; the usual names are "reference-free".
+    Chapter 6 trains with it to see what it does. The usual name is "reference-free" DPO.
     """
     policy_chosen, policy_rejected, *reference = _checked(
         policy_chosen_logps, policy_rejected_logps, reference_chosen_logps, reference_rejected_logps
@@ -616,10 +618,19 @@ def takes_lengths(loss: Callable[..., PreferenceLoss]) -> bool:
     return "chosen_lengths" in inspect.signature(loss).parameters
 
 
-def _checked(*logps: object) -> list[Tensor]:
+def _checked(
+    policy_chosen_logps: object,
+    policy_rejected_logps: object,
+    reference_chosen_logps: object,
+    reference_rejected_logps: object,
+) -> list[Tensor]:
     """Return the four log-probabilities as tensors of one shape; errors name them."""
-    names = tuple(inspect.signature(dpo_loss).parameters)[:4]
-    return check_paired_log_probs(**dict(zip(names, logps, strict=True)))
+    return check_paired_log_probs(
+        policy_chosen_logps=policy_chosen_logps,
+        policy_rejected_logps=policy_rejected_logps,
+        reference_chosen_logps=reference_chosen_logps,
+        reference_rejected_logps=reference_rejected_logps,
+    )
 
 
 def _log_ratios(*logps: object) -> tuple[Tensor, Tensor]:
@@ -640,18 +651,22 @@ def _result(losses: Tensor, chosen_rewards: Tensor, rejected_rewards: Tensor) ->
 def _lengths(
     logps: Tensor, chosen_lengths: object, rejected_lengths: object
 ) -> tuple[Tensor, Tensor]:
-    """Check both lengths; return them in the dtype and on the device of ``logps``."""
-    given = {"chosen_lengths": chosen_lengths, "rejected_lengths": rejected_lengths}
-    for name, value in given.items():
-        lengths = as_float_tensor(value, name)
-        check_same_shape(policy_chosen_logps=logps, **{name: lengths})
-        bad = lengths[(lengths < 1) | (lengths != lengths.round()) | ~lengths.isfinite()]
-        if len(bad):
-            raise ValueError(
-                f"{name} must be whole numbers of tokens, at least 1, got {bad[:3].tolist()}"
-            )
-        given[name] = lengths.to(logps)
-    return given["chosen_lengths"], given["rejected_lengths"]
+    """Return both lengths, checked, in the dtype and on the device of ``logps``."""
+    return (
+        _check_length(logps, chosen_lengths, "chosen_lengths"),
+        _check_length(logps, rejected_lengths, "rejected_lengths"),
+    )
+
+
+def _check_length(logps: Tensor, value: object, name: str) -> Tensor:
+    lengths = as_float_tensor(value, name)
+    check_same_shape(policy_chosen_logps=logps, **{name: lengths})
+    bad = lengths[(lengths < 1) | (lengths != lengths.round()) | ~lengths.isfinite()]
+    if len(bad):
+        raise ValueError(
+            f"{name} must be whole numbers of tokens, at least 1, got {bad[:3].tolist()}"
+        )
+    return lengths.to(logps)
 
 
 def _per_token(
