@@ -41,6 +41,8 @@ ORDER = (
 )
 WITH_PARTS = ("models", "world")  # subpackages whose parts are of use by themselves
 CODE_NAME = re.compile(r"([A-Za-z_][\w.]*)(?:\([^()]*\))?")
+SIGNATURE = re.compile(r'<dt class="sig .*?</dt>', re.DOTALL)
+LIST_TAG = re.compile(r"<(/?)d[ld]>")
 REPEATED_IDS = ("exercise-content", "solution-content", "proof-content")
 
 
@@ -420,9 +422,17 @@ def list_uses(app: Sphinx, doctree: nodes.document, docname: str) -> None:
 def add_styles(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
 ) -> None:
-    """Give the page and the sources that it links their styles."""
-    if pagename == PAGE or pagename.startswith("_modules/"):
+    """Give the page and the index its styles, and its signatures lines that are no list."""
+    if pagename in (PAGE, "genindex"):
         app.add_css_file("api.css")
+    if pagename == PAGE:
+        # Sphinx writes the lines of a long signature as a <dl> without any <dt>.
+        context["body"] = SIGNATURE.sub(
+            lambda signature: LIST_TAG.sub(
+                lambda tag: "</span>" if tag[1] else '<span class="sig-line">', signature[0]
+            ),
+            context["body"],
+        )
 
 
 def setup(app: Sphinx) -> ExtensionMetadata:
