@@ -31,7 +31,7 @@ CONFIG = DPOConfig(
     max_grad_norm=math.inf,
     eval_every=1,
 )
-BETAS = {"ipo": 0.1}  # with beta = 1 IPO stops at half a nat by design
+BETAS = {"hinge": 0.25, "ipo": 0.1}  # with beta = 1 these stop at 1 and 0.5 nats, by design
 LEAST_MARGIN = 0.25  # nats: what counts as grown
 LEAST_ACCURACY = 2 / 3
 WARM_UP_STEPS, WARM_UP_RATE, WARM_UP_BATCH = 300, 1e-2, 16

@@ -318,6 +318,22 @@ def test_the_page_computes_what_the_library_computes(page):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-8)
 
 
+def test_scoring_the_prompt_too_changes_no_margin(page, monkeypatch):
+    def margins():
+        policy = page.TinyGPT(SEED)
+        pairs = page.make_pairs(SEED)
+        reference = page.make_reference(policy)
+        return page.train(policy, reference, *pairs, 2, report=lambda *_: None)[-1][2]
+
+    def scored(prompt, response, encode=page.encode):
+        ids, _ = encode(prompt, response)
+        return ids, [1] * len(ids)
+
+    right = margins()
+    monkeypatch.setattr(page, "encode", scored)
+    torch.testing.assert_close(margins(), right)
+
+
 def test_the_tests_that_the_reader_runs_pass():
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "."],
