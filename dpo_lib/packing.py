@@ -216,10 +216,12 @@ def packed_pair_log_probs(
         read, head = read.to(wide), parts.head.to(wide)
     else:
         head = parts.head
-    edges = _EdgeLogProbs.apply(read, head, parts.bias, packed.edge_reader, packed.edge_token)
+    with torch.autocast(packed.tokens.device.type, enabled=False):
+        bias = None if parts.bias is None else parts.bias.to(read.dtype)
+        edges = _EdgeLogProbs.apply(read, head, bias, packed.edge_reader, packed.edge_token)
     logps = torch.zeros(2 * packed.n_pairs, dtype=edges.dtype, device=edges.device)
     logps = logps.index_add(0, packed.response, edges[packed.steps])  # (2 B,)
-    return logps[0::2], logps[1::2]
+    return logps[0::2].clone(), logps[1::2].clone()  # FSDP warns of views
 
 
 class _EdgeLogProbs(torch.autograd.Function):
@@ -386,6 +388,8 @@ class PairLogProbs(nn.Module):
             raise ValueError(f"dtype must be one of {[*DTYPES]}, got {dtype!r}")
         self.model, self.packed, self.dtype = model, packed, dtype
         self.verified, self.window = False, None
+        # What accelerate asks a model for: the layers that FSDP shards one by one.
+        self._no_split_modules = getattr(model, "_no_split_modules", None)
 
     def forward(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
         """Log-probabilities of chosen and rejected responses, shape ``(len(rows),)`` each."""
@@ -433,6 +437,18 @@ class PairLogProbs(nn.Module):
         if not gap <= allowed * max(1.0, float(expected.abs().max())):
             return f"its packed log-probabilities differ by {gap:.2g} nats"
         return ""
+
+
+@torch.no_grad()
+def log_probs_of_rows(
+    log_probs: Callable[[Sequence[Row]], tuple[Tensor, Tensor]],
+    rows: Sequence[Row],
+    batch_size: int = 64,
+) -> tuple[Tensor, Tensor]:
+    """Values of many rows, some at a time and without gradients."""
+    batches = [log_probs(rows[i : i + batch_size]) for i in range(0, len(rows), batch_size)]
+    chosen, rejected = zip(*batches, strict=True)
+    return torch.cat(chosen), torch.cat(rejected)
 
 
 def _longest(rows: Sequence[Row]) -> int:

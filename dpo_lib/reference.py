@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from dpo_lib.packing import PairLogProbs
+from dpo_lib.packing import PairLogProbs, log_probs_of_rows
 
 if TYPE_CHECKING:
     from dpo_lib.data import PreferenceDataset
@@ -144,9 +144,5 @@ def cache_reference_log_probs(
     """
     if len(dataset) == 0:
         raise ValueError("dataset holds no pairs")
-    log_probs = PairLogProbs(reference, packed, dtype)
     rows = [dataset[i] for i in range(len(dataset))]
-    with torch.no_grad():
-        batches = [log_probs(rows[i : i + batch_size]) for i in range(0, len(rows), batch_size)]
-    chosen, rejected = zip(*batches, strict=True)
-    return torch.cat(chosen), torch.cat(rejected)
+    return log_probs_of_rows(PairLogProbs(reference, packed, dtype), rows, batch_size)

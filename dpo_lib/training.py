@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,11 +19,12 @@ from torch import Tensor, nn
 from dpo_lib._validation import check_positive
 from dpo_lib.logprobs import get_pair_log_probs
 from dpo_lib.losses import LOSSES, PreferenceLoss, dpo_loss, takes_lengths
-from dpo_lib.packing import DTYPES, PairLogProbs
-from dpo_lib.reference import cache_reference_log_probs, fingerprint
+from dpo_lib.packing import DTYPES, PairLogProbs, log_probs_of_rows
+from dpo_lib.reference import fingerprint
 from dpo_lib.rewards import reward_accuracy
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
     from matplotlib.figure import Figure
 
     from dpo_lib.data import PreferenceDataset
@@ -168,6 +170,7 @@ def train_dpo(
     evaluate: Callable[[nn.Module], Mapping[str, Any]] | None = None,
     on_step: Callable[[dict[str, float]], None] | None = None,
     checkpoint: str | Path | None = None,
+    accelerator: Accelerator | None = None,
     progress: bool = True,
 ) -> TrainingHistory:
     """Train a policy on preference pairs, in place.
@@ -197,6 +200,10 @@ def train_dpo(
     checkpoint : path, optional
         File that holds the whole state of the run, written at every evaluation. If it exists,
         the run goes on from there and ends with the same bits as one never interrupted.
+    accelerator : accelerate.Accelerator, optional
+        Of a run that ``accelerate launch`` or ``torchrun`` has started in many processes, in the
+        way of its own configuration (DDP, FSDP). Each batch is shared out, numbers are those of
+        the whole batch, and the main process alone writes, shows and reports.
     progress : bool
         Show a progress bar.
 
@@ -220,7 +227,8 @@ def train_dpo(
     -----
     AdamW, by default without weight decay. Every pair is used once before any is used again. A
     checkpoint holds the trained parameters only: with frozen ones, as under LoRA, it is small
-    and the run must be resumed on the same frozen model. Chapter 10.
+    and the run must be resumed on the same frozen model. With an accelerator, ``evaluate`` is
+    called in every process, and FSDP leaves the policy sharded. Chapter 10.
     """
     from tqdm.auto import tqdm  # looks for a notebook when imported, so not at the top
 
@@ -234,15 +242,17 @@ def train_dpo(
     was_training = policy.training
     policy.eval()
     try:
-        run = _Run(policy, reference, dataset, loss, config, checkpoint)
+        run = _Run(policy, reference, dataset, loss, config, checkpoint, _Machines(accelerator))
         run.start()
+        main = run.machines.main
         done = len(run.history.steps)
         steps = range(done, config.steps)
-        for step in tqdm(steps, initial=done, total=config.steps, disable=not progress):
+        hidden = not (progress and main)
+        for step in tqdm(steps, initial=done, total=config.steps, disable=hidden):
             if step % config.eval_every == 0:
                 run.evaluate(step, evaluate)
             run.update(step)
-            if on_step is not None:
+            if on_step is not None and main:
                 on_step(run.history.steps[-1])
         run.evaluate(config.steps, evaluate)
     finally:
@@ -265,6 +275,68 @@ def _join(parts: Sequence[_Scores]) -> _Scores:
     return _Scores(*map(torch.cat, zip(*parts, strict=True)))
 
 
+class _Machines:
+    """The processes that share a run: one, or those of an Accelerator."""
+
+    def __init__(self, accelerator: Accelerator | None) -> None:
+        self.accelerator = accelerator
+        self.number = 1 if accelerator is None else accelerator.num_processes
+        self.rank = 0 if accelerator is None else accelerator.process_index
+        self.main = self.rank == 0
+        self.sharded = accelerator is not None and "FSDP" in str(accelerator.distributed_type)
+
+    def prepare(
+        self, module: nn.Module, optimizer: torch.optim.Optimizer
+    ) -> tuple[nn.Module, torch.optim.Optimizer]:
+        """Module and optimizer as this kind of run needs them."""
+        if self.accelerator is None:
+            return module, optimizer
+        return self.accelerator.prepare(module, optimizer)
+
+    def gather(self, own: list[Any]) -> list[Any]:
+        """What all processes have, in their order."""
+        if self.number == 1:
+            return own
+        from accelerate.utils import gather_object
+
+        return gather_object(own)
+
+    def backward(self, loss: Tensor) -> None:
+        if self.accelerator is None:
+            loss.backward()
+        else:
+            self.accelerator.backward(loss)
+
+    def clip(self, parameters: list[nn.Parameter], max_norm: float) -> Tensor:
+        """Scale the gradients down to ``max_norm``; their norm before."""
+        if self.accelerator is None:
+            return nn.utils.clip_grad_norm_(parameters, max_norm)
+        if hasattr(parameters[0], "full_tensor"):  # FSDP 2: torch sees the shards of all
+            return nn.utils.clip_grad_norm_(parameters, max_norm).full_tensor()
+        return self.accelerator.clip_grad_norm_(parameters, max_norm)
+
+    def last(self, module: nn.Module, last: bool) -> contextlib.AbstractContextManager:
+        """Exchange gradients with the last part of a batch only."""
+        if self.number == 1 or last:
+            return contextlib.nullcontext()
+        return self.accelerator.no_sync(module)
+
+    @contextlib.contextmanager
+    def whole(self, module: nn.Module) -> Iterator[None]:
+        """Let the policy within ``module`` be called by itself, though it be sharded."""
+        if not self.sharded:
+            yield
+        elif hasattr(module, "unshard"):  # FSDP 2
+            module.unshard()
+            yield
+            module.reshard()
+        else:
+            from torch.distributed.fsdp import FullyShardedDataParallel
+
+            with FullyShardedDataParallel.summon_full_params(module, writeback=False):
+                yield
+
+
 class _Run:
     """The state of one call of `train_dpo`."""
 
@@ -276,55 +348,93 @@ class _Run:
         loss: Callable[..., PreferenceLoss],
         config: DPOConfig,
         checkpoint: str | Path | None,
+        machines: _Machines,
     ) -> None:
         self.policy, self.reference, self.dataset, self.loss = policy, reference, dataset, loss
         self.history = TrainingHistory(config)
-        self.log_probs = PairLogProbs(policy, config.packed, config.dtype)
+        self.machines = machines
         self.path = None if checkpoint is None else Path(checkpoint)
         # A parameter with two names (tied embeddings) is listed once.
         self.trained = {name: p for name, p in policy.named_parameters() if p.requires_grad}
         if not self.trained:
             raise ValueError("policy has no parameter that requires gradients")
-        self.optimizer = _make_optimizer([*self.trained.values()], config)
-        self.whole_batch = config.accumulate > 1 and _looks_across_pairs(loss, config.beta)
+        self.parts = machines.number * config.accumulate  # of a batch
+        if self.parts > config.batch_size:
+            raise ValueError(
+                f"batch_size must be at least accumulate times the number of processes "
+                f"({config.accumulate} * {machines.number}), got {config.batch_size}"
+            )
+        self.starts_equal = isinstance(reference, nn.Module) and (
+            fingerprint(policy) == fingerprint(reference)
+        )
+        self.whole_batch = self.parts > 1 and _looks_across_pairs(loss, config.beta)
+        if self.path is not None:
+            self.identity = self.describe_run()
+        self.log_probs, self.optimizer = machines.prepare(
+            PairLogProbs(policy, config.packed, config.dtype),
+            _make_optimizer([*self.trained.values()], config),
+        )
+        # Sharding puts other parameters in their places.
+        self.trained = {name: p for name, p in policy.named_parameters() if p.requires_grad}
 
     def start(self) -> None:
         """Take up the state of an interrupted run, or compute the reference's values."""
-        if self.path is not None:
-            self.identity = self.describe_run()
-            if self.path.exists():
-                self.load(self.path)
-                return
-        config = self.history.config
-        model = self.policy if self.reference is None else self.reference
-        self.reference_logps = cache_reference_log_probs(
-            model, self.dataset, packed=config.packed, dtype=config.dtype
-        )  # (N,) each
-        if isinstance(self.reference, nn.Module):
-            self.check_start(self.reference)
+        if self.path is not None and self.path.exists():
+            self.load(self.path)
+            return
+        log_probs = self.log_probs
+        if self.reference is not None:
+            config = self.history.config
+            log_probs = PairLogProbs(self.reference, config.packed, config.dtype)
+        self.reference_logps = self.cache(log_probs)
+        if self.starts_equal:
+            gap = self.gap_to_reference(self.log_probs)
+            if gap > 1e-3:
+                raise ValueError(
+                    "policy and reference hold the same parameters, yet their log-probabilities "
+                    f"differ by {gap:.3g} nats, so the first loss would not be log 2: is dropout "
+                    "on in the reference, or does the model draw random numbers?"
+                )
+
+    def cache(self, log_probs: nn.Module) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of the whole data set, (N,) each; each process computes its share."""
+        n_pairs = len(self.dataset)
+        share = -(-n_pairs // self.machines.number)
+        # The last process repeats a pair: where parameters are sharded, all must make equal calls.
+        places = range(self.machines.rank * share, (self.machines.rank + 1) * share)
+        rows = [self.dataset[min(i, n_pairs - 1)] for i in places]
+        own = [x.cpu() for x in log_probs_of_rows(log_probs, rows)]
+        chosen, rejected = zip(*self.machines.gather([own]), strict=True)
+        return torch.cat(chosen)[:n_pairs], torch.cat(rejected)[:n_pairs]
 
     def update(self, step: int) -> None:
         """Make one update and append its row to the history."""
         config = self.history.config
         pairs = self.dataset.pairs_of_step(step, config.batch_size, config.seed)  # (B,)
-        parts = pairs.tensor_split(config.accumulate)
+        parts = pairs.tensor_split(self.parts)
+        first = self.machines.rank * config.accumulate
+        own = parts[first : first + config.accumulate]
         others = []
         if self.whole_batch:
             with torch.no_grad():
-                others = [self.score(part) for part in parts]
+                others = self.gather([self.score(part) for part in own])
         self.optimizer.zero_grad()
         scored = []
-        for i, part in enumerate(parts):
-            scores = self.score(part)
-            _check_number(step, "a log-probability", scores.chosen.sum() + scores.rejected.sum())
-            scored.append(_Scores(*(x.detach() for x in scores)))
-            if others:  # this part's share in the loss of the whole batch
-                whole = _join([*others[:i], scores, *others[i + 1 :]])
-                self.apply_loss(whole).losses.mean().backward()
-            else:
-                share = len(part) / len(pairs)
-                (self.apply_loss(scores).losses.mean() * share).backward()
-        norm = nn.utils.clip_grad_norm_(self.trained.values(), config.max_grad_norm)
+        for i, part in enumerate(own, start=first):
+            with self.machines.last(self.log_probs, part is own[-1]):
+                scores = self.score(part)
+                total = (scores.chosen + scores.rejected).detach().sum()
+                _check_number(step, "a log-probability", total)
+                scored.append(_Scores(*(x.detach() for x in scores)))
+                if others:  # this part's share in the loss of the whole batch
+                    whole = _join([*others[:i], scores, *others[i + 1 :]])
+                    loss = self.apply_loss(whole).losses.mean()
+                else:
+                    loss = self.apply_loss(scores).losses.mean() * (len(part) / len(pairs))
+                # The processes' gradients are averaged, but the shares add up.
+                self.machines.backward(loss * self.machines.number)
+        norm = self.machines.clip([*self.trained.values()], config.max_grad_norm)
+        scored = self.gather(scored)
         row = self.describe(_join(scored))
         _check_number(step, "the loss", row["loss"])
         _check_number(step, "the gradient", norm)
@@ -377,7 +487,7 @@ class _Run:
         """Evaluate the policy as it stands before update ``step``, then save the run."""
         done = self.history.evaluations
         if evaluate is not None and not (done and done[-1]["step"] == step):
-            with torch.no_grad():
+            with torch.no_grad(), self.machines.whole(self.log_probs):
                 done.append({"step": step, **evaluate(self.policy)})
         if self.path is not None:
             self.save(self.path)
@@ -388,9 +498,10 @@ class _Run:
             "run": self.identity,
             "reference_logps": self.reference_logps,
             "history": json.dumps([self.history.steps, self.history.evaluations]),
-            "policy": {name: parameter.detach() for name, parameter in self.trained.items()},
-            "optimizer": self.optimizer.state_dict(),
+            **self.tensors(),
         }
+        if not self.machines.main:
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         # One name: what a killed process left behind is written over by the next one.
         partial = path.with_name(f"{path.name}.partial")
@@ -413,39 +524,66 @@ class _Run:
             )
         self.reference_logps = state["reference_logps"]
         if self.reference is not None:
-            gap = self.gap_to_reference(self.reference)
+            config = self.history.config
+            gap = self.gap_to_reference(PairLogProbs(self.reference, config.packed, config.dtype))
             if gap > 1e-3:
                 raise ValueError(
                     f"checkpoint {path} is of another run: its reference log-probabilities differ "
                     f"from those of this reference by {gap:.3g} nats"
                 )
-        with torch.no_grad():
-            for name, parameter in self.trained.items():
-                parameter.copy_(state["policy"][name])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.take_tensors(state)
         self.history.steps, self.history.evaluations = json.loads(state["history"])
 
-    def check_start(self, reference: nn.Module) -> None:
-        """A policy that is a copy of its reference must give its values: rewards start at 0."""
-        if fingerprint(self.policy) == fingerprint(reference):
-            gap = self.gap_to_reference(self.policy)
-            if gap > 1e-3:
-                raise ValueError(
-                    "policy and reference hold the same parameters, yet their log-probabilities "
-                    f"differ by {gap:.3g} nats, so the first loss would not be log 2: is dropout "
-                    "on in the reference, or does the model draw random numbers?"
-                )
-
     @torch.no_grad()
-    def gap_to_reference(self, model: Callable[..., Any]) -> float:
+    def gap_to_reference(self, log_probs: nn.Module) -> float:
         """Largest difference between a model's values of some pairs and the reference's."""
-        config = self.history.config
         rows = [self.dataset[i] for i in range(min(8, len(self.dataset)))]
-        values = PairLogProbs(model, config.packed, config.dtype)(rows)
         return max(
-            float((new - old[: len(rows)].to(new)).abs().max())
-            for new, old in zip(values, self.reference_logps, strict=True)
+            float((new.cpu() - old[: len(rows)]).abs().max())
+            for new, old in zip(log_probs(rows), self.reference_logps, strict=True)
         )
+
+    def tensors(self) -> dict[str, Any]:
+        """Trained parameters and the optimizer's state, in whole."""
+        if not self.machines.sharded:
+            policy = {name: parameter.detach() for name, parameter in self.trained.items()}
+            return {"policy": policy, "optimizer": self.optimizer.state_dict()}
+        from torch.distributed.checkpoint import state_dict as whole
+
+        options = whole.StateDictOptions(
+            full_state_dict=True, cpu_offload=True, ignore_frozen_params=True
+        )
+        policy = whole.get_model_state_dict(self.log_probs, options=options)
+        if not self.history.steps:  # asked now, it would make up a state, one step old
+            return {"policy": policy, "optimizer": None}
+        inner = self.optimizer.optimizer
+        optimizer = whole.get_optimizer_state_dict(self.log_probs, inner, options=options)
+        return {"policy": policy, "optimizer": optimizer}
+
+    def take_tensors(self, state: dict[str, Any]) -> None:
+        """Set what `tensors` gave."""
+        if not self.machines.sharded:
+            with torch.no_grad():
+                for name, parameter in self.trained.items():
+                    parameter.copy_(state["policy"][name])
+            self.optimizer.load_state_dict(state["optimizer"])
+            return
+        from torch.distributed.checkpoint import state_dict as whole
+
+        options = whole.StateDictOptions(full_state_dict=True, strict=False)
+        whole.set_model_state_dict(self.log_probs, state["policy"], options=options)
+        if state["optimizer"] is not None:
+            whole.set_optimizer_state_dict(
+                self.log_probs, self.optimizer.optimizer, state["optimizer"], options=options
+            )
+
+    def gather(self, own: list[_Scores]) -> list[_Scores]:
+        """Scores of all parts of the batch, from every process."""
+        if self.machines.number == 1:
+            return own
+        device = own[0].chosen.device
+        parts = self.machines.gather([[x.cpu() for x in scores] for scores in own])
+        return [_Scores(*(x.to(device) for x in scores)) for scores in parts]
 
     def describe_run(self) -> str:
         """Settings, loss, data, and what the checkpoint does not hold of the policy."""

@@ -106,7 +106,7 @@ def test_packed_and_padded_runs_agree(dataset):
     )
     for row, expected in zip(packed.steps, padded.steps, strict=True):
         assert row == pytest.approx(expected, rel=1e-7, abs=1e-9)
-        assert row != expected
+    assert packed.steps != padded.steps  # they are two computations
     for ours, expected in zip(one.parameters(), two.parameters(), strict=True):
         assert torch.allclose(ours, expected, atol=1e-7)
 
