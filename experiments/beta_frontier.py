@@ -1,0 +1,91 @@
+"""Appendix D: reward against KL for several losses and betas, from one SFT model.
+
+The runs of DPO and of the naive loss are those of preference_runs.py; these use the same pairs,
+the same batches and the same sampling.
+
+python -m experiments.beta_frontier    writes experiments/results/beta_frontier.json
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from dpo_lib import DPOConfig, make_reference, train_dpo
+from dpo_lib.data import PreferenceDataset
+from dpo_lib.evaluation import evaluate_samples
+from dpo_lib.losses import LOSSES
+from dpo_lib.models import load_sft
+from dpo_lib.world import preference_prompts, world_tokenizer
+from experiments import preference_runs
+from experiments.store import store
+
+SEEDS = range(5)
+BETAS = [1.0, 0.3, 0.1]
+NAMES = ["ipo", "kto"]
+CONFIG = DPOConfig(learning_rate=2e-4, steps=100, batch_size=32)
+EARLY = 20  # updates
+
+
+def measure(policy: nn.Module, reference: nn.Module) -> dict[str, float]:
+    """What the policy writes to the prompts of the pairs."""
+    written = evaluate_samples(
+        policy, world_tokenizer(), preference_prompts(), reference, **preference_runs.SAMPLING
+    )
+    return {
+        "true_reward": written.true_reward.mean,
+        "kl": written.kl.k1.mean,
+        "length": written.length,
+        "malformed": written.malformed,
+        "correct": written.correct,
+    }
+
+
+def train(
+    dataset: PreferenceDataset,
+    name: str,
+    seed: int,
+    beta: float,
+    steps: int = CONFIG.steps,
+    **options: Any,
+) -> dict[str, float]:
+    """Train the SFT model once and measure it; ``options`` are those of the loss.
+
+    ``early_margin`` is the mean over the first 20 updates, which a shorter run has too.
+    """
+    policy = load_sft()
+    reference = make_reference(policy)
+    config = replace(CONFIG, beta=beta, seed=seed, steps=steps)
+    loss = partial(LOSSES[name], **options) if options else name
+    history = train_dpo(policy, reference, dataset, config, loss=loss, progress=False)
+    early = history.column("margin")[:EARLY]
+    return {"early_margin": sum(early) / EARLY} | measure(policy, reference)
+
+
+def run(seed: int, name: str, beta: float, steps: int = CONFIG.steps) -> dict[str, Any]:
+    """The end of one run."""
+    training, _ = preference_runs.split(seed)
+    return {"loss": name, "beta": beta, "seed": seed} | train(training, name, seed, beta, steps)
+
+
+def main() -> None:
+    """Run every seed with every loss and beta, and store the rows."""
+    torch.set_num_threads(1)
+    rows = [run(seed, name, beta) for name in NAMES for beta in BETAS for seed in SEEDS]
+    settings = {
+        "learning_rate": CONFIG.learning_rate,
+        "batch_size": CONFIG.batch_size,
+        "steps": CONFIG.steps,
+        "seeds": SEEDS,
+        "betas": BETAS,
+        "sampling": preference_runs.SAMPLING,
+    }
+    store("beta_frontier", settings, rows)
+
+
+if __name__ == "__main__":
+    main()
