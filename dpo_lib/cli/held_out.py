@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dpo_lib.cli.records import read_json, write_json
 from dpo_lib.data import PreferenceDataset
 from dpo_lib.losses import LOSSES, PreferenceLoss, takes_lengths
 from dpo_lib.packing import PairLogProbs
@@ -88,21 +90,48 @@ def score(
 
 
 class HeldOut:
-    """Scores a policy on held-out pairs; the reference's values are computed once, at the start."""
+    """Scores a policy on held-out pairs; the reference's values are computed once, and kept.
+
+    Parameters
+    ----------
+    dataset : PreferenceDataset
+    loss : callable
+    beta : float
+    dtype : str
+        As in `DPOConfig`.
+    kept : path
+        File of the reference's values; a resumed run finds them there.
+    write : bool
+        Whether this process writes the file.
+    """
 
     def __init__(
         self,
-        policy: nn.Module,
         dataset: PreferenceDataset,
         loss: Loss,
         beta: float,
-        dtype: str = "float32",
+        dtype: str,
+        kept: Path,
+        write: bool,
     ) -> None:
         self.dataset, self.loss, self.beta, self.dtype = dataset, loss, beta, dtype
-        self.reference = pair_log_probs(policy, dataset, dtype)  # (2, N)
+        self.kept, self.write = kept, write
+        values = read_json(kept)
+        self.reference = None if values is None else torch.tensor(values["logps"])
+        if self.reference is not None:
+            self.reference = self.reference.to(getattr(torch, values["dtype"]))
+
+    def start(self, policy: nn.Module) -> None:
+        """Take the policy, as it is before training, for the reference."""
+        if self.reference is None:
+            self.reference = pair_log_probs(policy, self.dataset, self.dtype)  # (2, N)
+            if self.write:
+                dtype = str(self.reference.dtype).removeprefix("torch.")
+                write_json(self.kept, {"dtype": dtype, "logps": self.reference.tolist()})
 
     def __call__(self, policy: nn.Module, first: int | None = None) -> dict[str, Any]:
         """Score all pairs, or the ``first`` ones."""
+        self.start(policy)
         some = self.dataset if first is None else _first(self.dataset, first)
         now = pair_log_probs(policy, some, self.dtype)
         return score(now, self.reference[:, : len(some)], some, self.loss, self.beta)

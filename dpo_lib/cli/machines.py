@@ -34,8 +34,15 @@ class Machines:
         """How many processes there are."""
         return 1 if self.accelerator is None else self.accelerator.num_processes
 
+    @property
+    def sharded(self) -> bool:
+        """Whether each process holds a part of the parameters only."""
+        return self.accelerator is not None and "FSDP" in str(self.accelerator.distributed_type)
+
     def place(self, opened: OpenModel) -> None:
         """Move the model to this process's device."""
+        if self.sharded:
+            return  # a whole model may not fit: the parts are placed in training
         if self.accelerator is not None:
             opened.model.to(self.accelerator.device)
         elif torch.cuda.is_available():

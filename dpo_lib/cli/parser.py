@@ -28,7 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_sample(commands.add_parser("sample", help="let a model answer prompts"))
     _add_compare(commands.add_parser("compare", help="answers before and after, side by side"))
     demo = commands.add_parser("demo", help="a short run on the twelve pairs of the book")
-    demo.add_argument("--steps", type=_at_least(1), default=100, help="updates (%(default)s)")
+    demo.add_argument("--steps", type=_at_least(1), default=30, help="updates (%(default)s)")
     demo.add_argument("--seed", type=_at_least(0), default=0, help="(%(default)s)")
     demo.add_argument("--loss", choices=LOSS_NAMES, default="dpo", help="(%(default)s)")
     return parser

@@ -11,7 +11,8 @@ from typing import Any
 
 from dpo_lib.training import TrainingHistory
 
-FILES = ("run.json", "metrics.jsonl", "samples.json", "report.html", "checkpoint.pt", "model")
+UNFINISHED = ("checkpoint.pt", "held_out.json")  # needed to go on, dropped at the end
+FILES = ("run.json", "metrics.jsonl", "samples.json", "report.html", "model", *UNFINISHED)
 
 
 def write_whole(path: Path, text: str) -> None:

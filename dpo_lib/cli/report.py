@@ -87,7 +87,7 @@ def write_report(
         _numbers(run),
     ]
     if samples:
-        parts += ["<h2>Answers before and after</h2>", _answers(samples, run["results"])]
+        parts += ["<h2>Answers before and after</h2>", _answers(samples, run)]
     page = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -185,7 +185,9 @@ def _numbers(run: dict[str, Any]) -> str:
     )
 
 
-def _answers(samples: Sequence[dict], results: dict[str, Any]) -> str:
+def _answers(samples: Sequence[dict], run: dict[str, Any]) -> str:
+    which = "the prompts were not trained on" if run["held_out"] else "prompts of the training set"
+
     def cell(reply: dict) -> str:
         end = "" if reply["finished"] else ", cut"
         return f"<td>{_text(reply['text'])}<small>{reply['tokens']} tokens{end}</small></td>"
@@ -198,7 +200,7 @@ def _answers(samples: Sequence[dict], results: dict[str, Any]) -> str:
     return (
         '<div class="scroll" role="region" tabindex="0" aria-label="Answers">'
         '<table class="answers"><caption>The likeliest token at every step; '
-        "the prompts were not trained on</caption>"
+        f"{which}</caption>"
         '<thead><tr><th scope="col">Prompt</th><th scope="col">Before</th>'
         f'<th scope="col">After</th></tr></thead><tbody>{body}</tbody></table></div>'
     )

@@ -41,7 +41,7 @@ def run_train(args: argparse.Namespace) -> int:
         machines.place(opened)
         found, too_long = data.fit_to_model(file, args.data, opened, args.max_length, args.skip_bad)
         skipped = {**skipped, **too_long}
-        _complete(args, opened, len(found))
+        _complete(args, opened, round(len(found) * (1 - args.held_out)))
         loss = make_loss(args.loss, dict(args.option))
         train, held_out = _split(found, args)
         dataset = PreferenceDataset(_used(train, args), opened.tokenizer)
@@ -56,7 +56,8 @@ def run_train(args: argparse.Namespace) -> int:
         watch = None
         if held_out:
             scored = PreferenceDataset(held_out, opened.tokenizer)
-            watch = HeldOut(opened.model, scored, loss, args.beta, args.dtype)
+            kept = out / "held_out.json"
+            watch = HeldOut(scored, loss, args.beta, args.dtype, kept, machines.main)
         prompts = list(dict.fromkeys(record.prompt for record in held_out or train))
         if machines.main:
             answer_before(out, opened, prompts[: args.samples], args.max_new_tokens)
@@ -95,8 +96,10 @@ def run_train(args: argparse.Namespace) -> int:
                 progress=False,
                 **machines.for_training(),
             )
-        final = None if watch is None else watch(opened.model)
         if machines.main:
+            if machines.sharded:
+                opened = _in_whole(opened, out, args)
+            final = None if watch is None else watch(opened.model)
             live.metrics.finish(history)
             results = {"seconds": round(time.monotonic() - started, 1), "held_out": final}
             results["tokens"] = dict(zip(("chosen", "rejected"), lengths(dataset), strict=True))
@@ -228,6 +231,20 @@ def _introduction(
     )
 
 
+def _in_whole(opened: OpenModel, out: Path, args: argparse.Namespace) -> OpenModel:
+    """The trained model in one process, after its parameters were spread over many (FSDP)."""
+    state = torch.load(out / "checkpoint.pt", map_location="cpu", weights_only=True)["policy"]
+    whole = open_model(opened.name, opened.chat)
+    if args.lora:
+        whole.add_lora(args.lora, args.seed)
+    names = {name for name, _ in whole.model.named_parameters()}
+    found = {name if name in names else name.removeprefix("model."): x for name, x in state.items()}
+    _, unknown = whole.model.load_state_dict(found, strict=False)
+    if unknown:
+        raise ValueError(f"the checkpoint has parameters that the model lacks: {unknown[:3]}")
+    return whole
+
+
 def _finish(
     out: Path, args: argparse.Namespace, opened: OpenModel, history: Any, results: dict[str, Any]
 ) -> None:
@@ -244,7 +261,8 @@ def _finish(
     run |= {"finished": True, "results": results, "advice": advice(history, results)}
     write_report(out / "report.html", run, history, records.read_json(out / "samples.json"))
     records.write_json(out / "run.json", run)
-    (out / "checkpoint.pt").unlink(missing_ok=True)
+    for name in records.UNFINISHED:
+        (out / name).unlink(missing_ok=True)
     print(_summary(out, run))
 
 
