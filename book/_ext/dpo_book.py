@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -48,7 +49,8 @@ OPENING = re.compile(r"[(\[‘“]+$")
 CLOSING = re.compile(r"[,.;:?!)\]’”]+")
 COLOR = re.compile("|".join(PALETTE.values()), re.IGNORECASE)
 COLOR_NAME = {color.lower(): name for name, color in PALETTE.items()}
-NOT_INHERITED = re.compile(r"(?:^|[; '])(?:opacity|clip-path|mask|filter|transform)")
+LONG_PATH = 400  # characters; shorter ones may be marks of a point's size
+DECIMALS = re.compile(r"-?\d+\.\d\d+")
 PIXELS = {"": 1.0, "px": 1.0, "pt": 96 / 72, "in": 96.0, "mm": 96 / 25.4, "cm": 96 / 2.54}
 
 
@@ -105,33 +107,19 @@ def pixels(length: str) -> float:
     return float(match[1]) * PIXELS[match[2]]
 
 
-def share_styles(element: ElementTree.Element) -> None:
-    """Say once, on the group, what Matplotlib repeats on each of a thousand points."""
-    merged: list[ElementTree.Element] = []
-    for child in list(element):
-        before = merged[-1] if merged else None
-        alike = before is not None and before.tag == child.tag and before.attrib == child.attrib
-        if alike and child.tag == f"{{{SVG}}}g" and "id" not in child.attrib:
-            before.extend(child)
-            element.remove(child)
-        else:
-            merged.append(child)
-    for child in element:
-        share_styles(child)
-    if element.tag == f"{{{SVG}}}defs":
-        return  # what is defined takes its style from where it is used
-    styles = {child.get("style") for child in element}
-    if (
-        len(element) < 3
-        or len(styles) > 1
-        or element.get("style")
-        or NOT_INHERITED.search(str(styles))
-    ):
-        return
-    if style := styles.pop():
-        element.set("style", style)
-        for child in element:
-            del child.attrib["style"]
+def name_styles(root: ElementTree.Element, prefix: str) -> None:
+    """Write each style that is used more than twice once, as a class of this figure."""
+    count = Counter(element.get("style") for element in root.iter())
+    often = [style for style, times in count.items() if style and times > 2]
+    names = {style: f"s{number}" for number, style in enumerate(often)}
+    for element in root.iter():
+        if element.get("style") in names and "class" not in element.attrib:
+            element.set("class", names[element.attrib.pop("style")])
+    if names:
+        sheet = ElementTree.Element("style")
+        rules = " ".join(f".{name} {{ {style} }}" for style, name in names.items())
+        sheet.text = f"#{prefix} {{ {rules} }}"
+        root.insert(0, sheet)
 
 
 def inline_svg(source: str, alt: str, prefix: str) -> str:
@@ -146,17 +134,17 @@ def inline_svg(source: str, alt: str, prefix: str) -> str:
             if child.tag == f"{{{SVG}}}metadata":
                 parent.remove(child)
 
-    used = set()
+    used: dict[str, str] = {}  # old id: new id
     for element in root.iter():
         for value in element.attrib.values():
-            used |= {a or b for a, b in REFERENCE_TO_ID.findall(value)}
+            for a, b in REFERENCE_TO_ID.findall(value):
+                used.setdefault(a or b, f"{prefix}-{len(used)}")
 
     def renamed(value: str) -> str:
         return REFERENCE_TO_ID.sub(
-            lambda m: f"url(#{prefix}-{m[1]})" if m[1] else f"#{prefix}-{m[2]}", value
+            lambda m: f"url(#{used[m[1]]})" if m[1] else f"#{used[m[2]]}", value
         )
 
-    share_styles(root)
     for element in root.iter():
         element.tag = element.tag.removeprefix(f"{{{SVG}}}")
         if element.tag == "style":
@@ -166,8 +154,10 @@ def inline_svg(source: str, alt: str, prefix: str) -> str:
         href = element.attrib.pop(XLINK, None)
         for key, value in element.attrib.items():
             element.set(key, themed(renamed(value)))
+        if len(element.get("d", "")) > LONG_PATH:
+            element.set("d", DECIMALS.sub(lambda m: f"{float(m[0]):.1f}", element.get("d")))
         if name in used:
-            element.set("id", f"{prefix}-{name}")
+            element.set("id", used[name])
         if href is not None:
             element.set("href", renamed(href))
 
@@ -179,6 +169,7 @@ def inline_svg(source: str, alt: str, prefix: str) -> str:
     if width is None or "%" in width:
         width = root.attrib["viewBox"].split()[2]
     style = root.attrib.pop("style", "")
+    name_styles(root, prefix)
     size = f"{pixels(width):g}px"
     root.set("style", f"--dpo-width: {size}; width: {size}; {style}".strip())
     root.set("id", prefix)

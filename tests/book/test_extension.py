@@ -37,9 +37,11 @@ def test_a_drawing_is_named_by_its_alternative_text(drawing):
 
 
 def test_ids_get_a_prefix_and_unused_ones_go(drawing):
-    assert 'id="drawing-3-clip"' in drawing
-    assert 'clip-path="url(#drawing-3-clip)"' in drawing
-    assert 'href="#drawing-3-tick"' in drawing
+    root = ElementTree.fromstring(drawing)
+    clip, tick = root.find(".//clipPath").get("id"), root.find(".//defs/path").get("id")
+    assert {clip, tick} == {"drawing-3-0", "drawing-3-1"}
+    assert root.find(".//g[@clip-path]").get("clip-path") == f"url(#{clip})"
+    assert root.find(".//use").get("href") == f"#{tick}"
     assert "unused" not in drawing
 
 
@@ -59,29 +61,14 @@ def test_size_is_a_limit_and_the_drawing_scales(drawing):
     assert not {"width", "height"} & root.attrib.keys()
 
 
-POINTS = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><defs>{same}</defs>
-<g clip-path="url(#c)"><path d="M0 0" style="fill: #0072b2"/></g>
-<g clip-path="url(#c)"><path d="M1 1" style="fill: #0072b2"/></g>
-<g clip-path="url(#c)"><path d="M2 2" style="fill: #0072b2"/></g>
-<g clip-path="url(#d)"><path d="M3 3" style="fill: #0072b2"/></g>
-<g class="1">{same}</g><g class="2">{faint}</g><g class="3">{mixed}</g></svg>"""
-
-
-def test_points_that_look_alike_say_so_once():
-    path = '<path d="M0 0" style="{}"/>'
-    same, faint = 3 * path.format("fill: none"), 3 * path.format("fill: none; opacity: 0.5")
-    mixed = 2 * path.format("fill: none") + path.format("stroke: none")
-    source = POINTS.format(same=same, faint=faint, mixed=mixed)
-    root = ElementTree.fromstring(dpo_book.inline_svg(source, "points", "p"))
-    definitions, first, second, shared, faint, mixed = root
-    assert [child.get("d") for child in first] == ["M0 0", "M1 1", "M2 2"]
-    assert first.get("style") == "fill: var(--dpo-chosen, #0072b2)"
-    assert not any("style" in child.attrib for child in [*first, *shared])
-    assert len(second) == 1
-    assert shared.get("style") == "fill: none"
-    for group in (definitions, faint, mixed):  # definitions, opacity and different ones stay
-        assert "style" not in group.attrib
-        assert all("style" in child.attrib for child in group)
+def test_a_style_used_often_becomes_a_class_of_the_figure():
+    texts = 3 * '<text style="fill: #0072b2"/>' + 2 * '<text style="fill: none"/>'
+    source = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 9 9"><g id="a">{texts}</g></svg>'
+    )
+    sheet, group = ElementTree.fromstring(dpo_book.inline_svg(source, "words", "p"))
+    assert sheet.text == "#p { .s0 { fill: var(--dpo-chosen, #0072b2) } }"
+    assert [text.attrib for text in group] == 3 * [{"class": "s0"}] + 2 * [{"style": "fill: none"}]
 
 
 def test_punctuation_stays_with_its_formula():
@@ -101,3 +88,12 @@ def test_punctuation_stays_with_its_formula():
 def test_what_no_reader_needs_is_gone(drawing):
     assert "metadata" not in drawing
     assert "<?xml" not in drawing
+
+
+def test_long_curves_are_drawn_to_a_tenth_of_a_point():
+    long = "M 1.25 -2.349 " + "L 10.96 0.04 " * 60
+    curves = f'<path d="{long}"/><path d="M 1.25 0"/>'
+    source = f'<svg xmlns="{dpo_book.SVG}" viewBox="0 0 9 9">{curves}</svg>'
+    curve, mark = ElementTree.fromstring(dpo_book.inline_svg(source, "curves", "p"))
+    assert curve.get("d").startswith("M 1.2 -2.3 L 11.0 0.0 L 11.0")
+    assert mark.get("d") == "M 1.25 0"
