@@ -9,14 +9,13 @@ import functools
 import inspect
 from types import SimpleNamespace
 
+import accelerate
 import pytest
 import torch
+import trl
 from torch.testing import assert_close
 
 from dpo_lib.losses import LOSSES
-
-trl = pytest.importorskip("trl", reason="pip install -r tests/peers/requirements.txt")
-accelerate = pytest.importorskip("accelerate")
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
