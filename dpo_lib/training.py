@@ -20,7 +20,7 @@ from dpo_lib._validation import check_positive
 from dpo_lib.logprobs import get_pair_log_probs
 from dpo_lib.losses import LOSSES, PreferenceLoss, dpo_loss, takes_lengths
 from dpo_lib.packing import DTYPES, PairLogProbs, log_probs_of_rows
-from dpo_lib.reference import fingerprint
+from dpo_lib.reference import cache_file, fingerprint, read_cache, write_cache
 from dpo_lib.rewards import reward_accuracy
 
 if TYPE_CHECKING:
@@ -170,6 +170,7 @@ def train_dpo(
     evaluate: Callable[[nn.Module], Mapping[str, Any]] | None = None,
     on_step: Callable[[dict[str, float]], None] | None = None,
     checkpoint: str | Path | None = None,
+    reference_cache: str | Path | None = None,
     accelerator: Accelerator | None = None,
     progress: bool = True,
 ) -> TrainingHistory:
@@ -200,6 +201,9 @@ def train_dpo(
     checkpoint : path, optional
         File that holds the whole state of the run, written at every evaluation. If it exists,
         the run goes on from there and ends with the same bits as one never interrupted.
+    reference_cache : path, optional
+        Folder in which reference log-probabilities are kept between runs, as in
+        `cache_reference_log_probs`.
     accelerator : accelerate.Accelerator, optional
         Of a run that ``accelerate launch`` or ``torchrun`` has started in many processes, in the
         way of its own configuration (DDP, FSDP). Each batch is shared out, numbers are those of
@@ -242,7 +246,8 @@ def train_dpo(
     was_training = policy.training
     policy.eval()
     try:
-        run = _Run(policy, reference, dataset, loss, config, checkpoint, _Machines(accelerator))
+        machines = _Machines(accelerator)
+        run = _Run(policy, reference, dataset, loss, config, checkpoint, reference_cache, machines)
         run.start()
         main = run.machines.main
         done = len(run.history.steps)
@@ -348,6 +353,7 @@ class _Run:
         loss: Callable[..., PreferenceLoss],
         config: DPOConfig,
         checkpoint: str | Path | None,
+        reference_cache: str | Path | None,
         machines: _Machines,
     ) -> None:
         self.policy, self.reference, self.dataset, self.loss = policy, reference, dataset, loss
@@ -370,6 +376,10 @@ class _Run:
         self.whole_batch = self.parts > 1 and _looks_across_pairs(loss, config.beta)
         if self.path is not None:
             self.identity = self.describe_run()
+        self.cache_file = None
+        if reference_cache is not None:
+            model = policy if reference is None else reference
+            self.cache_file = cache_file(reference_cache, model, [*dataset], config.dtype)
         self.log_probs, self.optimizer = machines.prepare(
             PairLogProbs(policy, config.packed, config.dtype),
             _make_optimizer([*self.trained.values()], config),
@@ -399,13 +409,19 @@ class _Run:
     def cache(self, log_probs: nn.Module) -> tuple[Tensor, Tensor]:
         """Log-probabilities of the whole data set, (N,) each; each process computes its share."""
         n_pairs = len(self.dataset)
+        kept = None if self.cache_file is None else read_cache(self.cache_file, n_pairs)
+        if kept is not None:
+            return kept
         share = -(-n_pairs // self.machines.number)
         # The last process repeats a pair: where parameters are sharded, all must make equal calls.
         places = range(self.machines.rank * share, (self.machines.rank + 1) * share)
         rows = [self.dataset[min(i, n_pairs - 1)] for i in places]
         own = [x.cpu() for x in log_probs_of_rows(log_probs, rows)]
         chosen, rejected = zip(*self.machines.gather([own]), strict=True)
-        return torch.cat(chosen)[:n_pairs], torch.cat(rejected)[:n_pairs]
+        values = torch.cat(chosen)[:n_pairs], torch.cat(rejected)[:n_pairs]
+        if self.cache_file is not None and self.machines.main:
+            write_cache(self.cache_file, values)
+        return values
 
     def update(self, step: int) -> None:
         """Make one update and append its row to the history."""
