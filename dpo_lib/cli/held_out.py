@@ -117,17 +117,18 @@ class HeldOut:
         self.dataset, self.loss, self.beta, self.dtype = dataset, loss, beta, dtype
         self.kept, self.write = kept, write
         values = read_json(kept)
-        self.reference = None if values is None else torch.tensor(values["logps"])
-        if self.reference is not None:
-            self.reference = self.reference.to(getattr(torch, values["dtype"]))
+        self.reference: Tensor | None = None
+        if values is not None:
+            dtype = getattr(torch, values["dtype"])
+            self.reference = torch.tensor(values["logps"], dtype=dtype)
 
     def start(self, policy: nn.Module) -> None:
         """Take the policy, as it is before training, for the reference."""
         if self.reference is None:
             self.reference = pair_log_probs(policy, self.dataset, self.dtype)  # (2, N)
             if self.write:
-                dtype = str(self.reference.dtype).removeprefix("torch.")
-                write_json(self.kept, {"dtype": dtype, "logps": self.reference.tolist()})
+                kind = str(self.reference.dtype).removeprefix("torch.")
+                write_json(self.kept, {"dtype": kind, "logps": self.reference.tolist()})
 
     def __call__(self, policy: nn.Module, first: int | None = None) -> dict[str, Any]:
         """Score all pairs, or the ``first`` ones."""
