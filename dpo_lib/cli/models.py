@@ -68,6 +68,9 @@ class OpenModel:
             with quiet_transformers():
                 (self.wrapper or self.model).save_pretrained(str(folder))
                 self.tokenizer.save(folder)
+            license_file = Path(str(self.model.config._name_or_path)) / "LICENSE"
+            if license_file.is_file():  # as Apache-2.0 asks for
+                (folder / "LICENSE").write_bytes(license_file.read_bytes())
         for path in folder.iterdir():
             path.chmod(0o644)  # safetensors writes 0600
 
