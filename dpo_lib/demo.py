@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dpo_lib.data import PreferenceDataset, PreferenceRecord, make_preferences, pad
 from dpo_lib.logprobs import get_sequence_log_probs
-from dpo_lib.losses import LOSSES, PreferenceLoss, dpo_loss
+from dpo_lib.losses import LOSSES, PreferenceLoss, as_loss_function, dpo_loss
 from dpo_lib.models import InstructionTokenizer, TinyGPT, TinyGPTConfig, respond
 from dpo_lib.reference import fingerprint, make_reference
 from dpo_lib.training import DPOConfig, train_dpo
@@ -203,10 +203,7 @@ def run_demo(
     ValueError
         If ``steps`` is below 1 or the loss's name is unknown.
     """
-    if isinstance(loss, str):
-        if loss not in LOSSES:
-            raise ValueError(f"loss must be a function or one of {[*LOSSES]}, got {loss!r}")
-        loss = LOSSES[loss]
+    loss = as_loss_function(loss)
     name = next((name for name, known in LOSSES.items() if known is loss), "dpo")
     config = replace(CONFIG, steps=steps, seed=seed, beta=BETAS.get(name, CONFIG.beta))
     training, held_out = split(seed)

@@ -613,6 +613,15 @@ LOSSES: dict[str, Callable[..., PreferenceLoss]] = {
 """Every loss of this module by name."""
 
 
+def as_loss_function(loss: str | Callable[..., PreferenceLoss]) -> Callable[..., PreferenceLoss]:
+    """The loss itself, or the one of that name in `LOSSES`; another name is a ``ValueError``."""
+    if not isinstance(loss, str):
+        return loss
+    if loss not in LOSSES:
+        raise ValueError(f"loss must be a function or one of {[*LOSSES]}, got {loss!r}")
+    return LOSSES[loss]
+
+
 def takes_lengths(loss: Callable[..., PreferenceLoss]) -> bool:
     """Whether ``loss`` needs ``chosen_lengths`` and ``rejected_lengths`` as keywords."""
     return "chosen_lengths" in inspect.signature(loss).parameters

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dpo_lib._validation import check_positive
 from dpo_lib.logprobs import get_pair_log_probs
-from dpo_lib.losses import LOSSES, PreferenceLoss, dpo_loss, takes_lengths
+from dpo_lib.losses import PreferenceLoss, as_loss_function, dpo_loss, takes_lengths
 from dpo_lib.packing import DTYPES, PairLogProbs, log_probs_of_rows
 from dpo_lib.reference import cache_file, fingerprint, read_cache, write_cache
 from dpo_lib.rewards import reward_accuracy
@@ -239,10 +239,7 @@ def train_dpo(
     config = config or DPOConfig()
     if reference is policy:
         raise ValueError("reference must be a frozen copy of policy, or None, not the same object")
-    if isinstance(loss, str):
-        if loss not in LOSSES:
-            raise ValueError(f"loss must be a function or one of {[*LOSSES]}, got {loss!r}")
-        loss = LOSSES[loss]
+    loss = as_loss_function(loss)
     was_training = policy.training
     policy.eval()
     try:

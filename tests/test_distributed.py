@@ -90,7 +90,6 @@ def main(folder: str, way: str) -> None:
 
 @pytest.fixture(scope="module", params=["ddp", "fsdp"])
 def runs(request, tmp_path_factory):
-    pytest.importorskip("accelerate")
     out = tmp_path_factory.mktemp(request.param)
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     result = subprocess.run(

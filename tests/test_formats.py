@@ -259,8 +259,8 @@ def test_json_lists_know_their_lines(tmp_path, indent, inside):
 
 
 def test_parquet_with_messages(tmp_path):
-    parquet = pytest.importorskip("pyarrow.parquet")
     import pyarrow
+    from pyarrow import parquet
 
     rows = [
         {"prompt": [user("2+2?")], "chosen": [assistant("4.")], "rejected": [assistant("5.")]},

@@ -303,7 +303,8 @@ HF_DOUBLE = (1e-10, 1e-6)
 
 
 def hugging_face(kind, attention="sdpa", dtype=torch.float64, **options):
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     torch.manual_seed(2)
     sizes = {
         "vocab_size": VOCAB,
@@ -353,7 +354,8 @@ def test_tied_embeddings():
 
 
 def test_a_model_with_an_adapter():
-    peft = pytest.importorskip("peft")
+    import peft
+
     settings = peft.LoraConfig(r=2, target_modules=["q_proj", "up_proj"], init_lora_weights=False)
     model = peft.get_peft_model(hugging_face("Llama"), settings).eval()
     assert_equal_paths(model, random_rows(5), *HF_DOUBLE)
