@@ -1,6 +1,6 @@
 """The API page: made from the docstrings, linked from the chapters and back.
 
-1. On the page ``k_api`` the comment line ``% modules`` is replaced by a section for each public
+1. On the page ``l_api`` the comment line ``% modules`` is replaced by a section for each public
    module of ``dpo_lib``, in the order of the derivation, with an entry for each public name. A new
    module or name needs no edit.
 2. Inline code that is the name of such an entry leads to it: once in each section of a page.
@@ -30,10 +30,10 @@ from sphinx.environment import BuildEnvironment
 from sphinx.util.typing import ExtensionMetadata
 
 PACKAGE = "dpo_lib"
-PAGE = "book/appendices/k_api"
+PAGE = "book/appendices/l_api"
 PLACE = re.compile(r"^% modules$", re.MULTILINE)
-LINKED = re.compile(r"notebooks/|book/appendices/[a-j]_|book/how_to_run")  # pages with links to it
-USERS = re.compile(r"notebooks/(\d+)_|book/appendices/([a-f])_")  # pages that an entry lists
+LINKED = re.compile(r"notebooks/|book/appendices/[a-k]_|book/how_to_run")  # pages with links to it
+USERS = re.compile(r"notebooks/(\d+)_|book/appendices/([a-g])_")  # pages that an entry lists
 ORDER = (
     *("preference", "logprobs", "packing", "rewards", "reference", "losses", "closed_form"),
     *("data", "models", "world", "evaluation", "training"),

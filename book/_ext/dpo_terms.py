@@ -1,6 +1,6 @@
 """The glossary in the margin of every chapter: a term's definition where the term first stands.
 
-The terms and their definitions are those of the ``{glossary}`` on the page ``h_glossary``. On each
+The terms and their definitions are those of the ``{glossary}`` on the page ``i_glossary``. On each
 chapter and appendix the first occurrence of a term in running prose becomes a link to its entry.
 The definition is put at the end of the page, and ``terms.js`` shows it as a tooltip when the link
 is pointed at, focused or tapped. Without JavaScript the link remains.
@@ -24,8 +24,8 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import ReferenceRole
 from sphinx.util.typing import ExtensionMetadata
 
-GLOSSARY = "book/appendices/h_glossary"
-MARKED = re.compile(r"notebooks/|book/appendices/[a-fj]_")  # the pages whose terms are marked
+GLOSSARY = "book/appendices/i_glossary"
+MARKED = re.compile(r"notebooks/|book/appendices/[a-gk]_")  # the pages whose terms are marked
 MOST = 2  # terms marked in one paragraph: the others wait for their next occurrence
 ANOTHER_MEANING = {  # pages on which a word is not the term at all
     "notebooks/01_alignment_problem": {"policy"},  # of the climate
@@ -72,8 +72,8 @@ class AppendixRole(ReferenceRole):
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         """Make the node."""
         letter = self.target.lower()
-        if not re.fullmatch("[a-k]", letter):
-            message = f"no appendix {self.target!r}: appendices run from A to K"
+        if not re.fullmatch("[a-l]", letter):
+            message = f"no appendix {self.target!r}: appendices run from A to L"
             error = self.inliner.reporter.error(message, line=self.lineno)
             return [self.inliner.problematic(self.rawtext, self.rawtext, error)], [error]
         text = self.title if self.has_explicit_title else f"appendix {letter.upper()}"
