@@ -1,0 +1,108 @@
+"""The machine: what it is, and how fast it multiplies matrices.
+
+python -m benchmarks.machine    prints both
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+# Rows, columns of the input, columns of the output: a large product, and those of a step of
+# SmolLM2 with 300 tokens, forward and (last of each) for the gradient of a weight.
+SHAPES = (
+    (2048, 2048, 2048),
+    (300, 576, 960),
+    (300, 576, 3072),
+    (300, 1536, 576),
+    (200, 576, 49152),
+    (3072, 300, 576),
+)
+SECONDS = 0.4  # for which each product is repeated
+
+
+def describe(n_threads: int) -> dict[str, object]:
+    """What one has to know about the machine to read a time."""
+    packages = ("torch", "transformers", "trl", "accelerate")
+    return {
+        "date": datetime.date.today().isoformat(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": n_threads,
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+    }
+
+
+def _processor() -> str:
+    """Name and what it offers beyond the ordinary."""
+    text = Path("/proc/cpuinfo").read_text()
+    name = re.search(r"model name\s*:\s*(.*)", text)
+    flags = re.search(r"flags\s*:\s*(.*)", text)
+    known = {"avx512f": "AVX-512", "avx512_bf16": "bfloat16", "amx_bf16": "AMX"}
+    has = [title for flag, title in known.items() if flags and flag in flags[1].split()]
+    return f"{name[1] if name else platform.machine()} ({', '.join(has) or 'no AVX-512'})"
+
+
+def matmul_rates(shapes: Sequence[tuple[int, int, int]] = SHAPES) -> dict[str, dict[str, float]]:
+    """Multiply matrices in every way at hand, as often as fits in a short while.
+
+    Returns
+    -------
+    dict
+        For each dtype: GFLOP/s of the fastest call of ``torch.mm`` (MKL, for float32) or of
+        oneDNN, by shape, and under "best" the largest of them.
+    """
+    rates: dict[str, dict[str, float]] = {}
+    for name, dtype in DTYPES.items():
+        rates[name] = {
+            " x ".join(map(str, shape)): max(_rate(f, shape, dtype) for f in _multiplications())
+            for shape in shapes
+        }
+        rates[name]["best"] = max(rates[name].values())
+    return rates
+
+
+def _multiplications() -> list[Callable[[Tensor, Tensor], Tensor]]:
+    """Functions of x (M, K) and w (N, K) that give x @ w.T."""
+    found: list[Callable[[Tensor, Tensor], Tensor]] = [lambda x, w: torch.mm(x, w.T)]
+    if torch.backends.mkldnn.is_available():
+        found.append(
+            lambda x, w: torch.ops.mkldnn._linear_pointwise(x, w, None, "none", [], "")
+        )
+    return found
+
+
+def _rate(
+    multiply: Callable[[Tensor, Tensor], Tensor], shape: tuple[int, int, int], dtype: torch.dtype
+) -> float:
+    m, k, n = shape
+    generator = torch.Generator().manual_seed(0)
+    x, w = (torch.randn(rows, k, generator=generator).to(dtype) for rows in (m, n))
+    with torch.no_grad():
+        multiply(x, w)
+        fastest, end = float("inf"), time.perf_counter() + SECONDS
+        while time.perf_counter() < end:
+            started = time.perf_counter()
+            multiply(x, w)
+            fastest = min(fastest, time.perf_counter() - started)
+    return 2 * m * k * n / fastest / 1e9
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    print(json.dumps(describe(torch.get_num_threads()), indent=1))
+    print(json.dumps(matmul_rates(), indent=1))

@@ -1,0 +1,142 @@
+"""One optimizer step of everybody, side by side.
+
+python -m benchmarks.step [--models tiny smollm2] [--rounds N] [--threads 2]
+
+writes benchmarks/results/step.json. If losses disagree nothing is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.implementations import BFLOAT16_TOLERANCE, implementations
+from benchmarks.machine import describe, matmul_rates
+from benchmarks.turns import Measured, take_turns
+from benchmarks.work import sizes_of, tokens_of, unavoidable_flops
+from benchmarks.workloads import WORKLOADS, Workload, load_model, token_statistics
+from experiments.store import store
+
+RESULTS = Path(__file__).parent / "results"
+# Who takes turns with whom; "ours" is in every group, as what all ratios refer to. Four or five
+# processes with SmolLM2 fit into 24 GiB.
+GROUPS = {
+    "smollm2": {
+        "trl": ("ours", "ours_stock", "ours_bfloat16", "trl_default", "trl_precomputed"),
+        "trl_other": ("ours", "ours_padded", "trl_float32", "trl_bfloat16"),
+        "peers": ("ours", "textbook", "concatenated", "raschka", "lesson"),
+    },
+    "tiny": {
+        "all": (
+            *("ours", "ours_stock", "ours_padded", "ours_bfloat16"),
+            *("trl_default", "trl_float32", "trl_precomputed", "trl_bfloat16"),
+            *("textbook", "concatenated", "raschka", "lesson"),
+        )
+    },
+}
+ROUNDS = {"smollm2": 6, "tiny": 40}  # that count
+WARM_UP = {"smollm2": 2, "tiny": 5}  # that do not
+MOVED = 1e-3  # nats that losses must have gone, or their agreement says nothing about updates
+
+
+def measure(
+    model: str, rounds: int, n_threads: int, only: Sequence[str] | None = None
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Every group of a model: what was computed, and a row for each implementation."""
+    warm_up = WARM_UP[model]
+    workload = WORKLOADS[model](warm_up + rounds)
+    sizes = sizes_of(load_model(workload.model))
+    counts = [tokens_of(batch) for batch in workload.batches]
+    flops = [unavoidable_flops(sizes, tokens) for tokens in counts[warm_up:]]
+    everybody = implementations([workload])
+    rows = []
+    for group, names in GROUPS[model].items():
+        some = {name: everybody[name] for name in names if not only or name in ("ours", *only)}
+        if len(some) == 1 and only != ["ours"]:
+            continue
+        started = time.perf_counter()
+        measured = take_turns(
+            some, [False] * warm_up + [True] * rounds, n_threads, _report(model, group)
+        )
+        _check_moved(measured)
+        print(f"\r{model}, {group}: {time.perf_counter() - started:.0f} s", file=sys.stderr)
+        for name, mine in measured.items():
+            rows.append(
+                {
+                    "model": model,
+                    "group": group,
+                    "name": name,
+                    "title": some[name].title,
+                    "tolerance": some[name].tolerance,
+                    "gap": mine.gap,
+                    "peak_mib": round(mine.peak_mib),
+                    "seconds": mine.seconds,
+                }
+            )
+    described = {
+        "batch_size": workload.batch_size,
+        "tokens": token_statistics(workload),
+        "sequence_tokens": [tokens.total for tokens in counts[warm_up:]],
+        "unique_tokens": [tokens.unique for tokens in counts[warm_up:]],
+        "gflop": [count / 1e9 for count in flops],
+        "beta": workload.beta,
+        "learning_rate": workload.learning_rate,
+        "warm_up": warm_up,
+        "rounds": rounds,
+    }
+    return described, rows
+
+
+def _report(model: str, group: str) -> Any:
+    def report(number: int) -> None:
+        print(f"\r{model}, {group}: round {number + 1} ", end="", file=sys.stderr, flush=True)
+
+    return report
+
+
+def _check_moved(measured: Mapping[str, Measured]) -> None:
+    """Losses that all stay at log 2 agree whatever the updates are."""
+    for name, mine in measured.items():
+        if abs(mine.losses[-1] - mine.losses[0]) < MOVED:
+            raise SystemExit(f"error: training did not change the loss of {name}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and store."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="+", choices=[*WORKLOADS], default=["tiny", "smollm2"])
+    parser.add_argument("--only", nargs="+", help="these implementations, and ours")
+    parser.add_argument("--rounds", type=int, help="that count; by default as many as take minutes")
+    parser.add_argument("--threads", type=int, default=2, help="of each process (default: 2)")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
+    options = parser.parse_args(arguments)
+
+    import torch
+
+    torch.set_num_threads(options.threads)
+    rates = [matmul_rates()]
+    described, rows = {}, []
+    for model in options.models:
+        rounds = options.rounds or ROUNDS[model]
+        described[model], more = measure(model, rounds, options.threads, options.only)
+        rows += more
+    rates.append(matmul_rates())
+    fastest = {
+        dtype: {shape: max(found[dtype][shape] for found in rates) for shape in rates[0][dtype]}
+        for dtype in rates[0]
+    }
+    settings = {
+        "machine": describe(options.threads),
+        "matmul_gflops": fastest,
+        "bfloat16_tolerance": BFLOAT16_TOLERANCE,
+        **described,
+    }
+    print(store("step", settings, rows, options.out), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
