@@ -12,14 +12,13 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import dataclasses
 import importlib
 import inspect
 import pkgutil
 import re
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 from types import ModuleType
 from typing import Any
 
@@ -75,15 +74,22 @@ def defined_names(module: ModuleType) -> list[str]:
 
     def line(name: str) -> tuple[str, int]:
         value = inspect.unwrap(getattr(module, name))
-        with contextlib.suppress(TypeError, OSError):
-            if inspect.isroutine(value) or inspect.isclass(value):
-                return value.__module__, inspect.getsourcelines(value)[1]
+        if inspect.isroutine(value) or inspect.isclass(value):
+            return value.__module__, definition_lines(value.__module__).get(value.__name__, 0)
         return module.__name__, 0
 
     first = {}  # parts of a package in the order in which it names them
     for name in names:
         first.setdefault(line(name)[0], order[name])
     return sorted(names, key=lambda name: (first[line(name)[0]], line(name)[1], order[name]))
+
+
+@cache
+def definition_lines(module: str) -> dict[str, int]:
+    """Return the line of each function and class that a module defines."""
+    tree = ast.parse(inspect.getsource(importlib.import_module(module)))
+    defined = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    return {node.name: node.lineno for node in tree.body if isinstance(node, defined)}
 
 
 @cache
@@ -231,7 +237,7 @@ def resolve_reference(
         return None
     objects = env.get_domain("py").objects
     name = str(node.get("reftarget", ""))
-    full = name if name in objects else short_names(env).get(name)
+    full = name if name in objects else names_of(env).get(name)
     if full is None:
         return None if name.startswith(f"{PACKAGE}.") else content
     target = objects[full]
@@ -260,6 +266,9 @@ def short_names(env: BuildEnvironment) -> dict[str, str]:
     return {name: full.pop() for name, full in found.items() if len(full) == 1}
 
 
+names_of = lru_cache(maxsize=1)(short_names)  # of a book whose pages are all read
+
+
 def section_of(node: nodes.Node) -> nodes.section | None:
     """Return the section right below the page's title in which a node stands."""
     section = None
@@ -278,7 +287,7 @@ def link_code(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Make links of inline code that names an entry, once in each section."""
     if app.builder.format != "html" or not LINKED.match(docname):
         return
-    names = short_names(app.env)
+    names = names_of(app.env)
     objects = app.env.get_domain("py").objects
     seen: set[tuple[int, str]] = set()
     for literal in list(doctree.findall(nodes.literal)):
@@ -357,7 +366,7 @@ def find_object(dotted: str) -> str | None:
 
 def uses(env: BuildEnvironment) -> dict[str, list[tuple[str, str]]]:
     """Return for each public object the pages that use it: (page, section of the first use)."""
-    names = short_names(env)
+    names = names_of(env)
     found: dict[str, list[tuple[str, str]]] = {}
     for docname in sorted(env.found_docs, key=lambda name: (not name.startswith("note"), name)):
         if not USERS.match(docname):

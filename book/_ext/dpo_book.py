@@ -10,6 +10,7 @@
 5. Lines: keeps a formula and the punctuation around it on one line.
 6. Weight: empties the theme's 1.5 MB ``fontawesome.js``, as the web font already draws the icons;
    leaves the files of sphinx-design off the pages that do not use it.
+7. Time: names the plugin that each citation asks for, which is else looked for in all packages.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from docutils import nodes
+from pybtex.backends import plaintext
+from pybtex.plugin import register_plugin
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
@@ -297,10 +300,19 @@ def empty_icon_script(app: Sphinx, exception: Exception | None) -> None:
         script.write_text("/* emptied: the web font draws the icons */\n", encoding="utf-8")
 
 
+# --- time ------------------------------------------------------------------------------------
+
+
+def name_citation_plugin() -> None:
+    """Tell pybtex of the plugin for plain text: it reads the files of all packages to find one."""
+    register_plugin("pybtex.backends", "plaintext", plaintext.Backend, force=True)
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the extension."""
     number_chapters_by_name()
     number_appendix_figures()
+    name_citation_plugin()
     app.connect("builder-inited", write_styles)
     app.connect("html-page-context", finish_page)
     app.add_css_file(PALETTE_STYLES, priority=400)

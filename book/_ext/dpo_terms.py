@@ -16,11 +16,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 from sphinx.util.docutils import ReferenceRole
 from sphinx.util.typing import ExtensionMetadata
 
@@ -98,6 +100,12 @@ def read_glossary(doctree: nodes.document) -> list[Entry]:
             names = tuple(term.astext() for term in terms)
             entries.append(Entry(terms[0]["ids"][0], names, paragraph))
     return entries
+
+
+@lru_cache(maxsize=1)
+def glossary(env: BuildEnvironment) -> list[Entry]:
+    """Return the entries of the book's glossary once all pages are read."""
+    return read_glossary(env.get_doctree(GLOSSARY))
 
 
 def name_pattern(name: str) -> str:
@@ -199,9 +207,8 @@ def on_page(app: Sphinx, doctree: nodes.document, docname: str) -> None:
         return
     if GLOSSARY not in app.env.found_docs:
         return
-    entries = read_glossary(app.env.get_doctree(GLOSSARY))
     other = ANOTHER_MEANING.get(docname, set())
-    entries = [entry for entry in entries if entry.names[0] not in other]
+    entries = [entry for entry in glossary(app.env) if entry.names[0] not in other]
     found = mark_terms(doctree, entries, app.builder.get_relative_uri(docname, GLOSSARY))
     if not found:
         return

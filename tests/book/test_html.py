@@ -53,6 +53,11 @@ def test_nothing_is_loaded_from_outside(book, name):
     assert outside == []
 
 
+@pytest.mark.parametrize("name", EVERY_PAGE)
+def test_no_page_tells_where_it_was_built(book, name):
+    assert str(ROOT) not in (HTML / name).read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_ids_are_unique(book, name):
     ids = [tag["id"] for tag in parsed(HTML / name).select("[id]")]
