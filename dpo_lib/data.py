@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +13,8 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+
+from dpo_lib._files import replacing
 
 Batch = dict[str, Tensor]
 
@@ -102,19 +102,10 @@ def read_jsonl(path: str | Path) -> list[PreferenceRecord]:
 
 def write_jsonl(path: str | Path, records: Iterable[PreferenceRecord]) -> None:
     """Write records so that the file is either the old one or the new one, never half of it."""
-    path = Path(path)
-    lines = [json.dumps(record.to_row(), ensure_ascii=False) + "\n" for record in records]
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.writelines(lines)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp gives 0600
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with replacing(Path(path)) as file:
+        for record in records:
+            line = json.dumps(record.to_row(), ensure_ascii=False) + "\n"
+            file.write(line.encode())
 
 
 def pad(

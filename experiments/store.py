@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from dpo_lib._files import replacing
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -22,12 +23,8 @@ def store(
     text = f'{{\n "settings": {_line(settings)},\n "rows": [\n  {lines}\n ]\n}}\n'
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as file:
+        file.write(text.encode())
     return path
 
 

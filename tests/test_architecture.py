@@ -17,7 +17,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # One room a step of the derivation; each may use the rooms before its own.
 ORDER = [
-    ["_validation"],
+    ["_files", "_validation"],
     ["preference"],
     ["logprobs"],
     ["packing"],

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dpo_lib._files import replacing
 from dpo_lib.training import TrainingHistory
 
 UNFINISHED = ("checkpoint.pt", "held_out.json")  # needed to go on, dropped at the end
@@ -17,12 +17,8 @@ FILES = ("run.json", "metrics.jsonl", "samples.json", "report.html", "model", *U
 
 def write_whole(path: Path, text: str) -> None:
     """Write a text file so that it is the old one or the new one, never half of it."""
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    with replacing(path) as file:
+        file.write(text.encode())
 
 
 def write_json(path: Path, value: object) -> None:
@@ -38,7 +34,7 @@ def read_json(path: Path) -> Any:
 def clear(out: Path) -> None:
     """Remove the files of an earlier run, and nothing else."""
     for name in FILES:
-        for path in (out / name, out / f"{name}.partial"):
+        for path in (out / name, *out.glob(f"{name}.*partial")):
             if path.is_dir():
                 shutil.rmtree(path)
             else:

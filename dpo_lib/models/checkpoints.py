@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from dpo_lib._files import replacing
 from dpo_lib.models.tiny_gpt import TinyGPT, TinyGPTConfig
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -37,9 +37,8 @@ def save_weights(model: TinyGPT, name: str, folder: Path = WEIGHTS) -> Path:
 
     path = folder / f"{name}.safetensors"
     weights = {key: value.float().contiguous() for key, value in model.state_dict().items()}
-    temporary = path.with_suffix(".part")
-    temporary.write_bytes(save(weights))
-    os.replace(temporary, path)
+    with replacing(path) as file:
+        file.write(save(weights))
     return path
 
 

@@ -1,0 +1,67 @@
+"""Files that are whole at any moment: the old one or the new one, never half of it."""
+
+from __future__ import annotations
+
+import glob
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that takes the place of ``path`` once the block has ended without an error.
+
+    It is written beside it, reaches the disk, and is renamed. Its name holds this machine and
+    process, so that several processes can write the same file: the last one to end stays. What
+    killed processes left behind is removed with the next write.
+
+    Parameters
+    ----------
+    path : Path
+        In a folder that exists. An old file stays as it is if the block fails, and passes its
+        permissions on if not.
+
+    Yields
+    ------
+    BinaryIO
+        The new file, open for writing.
+    """
+    _remove_left_over(path)
+    partial = path.with_name(f"{path.name}.{platform.node()}-{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists():
+            shutil.copymode(path, partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _remove_left_over(path: Path) -> None:
+    """Remove the partial files of ``path`` whose processes, of this machine, are gone."""
+    ours = f"{path.name}.{platform.node()}-"
+    for partial in path.parent.glob(f"{glob.escape(ours)}*.partial"):
+        process = partial.name.removeprefix(ours).removesuffix(".partial")
+        if process.isdecimal() and not _is_running(int(process)):
+            partial.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    """Whether there is a process of this number; where one cannot ask, there may be."""
+    if os.name != "posix":  # elsewhere the question itself would end the process
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # there is one, of another user
+        pass
+    return True
