@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 import pickle
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from dpo_lib._files import replacing
 from dpo_lib.packing import PairLogProbs, Row, log_probs_of_rows
 
 if TYPE_CHECKING:
@@ -183,11 +183,7 @@ def read_cache(file: Path, n_pairs: int) -> tuple[Tensor, Tensor] | None:
 
 
 def write_cache(file: Path, values: tuple[Tensor, Tensor]) -> None:
-    """Write beside the file, then rename: it is always a whole one."""
+    """Keep the values in a file that is always a whole one."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
-    try:
-        torch.save(tuple(x.cpu() for x in values), partial)
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(file) as whole:
+        torch.save(tuple(x.cpu() for x in values), whole)

@@ -7,7 +7,6 @@ import functools
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dpo_lib._files import replacing
 from dpo_lib._validation import check_positive
 from dpo_lib.logprobs import get_pair_log_probs
 from dpo_lib.losses import PreferenceLoss, as_loss_function, dpo_loss, takes_lengths
@@ -506,7 +506,7 @@ class _Run:
             self.save(self.path)
 
     def save(self, path: Path) -> None:
-        """Write the state beside ``path``, then rename: the file is always a whole one."""
+        """Write the state to ``path``, where there is always a whole file or none."""
         state = {
             "run": self.identity,
             "reference_logps": self.reference_logps,
@@ -516,16 +516,8 @@ class _Run:
         if not self.machines.main:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        # One name: what a killed process left behind is written over by the next one.
-        partial = path.with_name(f"{path.name}.partial")
-        try:
-            with partial.open("wb") as file:
-                torch.save(state, file)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with replacing(path) as file:
+            torch.save(state, file)
 
     def load(self, path: Path) -> None:
         """Take up the state that `save` wrote, if it is of this run."""

@@ -44,7 +44,9 @@ def start(file):
 def kill_after(file, writes, seconds, within_a_write):
     """Start a run, wait until it has written some checkpoints and a moment more, and kill it."""
     process = start(file)
-    partial = file.with_name(f"{file.name}.partial")
+    def half_written():
+        return any(file.parent.glob(f"{file.name}.*-{process.pid}.partial"))
+
     try:
         seen = {file.stat().st_mtime_ns} if file.exists() else set()
         enough = len(seen) + writes
@@ -53,12 +55,12 @@ def kill_after(file, writes, seconds, within_a_write):
             if file.exists():
                 seen.add(file.stat().st_mtime_ns)
         time.sleep(seconds)
-        while within_a_write and process.poll() is None and not partial.exists():
+        while within_a_write and process.poll() is None and not half_written():
             pass  # a write takes about a millisecond
     finally:
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL  # it was still at work
-    return partial.exists()
+    return half_written()
 
 
 @pytest.fixture(scope="module")
