@@ -49,10 +49,13 @@ def test_a_failure_while_writing_leaves_the_old_file(tmp_path, error, old):
     path = tmp_path / "a.txt"
     if old:
         path.write_bytes(old)
-    with pytest.raises(type(error)), replacing(path) as file:
-        file.write(b"half of ")
-        file.flush()
+
+    def pieces():
+        yield b"half of "
         raise error
+
+    with pytest.raises(type(error)), replacing(path) as file:
+        file.writelines(pieces())
     assert names(tmp_path) == (["a.txt"] if old else [])
     assert not old or path.read_bytes() == old
 

@@ -44,6 +44,7 @@ def start(file):
 def kill_after(file, writes, seconds, within_a_write):
     """Start a run, wait until it has written some checkpoints and a moment more, and kill it."""
     process = start(file)
+
     def half_written():
         return any(file.parent.glob(f"{file.name}.*-{process.pid}.partial"))
 
