@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dpo_lib import kernels, lean as lean_passes
 from dpo_lib.logprobs import get_pair_log_probs
 
 Row = Mapping[str, Sequence[int]]  # ids of "prompt", "chosen" and "rejected"
 DTYPES = ("float32", "bfloat16")
-LOGITS_AT_ONCE = 2**24  # more entries (64 MB in float32) are computed in chunks, and twice
 
 
 class Packed(NamedTuple):
@@ -36,6 +36,8 @@ class Packed(NamedTuple):
     edge_token: Tensor  # (E,) ... which token; shared by all responses that run along this edge
     steps: Tensor  # (S,) edge of each response token, response after response
     response: Tensor  # (S,) 2 i for the chosen response of pair i, 2 i + 1 for its rejected one
+    paths: Tensor  # (2 B, L) node, of R * T, at each place of each sequence; 0 behind its end
+    homes: Tensor  # (R * T,) a place, of 2 B * L, at which each node stands
     n_pairs: int
 
     def visible(self) -> Tensor:
@@ -85,9 +87,15 @@ def pack_pairs(rows: Sequence[Row], row_length: int = 1024) -> Packed:
     readers: dict[int, int] = {}  # place -> number
     edges: dict[tuple[int, int], int] = {}  # reader and token -> number
     steps: list[list[int]] = [[] for _ in sequences]
+    longest = max(len(ids) for ids, _ in sequences) - 1
+    paths = [[0] * longest for _ in sequences]
+    homes = [0] * (len(trees) * length)
     for r, tree in enumerate(trees):
         for member, path in tree.paths.items():
             ids, start = sequences[member]
+            for place, node in enumerate(path):
+                paths[member][place] = r * length + node
+                homes[r * length + node] = member * longest + place
             for node, token in zip(path[start - 1 :], ids[start:], strict=True):
                 reader = readers.setdefault(r * length + node, len(readers))
                 steps[member].append(edges.setdefault((reader, token), len(edges)))
@@ -108,6 +116,8 @@ def pack_pairs(rows: Sequence[Row], row_length: int = 1024) -> Packed:
         edge_token=edge_token[order],
         steps=order.argsort()[torch.tensor([edge for member in steps for edge in member])],
         response=torch.arange(len(steps)).repeat_interleave(torch.tensor([*map(len, steps)])),
+        paths=torch.tensor(paths),
+        homes=torch.tensor(homes),
         n_pairs=len(rows),
     )
 
@@ -172,7 +182,12 @@ def _share_out(sequences: Sequence[tuple[list[int], int]], row_length: int) -> l
 
 
 def packed_pair_log_probs(
-    model: nn.Module, rows: Sequence[Row], *, dtype: str = "float32", row_length: int | None = None
+    model: nn.Module,
+    rows: Sequence[Row],
+    *,
+    dtype: str = "float32",
+    row_length: int | None = None,
+    lean: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Log-probabilities of chosen and rejected responses, by one forward pass over prefix trees.
 
@@ -187,7 +202,11 @@ def packed_pair_log_probs(
         "bfloat16" runs the layers below the vocabulary in it, by autocast; the
         log-probabilities are float32 (or wider) all the same.
     row_length : int, optional
-        As in `pack_pairs`; by default twice the model's width, at least 256.
+        As in `pack_pairs`; by default twice the model's width, at least 256, or one row for all
+        where attention does not cost the square of a row.
+    lean : bool
+        Compute models with the layers of Llama by `dpo_lib.llama`; False: by their own forward
+        pass, as all others.
 
     Returns
     -------
@@ -200,76 +219,26 @@ def packed_pair_log_probs(
         If the model cannot take packed rows, naming the reason, an id lies outside the
         vocabulary, or a sequence is longer than the model's context.
     """
-    parts = _parts_of(model)
+    parts = _parts_of(model, lean)
     if isinstance(parts, str):
         raise ValueError(f"model cannot take packed rows: {parts}")
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be one of {[*DTYPES]}, got {dtype!r}")
-    packed = pack_pairs(rows, row_length or max(256, 2 * parts.head.shape[1]))
+    packed = pack_pairs(rows, row_length or parts.row_length)
     _check_fits(packed, parts)
     packed = packed.to(parts.head.device)
     with _autocast(packed.tokens.device, dtype):
-        hidden = parts.hidden_states(packed)  # (R, T, D)
-    read = hidden.flatten(0, 1)[packed.readers]  # (N, D)
-    if read.dtype != parts.head.dtype or read.dtype in (torch.float16, torch.bfloat16):
-        wide = torch.promote_types(parts.head.dtype, torch.float32)
-        read, head = read.to(wide), parts.head.to(wide)
-    else:
-        head = parts.head
+        hidden, head = parts.run(packed, dtype)  # (R * T, D), (V, D)
+    read = hidden[packed.readers]  # (N, D)
+    if read.dtype != head.dtype or read.dtype in (torch.float16, torch.bfloat16):
+        wide = torch.promote_types(head.dtype, torch.float32)
+        read, head = read.to(wide), head.to(wide)
     with torch.autocast(packed.tokens.device.type, enabled=False):
         bias = None if parts.bias is None else parts.bias.to(read.dtype)
-        edges = _EdgeLogProbs.apply(read, head, bias, packed.edge_reader, packed.edge_token)
+        edges = kernels.edge_log_probs(read, head, bias, packed.edge_reader, packed.edge_token)
     logps = torch.zeros(2 * packed.n_pairs, dtype=edges.dtype, device=edges.device)
     logps = logps.index_add(0, packed.response, edges[packed.steps])  # (2 B,)
     return logps[0::2].clone(), logps[1::2].clone()  # FSDP warns of views
-
-
-class _EdgeLogProbs(torch.autograd.Function):
-    """log-softmax of ``hidden @ head.T + bias`` at some (row, token), few logits at a time."""
-
-    @staticmethod
-    def forward(ctx, hidden, head, bias, rows, tokens):  # noqa: ANN001, ANN205
-        # rows come sorted
-        size = max(1, LOGITS_AT_ONCE // len(head))
-        chunks, out, kept = [], [], None
-        for start in range(0, len(hidden), size):
-            stop = min(start + size, len(hidden))
-            first, last = torch.searchsorted(rows, torch.tensor([start, stop], device=rows.device))
-            logits = _logits(hidden[start:stop], head, bias)  # (n, V)
-            total = logits.logsumexp(dim=-1)  # (n,)
-            near = rows[first:last] - start
-            out.append(logits[near, tokens[first:last]] - total[near])
-            chunks.append((start, stop, int(first), int(last), total))
-            kept = logits if stop - start == len(hidden) else None
-        ctx.chunks, ctx.kept = chunks, kept
-        ctx.save_for_backward(hidden, head, bias, rows, tokens)
-        return torch.cat(out)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient):  # noqa: ANN001, ANN205
-        hidden, head, bias, rows, tokens = ctx.saved_tensors
-        wants_hidden, wants_head, wants_bias = ctx.needs_input_grad[:3]
-        to_hidden = torch.empty_like(hidden) if wants_hidden else None
-        to_head = torch.zeros_like(head) if wants_head else None
-        to_bias = torch.zeros_like(bias) if wants_bias else None
-        for start, stop, first, last, total in ctx.chunks:
-            logits = _logits(hidden[start:stop], head, bias) if ctx.kept is None else ctx.kept
-            near, of_edge = rows[first:last] - start, gradient[first:last]
-            of_row = torch.zeros_like(total).index_add(0, near, of_edge)  # (n,)
-            slope = torch.exp(logits - total[:, None]).mul_(-of_row[:, None])  # (n, V)
-            slope.index_put_((near, tokens[first:last]), of_edge, accumulate=True)
-            if wants_hidden:
-                torch.mm(slope, head, out=to_hidden[start:stop])
-            if wants_head:
-                to_head.addmm_(slope.T, hidden[start:stop])
-            if wants_bias:
-                to_bias += slope.sum(dim=0)
-        return to_hidden, to_head, to_bias, None, None
-
-
-def _logits(hidden: Tensor, head: Tensor, bias: Tensor | None) -> Tensor:
-    return nn.functional.linear(hidden, head, bias)
 
 
 # --- what a model must offer ---------------------------------------------------------------------
@@ -278,23 +247,36 @@ def _logits(hidden: Tensor, head: Tensor, bias: Tensor | None) -> Tensor:
 class _Parts(NamedTuple):
     """A model, cut below the vocabulary."""
 
-    hidden_states: Callable[[Packed], Tensor]  # -> (R, T, D)
+    run: Callable[[Packed, str], tuple[Tensor, Tensor]]  # hidden states (R * T, D), and the head
     head: Tensor  # (V, D)
     bias: Tensor | None  # (V,)
     limits: dict[str, int]  # longest sequence, by the name of what limits it
+    row_length: int  # at which rows of nodes are cheapest
     window: int | None = None  # longest sequence for which every token sees all before it
 
 
-def _parts_of(model: object) -> _Parts | str:
+def _parts_of(model: object, lean: bool) -> _Parts | str:
     """The parts of a model that takes packed rows, or why it does not."""
     config = getattr(model, "config", None)
     if hasattr(model, "hidden_states") and hasattr(model, "token_embedding"):  # TinyGPT
+        tiny_head = model.token_embedding.weight
 
-        def tiny_states(packed: Packed) -> Tensor:
-            return model.hidden_states(packed.tokens, packed.visible(), packed.positions)
+        def run_lean_tiny(packed: Packed, dtype: str) -> tuple[Tensor, Tensor]:
+            tokens, positions = packed.tokens.flatten(), packed.positions.flatten()
+            kind = torch.bfloat16 if dtype == "bfloat16" else None
+            states = lean_passes.tiny_states(
+                model, tokens, positions, packed.paths, packed.homes, kind
+            )
+            return states, tiny_head
+
+        def run_tiny(packed: Packed, dtype: str) -> tuple[Tensor, Tensor]:
+            states = model.hidden_states(packed.tokens, packed.visible(), packed.positions)
+            return states.flatten(0, 1), tiny_head
 
         limits = {"context_length": config.context_length}
-        return _Parts(tiny_states, model.token_embedding.weight, None, limits)
+        if lean and not lean_passes.reason_against_tiny(model):
+            return _Parts(run_lean_tiny, tiny_head, None, limits, 1 << 30)
+        return _Parts(run_tiny, tiny_head, None, limits, max(256, 2 * tiny_head.shape[1]))
 
     if hasattr(model, "get_base_model"):  # a PEFT model; its adapters sit in the layers
         model = model.get_base_model()
@@ -324,7 +306,24 @@ def _parts_of(model: object) -> _Parts | str:
     if "sliding_attention" not in kinds and getattr(config, "layer_types", None):
         window = None  # set, but used by no layer
 
-    def hidden_states(packed: Packed) -> Tensor:
+    if lean and not lean_passes.reason_against_llama(backbone):
+        table = backbone.embed_tokens
+
+        def run_lean(packed: Packed, dtype: str) -> tuple[Tensor, Tensor]:
+            tokens = packed.tokens.flatten()  # (R * T,)
+            if table.weight is head.weight:
+                embedded, weight = kernels.tied_embedding(head.weight, tokens, table.padding_idx)
+            else:
+                embedded, weight = table(tokens), head.weight
+            positions, kind = packed.positions.flatten(), getattr(torch, dtype)
+            states = lean_passes.llama_states(
+                backbone, embedded, positions, packed.paths, packed.homes, kind
+            )
+            return states, weight
+
+        return _Parts(run_lean, head.weight, head.bias, limits, 1 << 30, window)
+
+    def run(packed: Packed, dtype: str) -> tuple[Tensor, Tensor]:
         mask = packed.visible()[:, None]  # (R, 1, T, T)
         if attention == "eager":  # adds the mask to the scores
             scores = torch.zeros(mask.shape, dtype=head.weight.dtype, device=mask.device)
@@ -335,9 +334,11 @@ def _parts_of(model: object) -> _Parts | str:
             position_ids=packed.positions,
             use_cache=False,
         )
-        return output[0] if isinstance(output, tuple) else output.last_hidden_state
+        states = output[0] if isinstance(output, tuple) else output.last_hidden_state
+        return states.flatten(0, 1), head.weight
 
-    return _Parts(hidden_states, head.weight, head.bias, limits, window)
+    row_length = max(256, 2 * head.in_features)
+    return _Parts(run, head.weight, head.bias, limits, row_length, window)
 
 
 def _check_fits(packed: Packed, parts: _Parts) -> None:
@@ -368,7 +369,7 @@ class PairLogProbs(nn.Module):
 
     At its first call the packed values of a few pairs are compared with those of
     `get_pair_log_probs`. Where they differ, or the model cannot take packed rows, a warning says
-    why, and the padded path is used from then on.
+    why, and from then on the next way is used: the lean pass, the model's own, the padded path.
 
     Parameters
     ----------
@@ -376,17 +377,21 @@ class PairLogProbs(nn.Module):
         As in `get_sequence_log_probs`.
     packed : bool
         False: the padded path from the start.
-    dtype : {"float32", "bfloat16"}
+    dtype, lean
         As in `packed_pair_log_probs`.
     """
 
     def __init__(
-        self, model: Callable[..., Any], packed: bool = True, dtype: str = "float32"
+        self,
+        model: Callable[..., Any],
+        packed: bool = True,
+        dtype: str = "float32",
+        lean: bool = True,
     ) -> None:
         super().__init__()
         if dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {[*DTYPES]}, got {dtype!r}")
-        self.model, self.packed, self.dtype = model, packed, dtype
+        self.model, self.packed, self.dtype, self.lean = model, packed, dtype, lean
         self.verified, self.window = False, None
         # What accelerate asks a model for: the layers that FSDP shards one by one.
         self._no_split_modules = getattr(model, "_no_split_modules", None)
@@ -394,11 +399,8 @@ class PairLogProbs(nn.Module):
     def forward(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
         """Log-probabilities of chosen and rejected responses, shape ``(len(rows),)`` each."""
         if self.packed and not self.verified:
-            reason = self._reason_against(rows)
+            self._verify(rows)
             self.verified = True
-            if reason:
-                self.packed = False
-                warnings.warn(f"rows are padded, not packed: {reason}", stacklevel=2)
         if self.packed and self.window and _longest(rows) > self.window:
             warnings.warn(
                 f"some rows are padded, not packed: a sequence of {_longest(rows)} tokens is "
@@ -406,7 +408,7 @@ class PairLogProbs(nn.Module):
                 stacklevel=2,
             )
         elif self.packed:
-            return packed_pair_log_probs(self.model, rows, dtype=self.dtype)
+            return packed_pair_log_probs(self.model, rows, dtype=self.dtype, lean=self.lean)
         return self._padded(rows, self.dtype)
 
     def _padded(self, rows: Sequence[Row], dtype: str) -> tuple[Tensor, Tensor]:
@@ -416,20 +418,40 @@ class PairLogProbs(nn.Module):
             return get_pair_log_probs(self.model, pad_rows(rows, device))
 
     @torch.no_grad()
-    def _reason_against(self, rows: Sequence[Row]) -> str:
-        parts = _parts_of(self.model)
+    def _verify(self, rows: Sequence[Row]) -> None:
+        """Find the fastest way that gives the values of the padded path."""
+        reason = self._reason_against_rows(rows)
+        if reason:
+            self.packed = False
+        else:
+            some = rows[:4]
+            expected = self._padded(some, "float32")  # says by itself what is wrong with the rows
+            if self.lean:
+                reason = self._difference(some, expected)
+                if reason:
+                    self.lean = False
+                    warnings.warn(f"the model's own forward pass is used: {reason}", stacklevel=3)
+            if not self.lean:
+                reason = self._difference(some, expected)
+                self.packed = not reason
+        if not self.packed:
+            warnings.warn(f"rows are padded, not packed: {reason}", stacklevel=3)
+
+    def _reason_against_rows(self, rows: Sequence[Row]) -> str:
+        parts = _parts_of(self.model, self.lean)
         if isinstance(parts, str):
             return parts
         self.window = parts.window
         if self.window and _longest(rows) > self.window:
             return f"its sliding window ({self.window}) is shorter than the sequences"
-        some = rows[:4]
-        expected = self._padded(some, "float32")  # says by itself what is wrong with the rows
+        return ""
+
+    def _difference(self, rows: Sequence[Row], padded: tuple[Tensor, Tensor]) -> str:
         try:
-            found = packed_pair_log_probs(self.model, some)
-        except (ValueError, TypeError, RuntimeError, IndexError) as error:
+            found = packed_pair_log_probs(self.model, rows, lean=self.lean)
+        except (ValueError, TypeError, RuntimeError, IndexError, AttributeError) as error:
             return f"the packed pass failed ({error})"
-        expected, found = torch.cat(expected), torch.cat(found)
+        expected, found = torch.cat(padded), torch.cat(found)
         gap = float((found - expected).abs().max())
         stored = next(self.parameters()).dtype
         allowed = {torch.float64: 1e-9, torch.float32: 1e-4}.get(stored, 0.02)

@@ -98,6 +98,7 @@ class DPOConfig:
     eval_every: int = 10  # updates between evaluations
     seed: int = 0  # decides the order of the pairs
     packed: bool = True  # common prefixes computed once, no padding; the same up to rounding
+    lean: bool = True  # models that dpo_lib.lean knows, by its pass; the same up to rounding
     dtype: str = "float32"  # or "bfloat16": of the layers; log-probs, weights stay as they are
 
     def __post_init__(self) -> None:
@@ -378,11 +379,16 @@ class _Run:
             model = policy if reference is None else reference
             self.cache_file = cache_file(reference_cache, model, [*dataset], config.dtype)
         self.log_probs, self.optimizer = machines.prepare(
-            PairLogProbs(policy, config.packed, config.dtype),
+            self.log_probs_of(policy),
             _make_optimizer([*self.trained.values()], config),
         )
         # Sharding puts other parameters in their places.
         self.trained = {name: p for name, p in policy.named_parameters() if p.requires_grad}
+
+    def log_probs_of(self, model: Callable[..., Any]) -> PairLogProbs:
+        """How this run computes the log-probabilities of a model."""
+        config = self.history.config
+        return PairLogProbs(model, config.packed, config.dtype, config.lean)
 
     def start(self) -> None:
         """Take up the state of an interrupted run, or compute the reference's values."""
@@ -391,8 +397,7 @@ class _Run:
             return
         log_probs = self.log_probs
         if self.reference is not None:
-            config = self.history.config
-            log_probs = PairLogProbs(self.reference, config.packed, config.dtype)
+            log_probs = self.log_probs_of(self.reference)
         self.reference_logps = self.cache(log_probs)
         if self.starts_equal:
             gap = self.gap_to_reference(self.log_probs)
@@ -529,8 +534,7 @@ class _Run:
             )
         self.reference_logps = state["reference_logps"]
         if self.reference is not None:
-            config = self.history.config
-            gap = self.gap_to_reference(PairLogProbs(self.reference, config.packed, config.dtype))
+            gap = self.gap_to_reference(self.log_probs_of(self.reference))
             if gap > 1e-3:
                 raise ValueError(
                     f"checkpoint {path} is of another run: its reference log-probabilities differ "

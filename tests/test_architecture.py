@@ -20,6 +20,8 @@ ORDER = [
     ["_files", "_validation"],
     ["preference"],
     ["logprobs"],
+    ["kernels"],
+    ["lean"],
     ["packing"],
     ["rewards"],
     ["reference"],
@@ -59,6 +61,7 @@ NEEDED = {
     *("book", "notebooks", "dpo_lib", "tests", ".ci"),
 }
 ALLOWED = NEEDED | {
+    "benchmarks",
     ".gitattributes",
     ".gitignore",
     "LICENSE",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.testing import assert_close
 
-from dpo_lib import packing
+from dpo_lib import kernels, packing
 from dpo_lib.logprobs import get_pair_log_probs
 from dpo_lib.models import TinyGPT, TinyGPTConfig
 from dpo_lib.packing import PairLogProbs, pack_pairs, packed_pair_log_probs, pad_rows
@@ -157,7 +157,7 @@ def test_tiny_gpt_in_float32():
 
 
 def test_chunks_of_the_vocabulary_change_nothing(monkeypatch):
-    monkeypatch.setattr(packing, "LOGITS_AT_ONCE", 4 * VOCAB)
+    monkeypatch.setattr(kernels, "LOGITS_AT_ONCE", 4 * VOCAB)
     assert_equal_paths(tiny(), random_rows(7), 1e-12)
 
 
