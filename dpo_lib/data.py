@@ -77,6 +77,17 @@ class PreferenceRecord:
         return {**own, **{k: v for k, v in self.extra.items() if k not in own}}
 
 
+def json_lines(data: bytes) -> Iterator[tuple[int, Any]]:
+    """Number and value of each line that is not blank; of one that cannot be read, the error."""
+    for number, line in enumerate(data.splitlines(), start=1):
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            if text.strip():
+                yield number, json.loads(text)
+        except (ValueError, RecursionError) as error:
+            yield number, error
+
+
 def read_jsonl(path: str | Path) -> list[PreferenceRecord]:
     """Read preference records, one JSON object a line; blank lines are skipped.
 
@@ -86,12 +97,12 @@ def read_jsonl(path: str | Path) -> list[PreferenceRecord]:
         Naming every bad line by number and reason. Nothing is silently dropped.
     """
     records, problems = [], []
-    for number, line in enumerate(Path(path).read_bytes().splitlines(), start=1):
+    for number, row in json_lines(Path(path).read_bytes()):
         try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            if text.strip():
-                records.append(PreferenceRecord.from_row(json.loads(text)))
-        except ValueError as error:  # also of decoding UTF-8 and JSON
+            if isinstance(row, Exception):
+                raise row
+            records.append(PreferenceRecord.from_row(row))
+        except (ValueError, RecursionError) as error:
             problems.append(f"line {number}: {error}")
     if problems:
         raise ValueError(

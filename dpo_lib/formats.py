@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from dpo_lib.data import PreferenceRecord
+from dpo_lib.data import PreferenceRecord, json_lines
 
 Kind = Literal[
     "unreadable", "malformed", "empty", "identical", "too long", "unknown words"
@@ -122,12 +122,12 @@ def read_preferences(path: str | Path, rename: Mapping[str, str] | None = None) 
         rows = _parquet_rows(path)
     else:
         data = path.read_bytes()
-        rows = _json_rows(data) if _is_one_document(data) else _line_rows(data)
+        rows = _json_rows(data) if _is_one_document(data) else json_lines(data)
     records, lines, problems = [], [], []
     for line, row in rows:
         try:
-            if isinstance(row, BadRow):
-                raise row
+            if isinstance(row, Exception):
+                raise BadRow("unreadable", _reason(row))
             records.append(make_record(row, rename))
             lines.append(line)
         except BadRow as error:
@@ -300,16 +300,6 @@ def _as_prompt(prompt: str | list[Message]) -> str:
 # --- rows of a file ------------------------------------------------------------------------------
 
 
-def _line_rows(data: bytes) -> Iterator[tuple[int, object]]:
-    for number, line in enumerate(data.splitlines(), start=1):
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            if text.strip():
-                yield number, json.loads(text)
-        except (ValueError, RecursionError) as error:
-            yield number, BadRow("unreadable", _reason(error))
-
-
 def _is_one_document(data: bytes) -> bool:
     """Whether this is one JSON value: a list, or an object over several lines."""
     start = data.removeprefix(b"\xef\xbb\xbf").lstrip()
@@ -325,15 +315,15 @@ def _is_one_document(data: bytes) -> bool:
 
 
 def _json_rows(data: bytes) -> Iterator[tuple[int, object]]:
-    """Rows of a JSON list, each with the line on which it begins."""
+    """Rows of a JSON list, each with the line on which it begins; an error where one ends it."""
     try:
         text = data.decode("utf-8-sig")
     except ValueError as error:
-        yield data[: getattr(error, "start", 0)].count(b"\n") + 1, BadRow("unreadable", str(error))
+        yield data[: getattr(error, "start", 0)].count(b"\n") + 1, error
         return
     opening = re.match(r'\s*(\{\s*"\w+"\s*:\s*)?\[', text)
     if not opening:
-        yield 1, BadRow("unreadable", "a JSON file must hold a list of objects")
+        yield 1, ValueError("a JSON file must hold a list of objects")
         return
     decoder, place, line, seen = json.JSONDecoder(), opening.end(), 1, 0
     skip = re.compile(r"[\s,]*")
@@ -345,7 +335,7 @@ def _json_rows(data: bytes) -> Iterator[tuple[int, object]]:
         try:
             row, place = decoder.raw_decode(text, place)
         except (ValueError, RecursionError) as error:
-            yield line, BadRow("unreadable", f"{_reason(error)}; nothing behind it was read")
+            yield line, ValueError(f"{_reason(error)}; nothing behind it was read")
             return
         yield line, row
 

@@ -13,6 +13,7 @@ from dpo_lib.evaluation import evaluate_margins
 from dpo_lib.logprobs import get_pair_log_probs
 from dpo_lib.losses import dpo_loss
 from dpo_lib.reference import make_reference
+from dpo_lib.rewards import reward_accuracy
 
 
 def train(
@@ -61,11 +62,10 @@ def train(
         loss.backward()
         grad_norm = nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
         optimizer.step()
-        gap = chosen_rewards - rejected_rewards
         row = {
             "loss": loss,
-            "accuracy": ((gap > 0).double() + 0.5 * (gap == 0).double()).mean(),
-            "margin": gap.mean(),
+            "accuracy": reward_accuracy(chosen_rewards, rejected_rewards),
+            "margin": (chosen_rewards - rejected_rewards).mean(),
             "chosen": (chosen - reference_chosen).mean(),
             "rejected": (rejected - reference_rejected).mean(),
             "grad_norm": grad_norm,

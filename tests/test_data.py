@@ -76,6 +76,12 @@ class TestJsonl:
         found = [line.split(":")[0] for line in str(error.value).splitlines()[1:]]
         assert found == ["line 3", "line 5", "line 6", "line 7"]
 
+    def test_a_line_nested_too_deep_is_a_bad_line(self, tmp_path):
+        path = tmp_path / "deep.jsonl"
+        path.write_text("[" * 100_000)
+        with pytest.raises(ValueError, match="line 1: maximum recursion"):
+            read_jsonl(path)
+
     def test_blank_lines_windows_ends_and_byte_order_mark(self, tmp_path):
         lines = [json.dumps(record.to_row()) for record in RECORDS]
         path = tmp_path / "w.jsonl"
