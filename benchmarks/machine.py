@@ -80,9 +80,7 @@ def _multiplications() -> list[Callable[[Tensor, Tensor], Tensor]]:
     """Functions of x (M, K) and w (N, K) that give x @ w.T."""
     found: list[Callable[[Tensor, Tensor], Tensor]] = [lambda x, w: torch.mm(x, w.T)]
     if torch.backends.mkldnn.is_available():
-        found.append(
-            lambda x, w: torch.ops.mkldnn._linear_pointwise(x, w, None, "none", [], "")
-        )
+        found.append(lambda x, w: torch.ops.mkldnn._linear_pointwise(x, w, None, "none", [], ""))
     return found
 
 

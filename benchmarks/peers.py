@@ -41,12 +41,10 @@ def _gather(logits: Tensor, targets: Tensor) -> Tensor:
     return logits.log_softmax(dim=-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
 
 
-# --- the textbook: four forward passes -------------------------------------------------------------
+# --- the textbook: four forward passes -----------------------------------------------------------
 
 
-def textbook_log_probs(
-    model: nn.Module, batch: Mapping[str, Tensor]
-) -> tuple[Tensor, Tensor]:
+def textbook_log_probs(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Prompts padded left, responses right; logits of every position, sliced afterwards."""
     sums = []
     for side in SIDES:
@@ -59,7 +57,7 @@ def textbook_log_probs(
     return sums[0], sums[1]
 
 
-# --- the original paper's code: one forward pass over chosen and rejected --------------------------
+# --- the original paper's code: one forward pass over chosen and rejected ------------------------
 
 
 def concatenate(rows: Sequence[Row]) -> dict[str, Tensor]:
@@ -73,9 +71,7 @@ def concatenate(rows: Sequence[Row]) -> dict[str, Tensor]:
     return {"tokens": tokens, "mask": real.long(), "response": real & (places >= starts[:, None])}
 
 
-def concatenated_log_probs(
-    model: nn.Module, batch: Mapping[str, Tensor]
-) -> tuple[Tensor, Tensor]:
+def concatenated_log_probs(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """All 2B rows at once; log-softmax at every position, prompt and padding included."""
     logits = _logits(model, batch["tokens"], attention_mask=batch["mask"])  # (2B, T, V)
     each = _gather(logits[:, :-1].float(), batch["tokens"][:, 1:])  # (2B, T - 1)
@@ -84,7 +80,7 @@ def concatenated_log_probs(
     return chosen, rejected
 
 
-# --- Raschka's notebook: four forward passes at one common length ----------------------------------
+# --- Raschka's notebook: four forward passes at one common length --------------------------------
 
 
 def raschka_log_probs(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -94,15 +90,13 @@ def raschka_log_probs(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Te
     the tokens of a response; here it is the sum, so that the loss is that of the others.
     """
     sums = []
-    for tokens, response in zip(
-        batch["tokens"].chunk(2), batch["response"].chunk(2), strict=True
-    ):
+    for tokens, response in zip(batch["tokens"].chunk(2), batch["response"].chunk(2), strict=True):
         logits = _logits(model, tokens)[:, :-1]  # (B, T - 1, V)
         sums.append((_gather(logits, tokens[:, 1:]) * response[:, 1:]).sum(dim=1))
     return sums[0], sums[1]
 
 
-# --- the lesson: its function knows no masks -------------------------------------------------------
+# --- the lesson: its function knows no masks -----------------------------------------------------
 
 
 def one_by_one(rows: Sequence[Row]) -> list[dict[str, Tensor]]:
@@ -133,7 +127,7 @@ PEERS = {
 }
 
 
-# --- the step --------------------------------------------------------------------------------------
+# --- the step ------------------------------------------------------------------------------------
 
 
 def make_optimizer(policy: nn.Module, learning_rate: float) -> torch.optim.Optimizer:

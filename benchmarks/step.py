@@ -14,11 +14,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.implementations import BFLOAT16_TOLERANCE, implementations
+from benchmarks.implementations import implementations
 from benchmarks.machine import describe, matmul_rates
 from benchmarks.turns import Measured, take_turns
 from benchmarks.work import sizes_of, tokens_of, unavoidable_flops
-from benchmarks.workloads import WORKLOADS, Workload, load_model, token_statistics
+from benchmarks.workloads import WORKLOADS, load_model, token_statistics
 from experiments.store import store
 
 RESULTS = Path(__file__).parent / "results"
@@ -132,7 +132,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = {
         "machine": describe(options.threads),
         "matmul_gflops": fastest,
-        "bfloat16_tolerance": BFLOAT16_TOLERANCE,
         **described,
     }
     print(store("step", settings, rows, options.out), file=sys.stderr)

@@ -38,8 +38,8 @@ class Implementation:
 
     title: str
     run: Callable[..., None]  # called in a process of its own, with a `Turn` and the options
+    tolerance: float  # nats: how far its loss may lie from that of the first implementation
     options: Mapping[str, Any] = field(default_factory=dict)
-    tolerance: float = 1e-5  # how far its loss may lie from that of the first implementation
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Measured:
     peak_mib: float = 0.0  # largest resident memory after its model was loaded
 
 
-# --- in the process of an implementation -----------------------------------------------------------
+# --- in the process of an implementation ---------------------------------------------------------
 
 
 class Turn:
@@ -102,14 +102,14 @@ def _peak_mib() -> float:
     return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
 
 
-# --- in the process that measures ------------------------------------------------------------------
+# --- in the process that measures ----------------------------------------------------------------
 
 
 class _Worker:
     """The other end of an implementation's pipe."""
 
     def __init__(self, name: str, implementation: Implementation, folder: Path) -> None:
-        self.name, self.implementation = name, implementation
+        self.name, self.implementation, self.done = name, implementation, False
         self.log = folder / f"{len([*folder.iterdir()])}.log"
         self.log.touch()
         # A fresh interpreter: nothing that others imported, no threads, no memory of ours.
@@ -136,6 +136,7 @@ class _Worker:
             ) from None
         if found == "error":
             raise WorkerError(f"{self.name} failed:\n{value}")
+        self.done = found == "end"
         if found != kind:
             raise WorkerError(f"{self.name} sent {found!r} where {kind!r} was due")
         return value
@@ -146,10 +147,13 @@ class _Worker:
         return self.expect("step")
 
     def stop(self) -> None:
-        self.connection.close()
+        """Wait for the end of a process that is done; end one that is not."""
+        if self.done:
+            self.process.join(PATIENCE)
         if self.process.is_alive():
-            self.process.terminate()
+            self.process.kill()
         self.process.join()
+        self.connection.close()
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -11,13 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from dpo_lib.data import (
-    PreferenceDataset,
-    PreferenceRecord,
-    make_preferences,
-    read_jsonl,
-)
-from dpo_lib.models import InstructionTokenizer, TinyGPT, TinyGPTConfig
+from dpo_lib.data import PreferenceDataset, PreferenceRecord, read_jsonl
+from dpo_lib.models import TinyGPT, TinyGPTConfig
 from dpo_lib.packing import Row
 
 SMOLLM2_DATA = Path(__file__).resolve().parents[1] / "experiments/data/plain_answers.jsonl"
@@ -47,9 +43,9 @@ class Workload:
 
 def smollm2(steps: int, batch_size: int = 4) -> Workload:
     """SmolLM2-135M-Instruct and pairs of appendix F: real questions, the model's own answers."""
-    from dpo_lib.models.pretrained import PretrainedTokenizer, smollm2_folder
+    from transformers import AutoTokenizer
 
-    from transformers import AutoTokenizer  # isort: skip
+    from dpo_lib.models.pretrained import PretrainedTokenizer, smollm2_folder
 
     tokenizer = PretrainedTokenizer(AutoTokenizer.from_pretrained(smollm2_folder()))
     dataset = PreferenceDataset(read_jsonl(SMOLLM2_DATA), tokenizer)
@@ -62,11 +58,14 @@ def smollm2(steps: int, batch_size: int = 4) -> Workload:
 
 
 def tiny(steps: int, batch_size: int = 12) -> Workload:
-    """A small byte-level TinyGPT and the twelve preferences of appendix B."""
-    tokenizer = InstructionTokenizer()
-    rows = PreferenceDataset(make_preferences(), tokenizer).rows
-    model = TinyGPTConfig(len(tokenizer), context_length=64, width=128, heads=4, layers=4)
-    return Workload(model, _batches(rows, steps, batch_size), tokenizer.eos_id, 1e-4)
+    """A small byte-level TinyGPT and random ids, in lengths like those of SmolLM2's pairs."""
+    model = TinyGPTConfig(260, context_length=128, width=128, heads=4, layers=4)
+    rng = random.Random(SEED)
+    rows = []
+    for seed in range(steps * batch_size):
+        lengths = [rng.randint(35, 45), *(rng.randint(SHORTEST, LONGEST) for _ in range(2))]
+        rows += random_pairs(1, *lengths, model.vocab_size, seed)
+    return Workload(model, _batches(rows, steps, batch_size), 0, 1e-4)
 
 
 WORKLOADS = {"smollm2": smollm2, "tiny": tiny}
@@ -85,16 +84,20 @@ def _batches(rows: Sequence[Row], steps: int, batch_size: int) -> list[list[Row]
 
 
 def random_pairs(
-    number: int, prompt: int, response: int, vocab_size: int, seed: int = SEED
+    number: int, prompt: int, chosen: int, rejected: int, vocab_size: int, seed: int = SEED
 ) -> list[Row]:
-    """Pairs of random ids with nothing in common; each text ends with id 0."""
-    generator = torch.Generator().manual_seed(seed)
+    """Pairs of random ids of these lengths with nothing in common; each text ends with id 0."""
+    rng = random.Random(seed)
 
     def ids(length: int) -> list[int]:
-        return torch.randint(1, vocab_size, (length,), generator=generator).tolist()
+        return [rng.randrange(1, vocab_size) for _ in range(length)]
 
     return [
-        {"prompt": ids(prompt), **{s: [*ids(response - 1), 0] for s in ("chosen", "rejected")}}
+        {
+            "prompt": ids(prompt),
+            "chosen": [*ids(chosen - 1), 0],
+            "rejected": [*ids(rejected - 1), 0],
+        }
         for _ in range(number)
     ]
 
@@ -109,7 +112,7 @@ def token_statistics(workload: Workload) -> dict[str, Any]:
     return found
 
 
-# --- the model -------------------------------------------------------------------------------------
+# --- the model -----------------------------------------------------------------------------------
 
 
 def load_model(model: TinyGPTConfig | str) -> nn.Module:
@@ -120,7 +123,22 @@ def load_model(model: TinyGPTConfig | str) -> nn.Module:
 
     loaded = load_pretrained(model).model
     loaded.config.use_cache = False  # keys and values are kept for sampling, not for training
+    _off_the_grid(loaded)
     return loaded
+
+
+@torch.no_grad()
+def _off_the_grid(model: nn.Module) -> None:
+    """Move each weight by up to a thousandth.
+
+    Weights out of a 4-bit file lie on a grid: eight in a hundred stand exactly half-way between
+    two numbers of bfloat16. The first update would tip all of these at once, each the way its
+    gradient points, and the losses in bfloat16 would say nothing about the implementation.
+    """
+    generator = torch.Generator().manual_seed(SEED)
+    for parameter in model.parameters():
+        noise = torch.rand(parameter.shape, generator=generator).sub_(0.5)  # within a half
+        parameter.mul_(noise.mul_(2e-3).add_(1))
 
 
 def new_tiny(config: TinyGPTConfig) -> TinyGPT:
@@ -181,7 +199,7 @@ def as_transformers(model: nn.Module) -> nn.Module:
     return converted.eval()
 
 
-# --- the same ids for those who want texts ---------------------------------------------------------
+# --- the same ids for those who want texts -------------------------------------------------------
 
 
 class Ids:
