@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dpo_lib import kernels, lean as lean_passes
+from dpo_lib import kernels
+from dpo_lib import lean as lean_passes
 from dpo_lib.logprobs import get_pair_log_probs
 
 Row = Mapping[str, Sequence[int]]  # ids of "prompt", "chosen" and "rejected"

@@ -61,10 +61,10 @@ NEEDED = {
     *("book", "notebooks", "dpo_lib", "tests", ".ci"),
 }
 ALLOWED = NEEDED | {
-    "benchmarks",
     ".gitattributes",
     ".gitignore",
     "LICENSE",
+    "benchmarks",
     "constraints.txt",
     "experiments",
     "tools",
