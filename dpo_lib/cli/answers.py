@@ -55,7 +55,7 @@ def answer_before(
 def answers_and_kl(
     out: Path, opened: OpenModel, prompts: Sequence[str], max_new_tokens: int, seed: int
 ) -> dict[str, Any]:
-    """Add the answers of the trained model; return mean lengths and the KL from the start."""
+    """Add the answers of the trained model; return their means, and the KL from the start."""
     path = out / "samples.json"
     rows = records.read_json(path)
     if not rows:
@@ -70,9 +70,13 @@ def answers_and_kl(
     policy = reply_log_probs(opened.model, opened.tokenizer, drawn, BATCH)
     with opened.as_it_was() as reference:
         kl = estimate_kl(policy, reply_log_probs(reference, opened.tokenizer, drawn, BATCH))
+    means = {
+        f"{name}_{when}": estimate([float(row[when][name]) for row in rows]).mean
+        for name in ("tokens", "finished")
+        for when in ("before", "after")
+    }
     return {
-        "tokens_before": estimate([float(row["before"]["tokens"]) for row in rows]).mean,
-        "tokens_after": estimate([float(row["after"]["tokens"]) for row in rows]).mean,
+        **means,
         "kl": kl.k1.mean,
         "kl_error": kl.k1.error,
         "kl_replies": len(drawn),

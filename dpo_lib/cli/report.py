@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,21 +38,41 @@ thead th { border-bottom-width: 2px; } .answers td { white-space: pre-wrap; min-
 """
 
 
-def advice(history: TrainingHistory, results: dict[str, Any]) -> list[str]:
-    """What the numbers of a run suggest to look at."""
-    found, final = [], results["held_out"]
+# Losses whose margin tells when to stop: beta times log-ratios in nats, nothing that ends it early
+# and nothing that holds up the chosen responses.
+_STOP_BY_MARGIN = ("dpo", "cdpo", "robust", "r_dpo")
+_WORKS_AGAINST = {  # a fall of the chosen responses, by loss
+    "rpo": "a larger alpha (--option alpha=...)",
+    "dpop": "a larger penalty (--option penalty=...)",
+    "orpo": "a lower --beta, which leaves likelihood more weight,",
+}
+
+
+def advice(history: TrainingHistory, results: dict[str, Any], loss: str) -> list[str]:
+    """What the numbers of a run suggest to look at.
+
+    Parameters
+    ----------
+    history : TrainingHistory
+    results : dict
+        The results in ``run.json``.
+    loss : str
+        Its name. Rewards of two losses have two scales, so most of what is said here rests on
+        what was measured without them: log-probabilities and answers.
+
+    Returns
+    -------
+    list of str
+        A sentence each, without a full stop; none if nothing stands out.
+    """
+    final = results["held_out"]
+    found = [*_about_chosen(history, final, loss), *_about_answers(results)]
     margin = final["margin"] if final else history.steps[-1]["margin"]
     which = "held-out margin" if final else "margin"
-    if margin > 2:
+    if loss in _STOP_BY_MARGIN and margin > 2:
         found.append(
-            f"the {which} is {margin:.1f}; beyond 1 to 2 answers often get worse: "
+            f"the {which} is {margin:.1f}; with {loss}, beyond 1 to 2 answers often get worse: "
             "compare with fewer steps or a lower learning rate"
-        )
-    chosen = final["chosen_logp"] if final else history.steps[-1]["chosen_logp"]
-    if chosen < -0.5:
-        found.append(
-            f"chosen responses have become less likely ({chosen:+.1f} nats); usual in DPO, "
-            "and a term of fine-tuning (--loss rpo) works against it"
         )
     if final and final["accuracy"] <= 0.5:
         found.append("held-out accuracy is not above a coin's: nothing general was learned")
@@ -62,13 +82,44 @@ def advice(history: TrainingHistory, results: dict[str, Any]) -> list[str]:
             f"accuracy is {both[0]:.2f} where the chosen response is longer, {both[1]:.2f} where "
             "it is shorter: part of what was learned may be the length"
         )
+    return found
+
+
+def _about_chosen(
+    history: TrainingHistory, final: dict[str, Any] | None, loss: str
+) -> Iterator[str]:
+    """Whether the chosen responses have lost likelihood since the start, or since their best."""
+    chosen = final["chosen_logp"] if final else history.steps[-1]["chosen_logp"]
+    if chosen < -0.5:
+        against = _WORKS_AGAINST.get(loss, "a term of fine-tuning (--loss rpo)")
+        yield (
+            f"chosen responses have become less likely ({chosen:+.1f} nats); {against} "
+            "works against it"
+        )
+    elif final and history.evaluations:  # all on the same pairs
+        way = [(row["held_out_chosen_logp"], row["step"]) for row in history.evaluations]
+        (best, step), (last, _) = max(way), way[-1]
+        if best >= 1 and last < best / 2:
+            yield (
+                f"chosen responses stood at {best:+.1f} nats after {step} updates and have fallen "
+                f"to {last:+.1f}: compare with {step} updates"
+            )
+
+
+def _about_answers(results: dict[str, Any]) -> Iterator[str]:
+    """Whether the model's own answers have shrunk, or no longer end."""
     before, after = results.get("tokens_before"), results.get("tokens_after")
     if before and after < before / 2:
-        found.append(
+        yield (
             f"answers have shrunk from {before:.1f} to {after:.1f} tokens: read them before "
             "trusting the accuracy"
         )
-    return found
+    before, after = results.get("finished_before"), results.get("finished_after")
+    if before and before >= 0.5 and after < before / 2:
+        yield (
+            f"{after:.0%} of the answers end, {before:.0%} did before: read them before trusting "
+            "the accuracy"
+        )
 
 
 def write_report(
@@ -171,6 +222,8 @@ def _numbers(run: dict[str, Any]) -> str:
         rows.append((f"KL from the start, {results['kl_replies']} sampled replies (nats)", spread))
         rows.append(("Tokens of an answer before", f"{results['tokens_before']:.1f}"))
         rows.append(("Tokens of an answer after", f"{results['tokens_after']:.1f}"))
+        rows.append(("Answers that end, before", f"{results['finished_before']:.0%}"))
+        rows.append(("Answers that end, after", f"{results['finished_after']:.0%}"))
     for side, tokens in results["tokens"].items():
         rows.append((f"Tokens of the {side} responses trained on", f"{tokens:.1f}"))
     rows.append(("Seconds", f"{results['seconds']:.0f}"))

@@ -258,7 +258,7 @@ def _finish(
     (partial / "README.md").write_text(_card(args, opened), encoding="utf-8")
     partial.rename(target)
     run = records.read_json(out / "run.json")
-    run |= {"finished": True, "results": results, "advice": advice(history, results)}
+    run |= {"finished": True, "results": results, "advice": advice(history, results, args.loss)}
     write_report(out / "report.html", run, history, records.read_json(out / "samples.json"))
     records.write_json(out / "run.json", run)
     for name in records.UNFINISHED:
