@@ -206,7 +206,7 @@ def packed_pair_log_probs(
         As in `pack_pairs`; by default twice the model's width, at least 256, or one row for all
         where attention does not cost the square of a row.
     lean : bool
-        Compute models with the layers of Llama by `dpo_lib.llama`; False: by their own forward
+        Compute models with the layers of Llama by `dpo_lib.lean`; False: by their own forward
         pass, as all others.
 
     Returns
