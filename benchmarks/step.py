@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ GROUPS = {
 }
 ROUNDS = {"smollm2": 6, "tiny": 40}  # that count
 WARM_UP = {"smollm2": 2, "tiny": 5}  # that do not
-MOVED = 1e-3  # nats that losses must have gone, or their agreement says nothing about updates
+MOVED = 1e-3  # nats that losses must have gone, or their agreement says nothing of updates
 
 
 def measure(
@@ -58,12 +58,10 @@ def measure(
         some = {name: everybody[name] for name in names if not only or name in ("ours", *only)}
         if len(some) == 1 and only != ["ours"]:
             continue
-        started = time.perf_counter()
-        measured = take_turns(
-            some, [False] * warm_up + [True] * rounds, n_threads, _report(model, group)
-        )
+        counting = [False] * warm_up + [True] * rounds
+        measured = take_turns(some, counting, n_threads, _progress(f"{model}, {group}"))
+        print(file=sys.stderr)
         _check_moved(measured)
-        print(f"\r{model}, {group}: {time.perf_counter() - started:.0f} s", file=sys.stderr)
         for name, mine in measured.items():
             rows.append(
                 {
@@ -91,17 +89,22 @@ def measure(
     return described, rows
 
 
-def _report(model: str, group: str) -> Any:
-    def report(number: int) -> None:
-        print(f"\r{model}, {group}: round {number + 1} ", end="", file=sys.stderr, flush=True)
+def _progress(what: str) -> Callable[[int], None]:
+    """Say on one line how far a group is."""
+    started = time.perf_counter()
 
-    return report
+    def show(done: int) -> None:
+        elapsed = time.perf_counter() - started
+        text = f"round {done} done" if done else "all are ready"
+        print(f"\r{what}: {text} after {elapsed:.0f} s ", end="", file=sys.stderr, flush=True)
+
+    return show
 
 
 def _check_moved(measured: Mapping[str, Measured]) -> None:
     """Losses that all stay at log 2 agree whatever the updates are."""
     for name, mine in measured.items():
-        if abs(mine.losses[-1] - mine.losses[0]) < MOVED:
+        if max(mine.losses) - min(mine.losses) < MOVED:
             raise SystemExit(f"error: training did not change the loss of {name}")
 
 

@@ -175,7 +175,7 @@ def take_turns(
     implementations: Mapping[str, Implementation],
     rounds: Sequence[bool],
     n_threads: int = 2,
-    on_round: Callable[[int], None] | None = None,
+    on_round: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Measured]:
     """Measure implementations in alternation.
 
@@ -189,7 +189,7 @@ def take_turns(
     n_threads : int
         Threads of each process.
     on_round : callable, optional
-        Called after every round with its number.
+        Called with the number of rounds done: when all are ready, and after every round.
 
     Returns
     -------
@@ -212,6 +212,7 @@ def take_turns(
                 workers.append(_Worker(name, implementation, Path(folder)))
             for worker in workers:
                 worker.expect("ready")
+            on_round(0)
             for number, counts in enumerate(rounds):
                 first = number % len(workers)  # whoever comes first is another one each time
                 for worker in workers[first:] + workers[:first]:
@@ -222,8 +223,7 @@ def take_turns(
                     if counts:
                         mine.seconds.append(seconds)
                 _compare(implementations, measured, number)
-                if on_round is not None:
-                    on_round(number)
+                on_round(number + 1)
             for worker in workers:
                 measured[worker.name].peak_mib = worker.expect("end")
         finally:

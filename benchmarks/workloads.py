@@ -65,7 +65,7 @@ def tiny(steps: int, batch_size: int = 12) -> Workload:
     for seed in range(steps * batch_size):
         lengths = [rng.randint(35, 45), *(rng.randint(SHORTEST, LONGEST) for _ in range(2))]
         rows += random_pairs(1, *lengths, model.vocab_size, seed)
-    return Workload(model, _batches(rows, steps, batch_size), 0, 1e-4)
+    return Workload(model, _batches(rows, steps, batch_size), 0, 1e-5)
 
 
 WORKLOADS = {"smollm2": smollm2, "tiny": tiny}
