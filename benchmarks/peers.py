@@ -130,24 +130,32 @@ PEERS = {
 # --- the step ------------------------------------------------------------------------------------
 
 
-def make_optimizer(policy: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
+def make_optimizer(
+    policy: nn.Module, learning_rate: float, fused: bool | None = None
+) -> torch.optim.Optimizer:
     """AdamW as one gets it without asking for more; without weight decay, like everybody here."""
-    return torch.optim.AdamW(policy.parameters(), lr=learning_rate, weight_decay=0.0)
+    return torch.optim.AdamW(policy.parameters(), lr=learning_rate, weight_decay=0.0, fused=fused)
 
 
 def take_step(
     log_probs: LogProbs,
     policy: nn.Module,
-    reference: nn.Module,
+    reference: nn.Module | None,
     optimizer: torch.optim.Optimizer,
     batch: Batch,
     beta: float,
+    cached: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """One update of the policy; the mean loss before it."""
+    """One update of the policy; the mean loss before it.
+
+    The reference's log-probabilities are computed by it, or given as ``cached``.
+    """
     optimizer.zero_grad()
     chosen, rejected = log_probs(policy, batch)
-    with torch.no_grad():
-        reference_chosen, reference_rejected = log_probs(reference, batch)
+    if cached is None:
+        with torch.no_grad():
+            cached = log_probs(reference, batch)
+    reference_chosen, reference_rejected = cached
     margins = beta * ((chosen - reference_chosen) - (rejected - reference_rejected))
     loss = -F.logsigmoid(margins).mean()
     loss.backward()

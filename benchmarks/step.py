@@ -59,7 +59,7 @@ def measure(
         if len(some) == 1 and only != ["ours"]:
             continue
         counting = [False] * warm_up + [True] * rounds
-        measured = take_turns(some, counting, n_threads, _progress(f"{model}, {group}"))
+        measured = take_turns(some, counting, n_threads, progress(f"{model}, {group}"))
         print(file=sys.stderr)
         _check_moved(measured)
         for name, mine in measured.items():
@@ -89,7 +89,7 @@ def measure(
     return described, rows
 
 
-def _progress(what: str) -> Callable[[int], None]:
+def progress(what: str) -> Callable[[int], None]:
     """Say on one line how far a group is."""
     started = time.perf_counter()
 

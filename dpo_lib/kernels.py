@@ -14,7 +14,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 LOGITS_AT_ONCE = 2**24  # more entries (64 MB in float32) are computed in chunks, and twice
-_ONEDNN_TYPES = (torch.float32, torch.bfloat16)
+ONEDNN_TYPES = (torch.float32, torch.bfloat16)  # of matrix products that oneDNN computes on CPUs
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -141,7 +141,7 @@ def edge_log_probs(
 
 def _matmul(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``x @ weight.T + bias`` by oneDNN, which is faster on CPUs than what torch takes itself."""
-    if x.device.type == "cpu" and x.dtype in _ONEDNN_TYPES and torch.backends.mkldnn.enabled:
+    if x.device.type == "cpu" and x.dtype in ONEDNN_TYPES and torch.backends.mkldnn.enabled:
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return nn.functional.linear(x, weight, bias)
 
