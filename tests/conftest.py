@@ -1,4 +1,4 @@
-"""Fixtures shared by the tests that need a real browser."""
+"""Fixtures that tests share: a real browser, and a cache of their own."""
 
 import os
 import shutil
@@ -21,6 +21,12 @@ def find_chromium() -> str | None:
     """Return the path of Chromium: the one named by CHROMIUM, or the first that is installed."""
     names = (os.environ.get("CHROMIUM", ""), *CHROMIUM_NAMES, CHROMIUM_ON_MACOS)
     return next((path for name in names if name and (path := shutil.which(name))), None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_references(tmp_path_factory):
+    """Nothing that an earlier version of the code computed is read, or left to the user."""
+    os.environ["DPO_LIB_REFERENCES"] = str(tmp_path_factory.mktemp("references"))
 
 
 @pytest.fixture(scope="session")

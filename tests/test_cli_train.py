@@ -60,6 +60,24 @@ def test_metrics_have_every_update_and_evaluation_once(finished):
     assert rows[0]["held_out_accuracy"] == 0.5
 
 
+def test_reference_log_probs_are_kept_between_runs(preferences, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("DPO_LIB_REFERENCES", str(tmp_path / "kept"))
+    assert train(preferences, tmp_path / "a", "--steps", "1") == 0
+    (file,) = (tmp_path / "kept").iterdir()
+    chosen, rejected = torch.load(file)
+    torch.save((chosen - 5.0, rejected), file)  # what is kept is used
+    assert train(preferences, tmp_path / "b", "--steps", "1", "--lr", "1e-3") == 0
+    assert [*(tmp_path / "kept").iterdir()] == [file]
+    rows = [r for r in read_metrics(tmp_path / "b" / "metrics.jsonl") if r["kind"] == "update"]
+    assert rows[0]["chosen_logp"] == pytest.approx(5.0, abs=1e-4)
+
+
+def test_no_place_for_reference_log_probs(preferences, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("DPO_LIB_REFERENCES", str(tmp_path / "file" / "folder"))
+    assert train(preferences, tmp_path / "a", "--steps", "1") == 0
+
+
 @pytest.mark.parametrize("kills", [(2, 7)])
 def test_a_killed_run_ends_with_the_same_bits(preferences, finished, tmp_path, kills):
     out = tmp_path / "killed"

@@ -92,6 +92,11 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     )
     shown.add_argument("--quiet", action="store_true", help="show no progress")
 
+    parser.epilog = (
+        "Reference log-probabilities are kept between runs, by model, tokens and dtype, in the "
+        "user's cache directory (DPO_LIB_REFERENCES names another)."
+    )
+
 
 def _add_eval(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help=MODEL_HELP)

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import hashlib
 import inspect
+import os
 import platform
 import random
 import time
@@ -24,6 +25,7 @@ from dpo_lib.cli.models import OpenModel, is_tiny, open_model
 from dpo_lib.cli.report import advice, write_report
 from dpo_lib.data import PreferenceDataset, PreferenceRecord, split_by_prompt
 from dpo_lib.losses import LOSSES
+from dpo_lib.models.pretrained import cache_folder
 from dpo_lib.training import DPOConfig, train_dpo
 
 # What may differ when a run is taken up again: it does not change what is computed.
@@ -93,6 +95,7 @@ def run_train(args: argparse.Namespace) -> int:
                 evaluate=None if watch is None else evaluate,
                 on_step=live.updated,
                 checkpoint=out / "checkpoint.pt",
+                reference_cache=_reference_cache(),
                 progress=False,
                 **machines.for_training(),
             )
@@ -135,6 +138,17 @@ def _split(
     train, held_out = split_by_prompt(found, args.held_out, args.seed)
     random.Random(args.seed).shuffle(held_out)  # the first ones are scored while training
     return train, held_out
+
+
+def _reference_cache() -> Path | None:
+    """Where reference log-probabilities are kept between runs, if it can be written to."""
+    own = os.environ.get("DPO_LIB_REFERENCES")
+    folder = Path(own) if own else cache_folder() / "references"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder if os.access(folder, os.W_OK) else None
 
 
 def _used(train: list[PreferenceRecord], args: argparse.Namespace) -> list[PreferenceRecord]:
