@@ -194,11 +194,13 @@ _FLOAT32 = {"bf16": False, "gradient_checkpointing": False}
 _PRECOMPUTED = {"precompute_ref_log_probs": True}
 
 
-def implementations(workloads: Sequence[Workload]) -> dict[str, Implementation]:
+def implementations(
+    workloads: Sequence[Workload], float32_tolerance: float = FLOAT32_TOLERANCE
+) -> dict[str, Implementation]:
     """All that are measured, by name."""
 
     def ours(title: str, transformers_model: bool = False, **options: Any) -> Implementation:
-        tolerance = BFLOAT16_TOLERANCE if options.get("dtype") == "bfloat16" else FLOAT32_TOLERANCE
+        tolerance = BFLOAT16_TOLERANCE if options.get("dtype") == "bfloat16" else float32_tolerance
         return Implementation(
             f"Ours: {title}",
             run_ours,
@@ -211,7 +213,7 @@ def implementations(workloads: Sequence[Workload]) -> dict[str, Implementation]:
         )
 
     def trl(title: str, options: Mapping[str, Any]) -> Implementation:
-        tolerance = FLOAT32_TOLERANCE if options.get("bf16") is False else BFLOAT16_TOLERANCE
+        tolerance = float32_tolerance if options.get("bf16") is False else BFLOAT16_TOLERANCE
         return Implementation(
             f"TRL: {title}", run_trl, tolerance, {"workloads": workloads, "options": options}
         )
@@ -229,7 +231,7 @@ def implementations(workloads: Sequence[Workload]) -> dict[str, Implementation]:
         ),
         **{
             name: Implementation(
-                peer.title, run_peer, FLOAT32_TOLERANCE, {"workloads": workloads, "peer": name}
+                peer.title, run_peer, float32_tolerance, {"workloads": workloads, "peer": name}
             )
             for name, peer in PEERS.items()
         },

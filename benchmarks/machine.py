@@ -5,6 +5,7 @@ python -m benchmarks.machine    prints both
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib.metadata
 import json
@@ -34,7 +35,10 @@ SECONDS = 0.4  # for which each product is repeated
 
 def describe(n_threads: int) -> dict[str, object]:
     """What one has to know about the machine to read a time."""
-    packages = ("torch", "transformers", "trl", "accelerate")
+    installed = {}
+    for name in ("torch", "transformers", "trl", "accelerate"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            installed[name] = importlib.metadata.version(name)
     return {
         "date": datetime.date.today().isoformat(),
         "processor": _processor(),
@@ -43,7 +47,7 @@ def describe(n_threads: int) -> dict[str, object]:
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "versions": installed,
     }
 
 

@@ -74,7 +74,7 @@ def concatenate(rows: Sequence[Row]) -> dict[str, Tensor]:
 def concatenated_log_probs(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """All 2B rows at once; log-softmax at every position, prompt and padding included."""
     logits = _logits(model, batch["tokens"], attention_mask=batch["mask"])  # (2B, T, V)
-    each = _gather(logits[:, :-1].float(), batch["tokens"][:, 1:])  # (2B, T - 1)
+    each = _gather(logits[:, :-1], batch["tokens"][:, 1:])  # (2B, T - 1)
     sums = (each * batch["response"][:, 1:]).sum(dim=1)  # (2B,)
     chosen, rejected = sums.chunk(2)
     return chosen, rejected

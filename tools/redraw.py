@@ -3,17 +3,21 @@
 python tools/redraw.py    builds the book if needed and prints a line for each widget
 """
 
+import contextlib
 import statistics
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from playwright.sync_api import sync_playwright  # noqa: E402
-
 from tests.conftest import QUIET, find_chromium  # noqa: E402
 from tools import book  # noqa: E402
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # Moves a widget's first slider 30 times. Each time: how long its handler, the drawing in the next
 # animation frame and the layout after it take, without the wait for that frame to begin.
@@ -37,27 +41,50 @@ REDRAW = """async (widget) => {
 }"""
 
 
-def main() -> None:
-    """Print median and 95th percentile (ms) for each widget that has a slider."""
-    book.build()
-    chromium = find_chromium()
-    if chromium is None:
+class Redraw(NamedTuple):
+    """How long one widget takes, in ms."""
+
+    page: str
+    widget: str
+    median: float
+    late: float  # 95th percentile
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator["Browser"]:
+    """A headless browser."""
+    from playwright.sync_api import sync_playwright
+
+    path = find_chromium()
+    if path is None:
         raise SystemExit("error: Chromium is missing: run tools/system.sh chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=chromium, args=list(QUIET), chromium_sandbox=False
+            executable_path=path, args=list(QUIET), chromium_sandbox=False
         )
-        for path in sorted((book.HTML / "notebooks").glob("*.html")):
-            page = browser.new_page()
-            page.goto(path.as_uri())
-            for widget in page.locator("[data-dpo-widget]:has(input[type=range])").all():
-                times = sorted(widget.evaluate(REDRAW))
-                name = widget.get_attribute("data-dpo-widget")
-                late = times[int(0.95 * len(times))]
-                median = statistics.median(times)
-                print(f"{path.stem:28} {name:22} {median:5.1f} ms   95 %: {late:5.1f} ms")
-            page.close()
+        yield browser
         browser.close()
+
+
+def measure_redraws(browser: "Browser") -> Iterator[Redraw]:
+    """Measure each widget of the built chapters that has a slider."""
+    for path in sorted((book.HTML / "notebooks").glob("*.html")):
+        page = browser.new_page()
+        page.goto(path.as_uri())
+        for widget in page.locator("[data-dpo-widget]:has(input[type=range])").all():
+            times = sorted(widget.evaluate(REDRAW))
+            name = widget.get_attribute("data-dpo-widget")
+            late = times[int(0.95 * len(times))]
+            yield Redraw(path.stem, name, statistics.median(times), late)
+        page.close()
+
+
+def main() -> None:
+    """Print median and 95th percentile (ms) for each widget that has a slider."""
+    book.build()
+    with chromium() as browser:
+        for row in measure_redraws(browser):
+            print(f"{row.page:28} {row.widget:22} {row.median:5.1f} ms   95 %: {row.late:5.1f} ms")
 
 
 if __name__ == "__main__":

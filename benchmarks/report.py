@@ -1,0 +1,351 @@
+"""From the stored results: the README's tables, a figure, and what the project promised.
+
+python -m benchmarks.report    rewrites the part of README.md between its markers, and the figure
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from benchmarks.growth import linearity, prompt_price
+from benchmarks.step import GROUPS, RESULTS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+FIGURE = ROOT / "book" / "images" / "benchmark.svg"
+START, END = "<!-- benchmark -->", "<!-- /benchmark -->"
+Rows = Sequence[Mapping[str, Any]]
+
+
+class Results(NamedTuple):
+    """What the three benchmarks stored: settings and rows of each."""
+
+    step: Mapping[str, Any]
+    growth: Mapping[str, Any]
+    book: Mapping[str, Any]
+
+
+def load(folder: Path = RESULTS) -> Results:
+    """Read the stored results."""
+    return Results(
+        *(json.loads((folder / f"{name}.json").read_text("utf-8")) for name in Results._fields)
+    )
+
+
+# --- steps ---------------------------------------------------------------------------------------
+
+
+class Summary(NamedTuple):
+    """One implementation on one model."""
+
+    name: str
+    title: str
+    seconds: float  # median
+    ratio: tuple[float, float, float]  # to ours of the same round: quartiles
+    share: float  # of the fastest matrix products of its type, by the unavoidable operations
+    peak_mib: int
+    gap: float  # nats
+    tolerance: float  # nats
+
+
+def summaries(step: Mapping[str, Any], model: str) -> list[Summary]:
+    """Every implementation, the fastest first; ours, of which each group has a run, once."""
+    gflop = step["settings"][model]["gflop"]
+    found = []
+    names = dict.fromkeys(name for group in GROUPS[model].values() for name in group)
+    for name in names:
+        rows = [row for row in step["rows"] if (row["model"], row["name"]) == (model, name)]
+        seconds = [s for row in rows for s in row["seconds"]]
+        rates = [work / s for row in rows for work, s in zip(gflop, row["seconds"], strict=True)]
+        dtype = "bfloat16" if "bfloat16" in rows[0]["title"] else "float32"
+        quartiles = (1.0, 1.0, 1.0)
+        if name != "ours":
+            quartiles = tuple(statistics.quantiles(ratios(step, model, name, "ours"), n=4))
+        found.append(
+            Summary(
+                name,
+                rows[0]["title"],
+                statistics.median(seconds),
+                quartiles,
+                statistics.median(rates) / step["settings"]["matmul_gflops"][dtype]["best"],
+                max(row["peak_mib"] for row in rows),
+                max(row["gap"] for row in rows),
+                rows[0]["tolerance"],
+            )
+        )
+    return sorted(found, key=lambda summary: summary.ratio[1])
+
+
+def ratios(step: Mapping[str, Any], model: str, one: str, other: str) -> list[float]:
+    """Time of one over time of the other, of every round in which both took their turn."""
+    found = []
+    for group in GROUPS[model]:
+        seconds = {
+            row["name"]: row["seconds"]
+            for row in step["rows"]
+            if (row["model"], row["group"]) == (model, group)
+        }
+        if one in seconds and other in seconds:
+            found += [a / b for a, b in zip(seconds[one], seconds[other], strict=True)]
+    if not found:
+        raise ValueError(f"no group of {model} has both {one!r} and {other!r}")
+    return found
+
+
+# --- what was promised ---------------------------------------------------------------------------
+
+
+class Limit(NamedTuple):
+    """A number that must not be above, or below, a bound."""
+
+    text: str
+    value: float
+    bound: float
+    at_least: bool = False
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is within the bound."""
+        return self.value >= self.bound if self.at_least else self.value <= self.bound
+
+    def __str__(self) -> str:
+        sign = ">=" if self.at_least else "<="
+        verdict = "holds" if self.holds else "MISSED"
+        return f"{verdict:7} {self.value:10.3g} {sign} {self.bound:<8.3g} {self.text}"
+
+
+def limits(results: Results) -> list[Limit]:
+    """Everything that the benchmarks must show."""
+    step, growth, book = results
+
+    def ratio(model: str, one: str, other: str) -> float:
+        return statistics.median(ratios(step, model, one, other))
+
+    large = {summary.name: summary for summary in summaries(step, "smollm2")}
+    gaps = [
+        summary.gap
+        for model in GROUPS
+        for summary in summaries(step, model)
+        if summary.tolerance < 1e-4
+    ]
+    memory = large["ours"].peak_mib / large["trl_float32"].peak_mib
+    found = [
+        Limit("float32 losses apart (nats)", max(gaps), 1e-5),
+        *(
+            Limit(f"SmolLM2: time of {one} over {other}", ratio("smollm2", one, other), bound)
+            for one, other, bound in (
+                ("ours", "trl_default", 0.33),
+                ("ours", "trl_precomputed", 0.42),
+                ("ours_stock", "trl_default", 0.45),
+                ("ours_stock", "trl_precomputed", 0.55),
+                ("ours_bfloat16", "trl_default", 0.25),
+            )
+        ),
+        Limit("SmolLM2: peak memory of ours over trl_float32", memory, 0.65),
+        Limit("SmolLM2: share of the matrix-product rate", large["ours"].share, 0.5, True),
+        Limit(
+            "tiny GPT: time of ours over trl_default", ratio("tiny", "ours", "trl_default"), 0.33
+        ),
+        Limit(
+            "tiny GPT: time of ours over trl_precomputed",
+            ratio("tiny", "ours", "trl_precomputed"),
+            0.45,
+        ),
+    ]
+    for model in GROUPS:
+        line = linearity(growth["rows"], model)
+        price = prompt_price(growth["rows"], model, "ours")
+        found += [
+            Limit(f"{model}: R² of time against unique tokens", line.r_squared, 0.98, True),
+            Limit(f"{model}: price of a prompt token in response tokens", price, 1.25),
+        ]
+    heaviest = max(
+        row["bytes"] for row in book["rows"] if row.get("page", "").startswith("notebooks/")
+        and row["what"] == "page"
+    )  # fmt: skip
+    return [
+        *found,
+        Limit("book: heaviest chapter (MB)", heaviest / 1e6, 1.5),
+        Limit("book: build from stored outputs (s)", _book(book, "build")["seconds"], 20),
+        Limit("book: ten chapters validated (s)", _book(book, "notebooks")["seconds"], 180),
+        Limit("import of dpo_lib over import of torch", import_ratio(book), 1.05),
+    ]
+
+
+def _book(book: Mapping[str, Any], what: str) -> Mapping[str, Any]:
+    return next(row for row in book["rows"] if row["what"] == what)
+
+
+def import_ratio(book: Mapping[str, Any]) -> float:
+    """Median over pairs of imports."""
+    seconds = {row["package"]: row["seconds"] for row in book["rows"] if row["what"] == "import"}
+    pairs = zip(seconds["dpo_lib"], seconds["torch"], strict=True)
+    return statistics.median(ours / torchs for ours, torchs in pairs)
+
+
+# --- the README ----------------------------------------------------------------------------------
+
+
+def readme_part(results: Results) -> str:
+    """Tables in Markdown, with what one has to know to read them."""
+    step, growth, book = results
+    machine, large = step["settings"]["machine"], step["settings"]["smollm2"]
+    versions = machine["versions"]
+    rate = step["settings"]["matmul_gflops"]
+    tiny = {summary.name: summary for summary in summaries(step, "tiny")}
+    lines = [
+        "| One step of | SmolLM2: time | against ours | of the machine | peak memory | loss apart "
+        "| tiny GPT: time | against ours |",
+        "| --- | --: | --: | --: | --: | --: | --: | --: |",
+    ]
+    for row in summaries(step, "smollm2"):
+        small = tiny[row.name]
+        title = f"**{row.title}**" if row.name == "ours" else row.title
+        cells = [
+            title,
+            f"{row.seconds:.2f} s",
+            _ratio(row),
+            f"{row.share:.0%}",
+            f"{row.peak_mib:,} MiB",
+            _gap(row),
+            f"{1000 * small.seconds:.0f} ms",
+            _ratio(small),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    unique = statistics.median(large["unique_tokens"])
+    whole = statistics.median(large["sequence_tokens"])
+    line = linearity(growth["rows"], "smollm2")
+    notes = [
+        f"Measured on {machine['date']}: {machine['processor']}, {machine['threads']} threads, "
+        f"{machine['memory_gib']} GiB; torch {versions['torch']}, transformers "
+        f"{versions['transformers']}, TRL {versions['trl']}. Medians of {large['rounds']} rounds "
+        "in which all take turns, each in a process of its own, on the same pairs "
+        f"({large['batch_size']} a step, prompts of about {large['tokens']['prompt'][1]:.0f} "
+        f"tokens, responses of about {large['tokens']['chosen'][1]:.0f}; {whole:.0f} tokens in "
+        f"all, {unique:.0f} of them unique, since prompts begin alike); in brackets the quartiles "
+        "of the ratio.",
+        "*Of the machine*: the operations that no step gets around, as a share of what its fastest "
+        f"matrix products would do in that time ({rate['float32']['best']:.0f} GFLOP/s, in "
+        f"bfloat16 {rate['bfloat16']['best']:.0f}). *Loss apart*: the largest distance from our "
+        "loss over all updates, in nats. Reference log-probabilities are known before the step in "
+        "ours and where it says precomputed. Padding a batch is not timed, packing one is. The "
+        "peers' steps are written anew from their descriptions; TRL is TRL.",
+        f"Our time is linear in unique tokens (R² {line.r_squared:.3f} from "
+        f"{_range(growth, 'smollm2')} tokens a step), and a prompt is paid once: a token of it "
+        f"costs {prompt_price(growth['rows'], 'smollm2', 'ours'):.1f} times a token of a response, "
+        f"with TRL {prompt_price(growth['rows'], 'smollm2', 'trl_precomputed'):.1f} times.",
+    ]
+    pages = [row["bytes"] for row in book["rows"] if row["what"] == "page"]
+    sliders = [row["median_ms"] for row in book["rows"] if row["what"] == "slider"]
+    notes.append(
+        f"The book: its {len(pages)} pages weigh {min(pages) / 1e6:.1f} to {max(pages) / 1e6:.1f} "
+        f"MB; it is built in {_book(book, 'build')['seconds']:.0f} s, its ten chapters are run and "
+        f"compared in {_book(book, 'notebooks')['seconds']:.0f} s; a slider shows its effect after "
+        f"{min(sliders):.0f} to {max(sliders):.0f} ms; importing `dpo_lib` takes "
+        f"{import_ratio(book):.2f} times as long as importing torch alone."
+    )
+    image = f"![{alternative_text(step)}](book/images/{FIGURE.name})"
+    return "\n\n".join([image, "\n".join(lines), *notes])
+
+
+def alternative_text(step: Mapping[str, Any]) -> str:
+    """What the figure shows, in words."""
+    parts = []
+    for model, title in MODELS.items():
+        others = [row for row in summaries(step, model) if row.name in SHOWN and row.name != "ours"]
+        listed = ", ".join(f"{row.title} {row.ratio[1]:.1f}" for row in others)
+        parts.append(f"{title}: {listed}")
+    return f"Time of a step in multiples of ours. {'; '.join(parts)}."
+
+
+def _ratio(row: Summary) -> str:
+    low, middle, high = row.ratio
+    return "1" if row.name == "ours" else f"{middle:.2f} ({low:.2f}–{high:.2f})"
+
+
+def _gap(row: Summary) -> str:
+    if row.name == "ours":
+        return "–"
+    return f"{row.gap:.0e}" if row.gap >= 1e-6 else "< 1e-06"
+
+
+def _range(growth: Mapping[str, Any], model: str) -> str:
+    counts = [row["unique_tokens"] for row in growth["rows"] if row["model"] == model]
+    return f"{min(counts)} to {max(counts)}"
+
+
+def with_part(readme: str, part: str) -> str:
+    """The README with this text between its markers."""
+    before, start, rest = readme.partition(START)
+    _, end, after = rest.partition(END)
+    if not start or not end:
+        raise ValueError(f"README.md must have the markers {START} and {END}")
+    return f"{before}{START}\n\n{part}\n\n{END}{after}"
+
+
+# --- the figure ----------------------------------------------------------------------------------
+
+MODELS = {"smollm2": "SmolLM2-135M", "tiny": "tiny GPT"}
+SHOWN = (
+    *("ours", "ours_stock", "ours_bfloat16", "trl_default", "trl_float32", "trl_precomputed"),
+    *("textbook", "concatenated", "raschka", "lesson"),
+)
+
+
+def draw(step: Mapping[str, Any]) -> Figure:
+    """Bars: time of a step in multiples of ours, on both models."""
+    import matplotlib.pyplot as plt
+
+    from dpo_lib import figures
+
+    figures.use_book_style()
+    figure, axes = plt.subplots(1, 2, figsize=(8.6, 3.6), sharey=True)
+    order = [row.name for row in summaries(step, "smollm2") if row.name in SHOWN]
+    for ax, (model, title) in zip(axes, MODELS.items(), strict=True):
+        found = {row.name: row for row in summaries(step, model)}
+        for place, name in enumerate(order):
+            row = found[name]
+            color = figures.POLICY if name.startswith("ours") else figures.MUTED
+            ax.barh(place, row.ratio[1], color=color, height=0.68)
+            ax.annotate(
+                f"{row.ratio[1]:.2f}",
+                (row.ratio[1], place),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=9,
+            )
+        ax.set_yticks(range(len(order)), [found[name].title for name in order])
+        ax.invert_yaxis()
+        ax.set_title(f"{title} (ours: {_time(found['ours'].seconds)})")
+        ax.set_xlabel("time of a step against ours")
+        ax.margins(x=0.14)
+        ax.grid(axis="y", visible=False)
+    return figure
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"
+
+
+def main() -> None:
+    """Write the README's part and the figure; print what was promised and what was found."""
+    from dpo_lib.figures import save_svg
+
+    results = load()
+    text = with_part(README.read_text("utf-8"), readme_part(results))
+    README.write_text(text, "utf-8")
+    save_svg(draw(results.step), FIGURE)
+    for limit in limits(results):
+        print(limit)
+
+
+if __name__ == "__main__":
+    main()
