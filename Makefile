@@ -23,7 +23,7 @@ export HF_HUB_OFFLINE = 1
 export JUPYTER_PLATFORM_DIRS = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help book test test-peers lab serve notebooks models experiments mutants picture redraw lint format clean
+.PHONY: help book test test-peers bench lab serve notebooks models experiments mutants picture redraw lint format clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,11 @@ picture: $(READY) ## take the README's picture from the built book
 test-peers: $(READY) ## compare losses and training with TRL, which is installed for it
 	@$(PY) -m pip install --quiet -r tests/peers/requirements.txt
 	@$(PY) -m pytest -n $(JOBS) --dist loadfile tests/peers $(PYTEST_ARGS)
+
+bench: $(READY) ## measure steps side by side, how they grow, and the book; nothing else should run
+	@$(PY) -m pip install --quiet -r benchmarks/requirements.txt
+	@tools/system.sh chromium
+	@for part in step tricks growth book report; do $(PY) -m "benchmarks.$$part"; done
 
 redraw: $(READY) ## measure how long the widgets take to redraw
 	@tools/system.sh chromium
