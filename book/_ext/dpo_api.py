@@ -34,7 +34,8 @@ PLACE = re.compile(r"^% modules$", re.MULTILINE)
 LINKED = re.compile(r"notebooks/|book/appendices/[a-k]_|book/how_to_run")  # pages with links to it
 USERS = re.compile(r"notebooks/(\d+)_|book/appendices/([a-g])_")  # pages that an entry lists
 ORDER = (
-    *("preference", "logprobs", "packing", "rewards", "reference", "losses", "closed_form"),
+    *("preference", "logprobs", "kernels", "lean", "packing", "rewards", "reference", "losses"),
+    "closed_form",
     *("data", "models", "world", "evaluation", "training"),
     *("figures", "widgets", "exercises", "demo", "cli"),
 )
