@@ -1,6 +1,6 @@
-"""From the stored results: the README's tables, a figure, and what the project promised.
+"""From the stored results: the README's table, the figures, and what the project promised.
 
-python -m benchmarks.report    rewrites the part of README.md between its markers, and the figure
+python -m benchmarks.report    rewrites the part of README.md between its markers, and two figures
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from benchmarks.growth import linearity, prompt_price
+from benchmarks.growth import linearity, prompt_price, seconds_of
 from benchmarks.step import GROUPS, RESULTS
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 FIGURE = ROOT / "book" / "images" / "benchmark.svg"
+GROWTH_FIGURE = FIGURE.with_name("growth.svg")
 START, END = "<!-- benchmark -->", "<!-- /benchmark -->"
 Rows = Sequence[Mapping[str, Any]]
 
@@ -290,11 +291,18 @@ def with_part(readme: str, part: str) -> str:
     return f"{before}{START}\n\n{part}\n\n{END}{after}"
 
 
-# --- the figure ----------------------------------------------------------------------------------
+# --- the figures ---------------------------------------------------------------------------------
 
+UNITS = {
+    "batch": "pairs",
+    "prompt": "tokens of a prompt",
+    "response": "tokens of a response",
+    "vocabulary": "vocabulary",
+}
 MODELS = {"smollm2": "SmolLM2-135M", "tiny": "tiny GPT"}
 SHOWN = (
-    *("ours", "ours_stock", "ours_bfloat16", "trl_default", "trl_float32", "trl_precomputed"),
+    *("ours", "ours_stock", "ours_bfloat16"),
+    *("trl_default", "trl_float32", "trl_precomputed", "trl_bfloat16"),
     *("textbook", "concatenated", "raschka", "lesson"),
 )
 
@@ -306,7 +314,8 @@ def draw(step: Mapping[str, Any]) -> Figure:
     from dpo_lib import figures
 
     figures.use_book_style()
-    figure, axes = plt.subplots(1, 2, figsize=(8.6, 3.6), sharey=True)
+    figure, axes = plt.subplots(1, 2, figsize=(8.6, 3.8), sharey=True)
+    axes[0].invert_yaxis()
     order = [row.name for row in summaries(step, "smollm2") if row.name in SHOWN]
     for ax, (model, title) in zip(axes, MODELS.items(), strict=True):
         found = {row.name: row for row in summaries(step, model)}
@@ -323,11 +332,41 @@ def draw(step: Mapping[str, Any]) -> Figure:
                 fontsize=9,
             )
         ax.set_yticks(range(len(order)), [found[name].title for name in order])
-        ax.invert_yaxis()
         ax.set_title(f"{title} (ours: {_time(found['ours'].seconds)})")
         ax.set_xlabel("time of a step against ours")
         ax.margins(x=0.14)
         ax.grid(axis="y", visible=False)
+    return figure
+
+
+def draw_growth(growth: Mapping[str, Any]) -> Figure:
+    """Lines: time of a step against each size of the work; a row of panels for each model."""
+    import matplotlib.pyplot as plt
+
+    from dpo_lib import figures
+
+    figures.use_book_style()
+    colors = {
+        "ours": figures.POLICY,
+        "trl_precomputed": figures.REJECTED,
+        "textbook": figures.MUTED,
+    }
+    labels = {"ours": "ours", "trl_precomputed": "TRL, precomputed", "textbook": "textbook"}
+    columns = ("batch", "prompt", "response", "vocabulary")
+    figure, axes = plt.subplots(2, 4, figsize=(8.6, 4.4))
+    for line, (model, title) in zip(axes, MODELS.items(), strict=True):
+        for ax, varied in zip(line, columns, strict=True):
+            rows = [r for r in growth["rows"] if (r["model"], r["varied"]) == (model, varied)]
+            ax.set_visible(bool(rows))
+            for name, color in colors.items():
+                some = [row for row in rows if row["name"] == name]
+                x, y = [row[varied] for row in some], [seconds_of(row) for row in some]
+                if some:
+                    ax.plot(x, y, "o-", color=color, label=labels[name], markersize=3)
+            ax.set(xlabel=UNITS[varied], xlim=(0, None), ylim=(0, None))
+        line[0].set_title(title)
+        line[0].set_ylabel("time of a step (s)")
+    figure.legend(*axes[1, 0].get_legend_handles_labels(), loc="upper right")
     return figure
 
 
@@ -336,13 +375,14 @@ def _time(seconds: float) -> str:
 
 
 def main() -> None:
-    """Write the README's part and the figure; print what was promised and what was found."""
+    """Write the README's part and the figures; print what was promised and what was found."""
     from dpo_lib.figures import save_svg
 
     results = load()
     text = with_part(README.read_text("utf-8"), readme_part(results))
     README.write_text(text, "utf-8")
     save_svg(draw(results.step), FIGURE)
+    save_svg(draw_growth(results.growth), GROWTH_FIGURE)
     for limit in limits(results):
         print(limit)
 
