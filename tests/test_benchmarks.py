@@ -71,6 +71,7 @@ def run(monkeypatch, function, **options):
     monkeypatch.setattr(implementations, "as_transformers", convert)
     turn = FakeTurn()
     function(turn, [small_workload()], **options)
+    assert turn.state == "waiting"
     return turn.losses, kept[-1]
 
 
