@@ -39,6 +39,7 @@ class Rung(NamedTuple):
     prepare: Callable[[Sequence[Row]], Any]  # before the clock runs
     cached: bool = True  # reference log-probabilities known before the first step
     fused: bool = True  # AdamW in one kernel
+    keeps: bool = True  # freed memory stays with the process
     onednn: bool = True  # in place of what torch takes for matrix products
 
 
@@ -72,12 +73,15 @@ def as_it_is(rows: Sequence[Row]) -> Sequence[Row]:
 
 
 RUNGS = {
-    "textbook": Rung("the textbook's step", textbook_log_probs, pad_rows, False, False, False),
-    "cached": Rung("reference cached", textbook_log_probs, pad_rows, True, False, False),
-    "fused": Rung("AdamW fused", textbook_log_probs, pad_rows, True, True, False),
-    "responses": Rung("responses only scored", response_log_probs, pad_rows, True, True, False),
-    "packed": Rung("prefixes packed", packed(lean=False), as_it_is, True, True, False),
-    "lean": Rung("lean forward pass", packed(), as_it_is, True, True, False),
+    "textbook": Rung(
+        "the textbook's step", textbook_log_probs, pad_rows, False, False, False, False
+    ),
+    "cached": Rung("reference cached", textbook_log_probs, pad_rows, True, False, False, False),
+    "fused": Rung("AdamW fused", textbook_log_probs, pad_rows, True, True, False, False),
+    "kept": Rung("memory kept", textbook_log_probs, pad_rows, onednn=False),
+    "responses": Rung("responses only scored", response_log_probs, pad_rows, onednn=False),
+    "packed": Rung("prefixes packed", packed(lean=False), as_it_is, onednn=False),
+    "lean": Rung("lean forward pass", packed(), as_it_is, onednn=False),
     "onednn": Rung("products by oneDNN", packed(), as_it_is),
     "bfloat16": Rung("layers in bfloat16", packed(dtype="bfloat16"), as_it_is),
 }
@@ -85,7 +89,7 @@ RUNGS = {
 GROUPS = {
     "smollm2": (
         ("onednn", "textbook", "cached", "fused"),
-        ("onednn", "fused", "responses", "packed"),
+        ("onednn", "fused", "kept", "responses", "packed"),
         ("onednn", "packed", "lean", "bfloat16"),
     ),
     "tiny": (("onednn", *(name for name in RUNGS if name != "onednn")),),
@@ -96,8 +100,10 @@ def run_rung(turn: Turn, workload: Workload, name: str) -> None:
     """Steps with the tricks up to this one, in the plainest loop."""
     rung = RUNGS[name]
     policy = load_model(workload.model)
-    if name in ("textbook", "cached", "fused", "responses", "packed"):
+    if name not in ("lean", "onednn", "bfloat16"):
         policy = as_transformers(policy)
+    if rung.keeps:
+        kernels.keep_freed_memory()
     if not rung.onednn:
         kernels.ONEDNN_TYPES = ()
     turn.loaded()

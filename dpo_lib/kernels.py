@@ -1,11 +1,12 @@
 """Autograd functions of the fast path: each computes what torch does in more steps or memory.
 
 Every function here is a formula of the textbook with its derivative written out, so that a
-backward pass keeps little and repeats what is cheap. All but the last work on rows of features.
+backward pass keeps little and repeats what is cheap.
 """
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
 import torch
@@ -137,6 +138,21 @@ def edge_log_probs(
     larger than `LOGITS_AT_ONCE` is computed in chunks of rows, once more in the backward pass.
     """
     return _EdgeLogProbs.apply(hidden, head, bias, rows, tokens)
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc, where it is what is in use, to keep what this process frees.
+
+    By default it gives large pieces back to the system. Gradients and activations of the next
+    step then lie on new pages, and the system clears each of them first.
+    """
+    trim_threshold, mmap_threshold = -1, -3  # numbers of these parameters in malloc.h
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(trim_threshold, 2**31 - 1)
+    mallopt(mmap_threshold, 2**25)  # as high as it goes; larger pieces are few
 
 
 def _matmul(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from dpo_lib._files import replacing
 from dpo_lib._validation import check_positive
+from dpo_lib.kernels import keep_freed_memory
 from dpo_lib.logprobs import get_pair_log_probs
 from dpo_lib.losses import PreferenceLoss, as_loss_function, dpo_loss, takes_lengths
 from dpo_lib.packing import DTYPES, PairLogProbs, log_probs_of_rows
@@ -99,6 +100,7 @@ class DPOConfig:
     seed: int = 0  # decides the order of the pairs
     packed: bool = True  # common prefixes computed once, no padding; the same up to rounding
     lean: bool = True  # models that dpo_lib.lean knows, by its pass; the same up to rounding
+    keep_memory: bool = True  # glibc: freed memory stays with the process, for the next update
     dtype: str = "float32"  # or "bfloat16": of the layers; log-probs, weights stay as they are
 
     def __post_init__(self) -> None:
@@ -230,6 +232,9 @@ def train_dpo(
 
     Notes
     -----
+    With ``config.keep_memory`` the C library of Linux is told, for the rest of the process, to
+    keep what is freed: else every update begins with pages that the system has to clear.
+
     AdamW, by default without weight decay. Every pair is used once before any is used again. A
     checkpoint holds the trained parameters only: with frozen ones, as under LoRA, it is small
     and the run must be resumed on the same frozen model. With an accelerator, ``evaluate`` is
@@ -354,6 +359,8 @@ class _Run:
         reference_cache: str | Path | None,
         machines: _Machines,
     ) -> None:
+        if config.keep_memory:
+            keep_freed_memory()
         self.policy, self.reference, self.dataset, self.loss = policy, reference, dataset, loss
         self.history = TrainingHistory(config)
         self.machines = machines
