@@ -37,9 +37,10 @@ GROUPS = {
             *("textbook", "concatenated", "raschka", "lesson"),
         )
     },
+    "tiny_bytes": {"all": ("ours", "trl_default", "trl_precomputed", "textbook")},
 }
-ROUNDS = {"smollm2": 6, "tiny": 40}  # that count
-WARM_UP = {"smollm2": 2, "tiny": 5}  # that do not
+ROUNDS = {"smollm2": 6, "tiny": 30, "tiny_bytes": 30}  # that count
+WARM_UP = {"smollm2": 2, "tiny": 5, "tiny_bytes": 5}  # that do not
 MOVED = 1e-3  # nats that losses must have gone, or their agreement says nothing of updates
 
 
@@ -49,7 +50,9 @@ def measure(
     """Every group of a model: what was computed, and a row for each implementation."""
     warm_up = WARM_UP[model]
     workload = WORKLOADS[model](warm_up + rounds)
-    sizes = sizes_of(load_model(workload.model))
+    loaded = load_model(workload.model)
+    sizes, vocabulary = sizes_of(loaded), loaded.config.vocab_size
+    del loaded
     counts = [tokens_of(batch) for batch in workload.batches]
     flops = [unavoidable_flops(sizes, tokens) for tokens in counts[warm_up:]]
     everybody = implementations([workload])
@@ -77,6 +80,7 @@ def measure(
             )
     described = {
         "batch_size": workload.batch_size,
+        "vocabulary": vocabulary,
         "tokens": token_statistics(workload),
         "sequence_tokens": [tokens.total for tokens in counts[warm_up:]],
         "unique_tokens": [tokens.unique for tokens in counts[warm_up:]],
@@ -111,7 +115,7 @@ def _check_moved(measured: Mapping[str, Measured]) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and store."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", choices=[*WORKLOADS], default=["tiny", "smollm2"])
+    parser.add_argument("--models", nargs="+", choices=[*WORKLOADS], default=[*WORKLOADS])
     parser.add_argument("--only", nargs="+", help="these implementations, and ours")
     parser.add_argument("--rounds", type=int, help="that count; by default as many as take minutes")
     parser.add_argument("--threads", type=int, default=2, help="of each process (default: 2)")

@@ -125,7 +125,7 @@ def run_rung(turn: Turn, workload: Workload, name: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and store."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", choices=[*WORKLOADS], default=["tiny", "smollm2"])
+    parser.add_argument("--models", nargs="+", choices=[*GROUPS], default=[*GROUPS])
     parser.add_argument("--rounds", type=int, help="that count; by default as many as take minutes")
     parser.add_argument("--threads", type=int, default=2, help="of each process (default: 2)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import statistics
 from collections.abc import Sequence
@@ -57,12 +58,9 @@ def smollm2(steps: int, batch_size: int = 4) -> Workload:
     return Workload("smollm2", _batches(rows, steps, batch_size), tokenizer.eos_id, 1e-6)
 
 
-def tiny(steps: int, batch_size: int = 12) -> Workload:
-    """A small TinyGPT and random ids, in lengths like those of SmolLM2's pairs.
-
-    Its vocabulary is one that is trained for small models; `benchmarks.growth` has others.
-    """
-    model = TinyGPTConfig(4096, context_length=128, width=128, heads=4, layers=4)
+def tiny(steps: int, batch_size: int = 12, vocabulary: int = 4096) -> Workload:
+    """A small TinyGPT and random ids, in lengths like those of SmolLM2's pairs."""
+    model = TinyGPTConfig(vocabulary, context_length=128, width=128, heads=4, layers=4)
     rng = random.Random(SEED)
     rows = []
     for seed in range(steps * batch_size):
@@ -71,7 +69,12 @@ def tiny(steps: int, batch_size: int = 12) -> Workload:
     return Workload(model, _batches(rows, steps, batch_size), 0, 2e-6)
 
 
-WORKLOADS = {"smollm2": smollm2, "tiny": tiny}
+# A vocabulary as it is trained for small models, and single bytes: it decides about the ratios.
+WORKLOADS = {
+    "smollm2": smollm2,
+    "tiny": tiny,
+    "tiny_bytes": functools.partial(tiny, vocabulary=260),
+}
 
 
 def _batches(rows: Sequence[Row], steps: int, batch_size: int) -> list[list[Row]]:

@@ -426,6 +426,7 @@ def made_up():
                 )
         settings[model] = {
             "batch_size": 4,
+            "vocabulary": 260,
             "tokens": {"prompt": [35, 41, 45], "chosen": [20, 28, 60], "rejected": [20, 29, 60]},
             "sequence_tokens": [500] * 3,
             "unique_tokens": [300] * 3,
