@@ -198,7 +198,7 @@ def readme_part(results: Results) -> str:
     versions = machine["versions"]
     rate = step["settings"]["matmul_gflops"]
     tiny = {summary.name: summary for summary in summaries(step, "tiny")}
-    small, byte = step["settings"]["tiny"], step["settings"]["tiny_bytes"]
+    words, byte = step["settings"]["tiny"], step["settings"]["tiny_bytes"]
     bytes_ = {summary.name: summary for summary in summaries(step, "tiny_bytes")}
     lines = [
         "| One step of | SmolLM2: time | against ours | of the machine | peak memory | loss apart "
@@ -237,8 +237,8 @@ def readme_part(results: Results) -> str:
         "loss over all updates, in nats. Reference log-probabilities are known before the step in "
         "ours and where it says precomputed. Padding a batch is not timed, packing one is. The "
         "peers' steps are written anew from their descriptions; TRL is TRL.",
-        f"The tiny GPT has 4 layers of width 128 and {small['vocabulary']:,} tokens in its "
-        f"vocabulary; a step takes {small['batch_size']} pairs of random ids. The vocabulary "
+        f"The tiny GPT has 4 layers of width 128 and {words['vocabulary']:,} tokens in its "
+        f"vocabulary; a step takes {words['batch_size']} pairs of random ids. The vocabulary "
         f"decides: with single bytes ({byte['vocabulary']} ids) TRL's default takes "
         f"{bytes_['trl_default'].ratio[1]:.2f} times as long as ours, precomputed "
         f"{bytes_['trl_precomputed'].ratio[1]:.2f} times, the textbook's step "
