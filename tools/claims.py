@@ -112,6 +112,7 @@ EXEMPT = [
     re.compile(pattern, re.IGNORECASE | re.MULTILINE | re.DOTALL)
     for pattern in (
         r"\A---\n.*?\n---$",  # front matter
+        r"<!-- benchmark -->.*?<!-- /benchmark -->",  # a test compares it with stored results
         r"<!--.*?-->",
         r"^%[^\n]*$",  # MyST comments
         r"^\([\w:.-]+\)=[ \t]*$",  # labels
