@@ -157,9 +157,19 @@ def keep_freed_memory() -> None:
 
 def _matmul(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``x @ weight.T + bias`` by oneDNN, which is faster on CPUs than what torch takes itself."""
-    if x.device.type == "cpu" and x.dtype in ONEDNN_TYPES and torch.backends.mkldnn.enabled:
+    if _onednn_can(x):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return nn.functional.linear(x, weight, bias)
+
+
+def _onednn_can(x: Tensor) -> bool:
+    """Whether oneDNN is there, and multiplies what is of this dtype on this device."""
+    onednn = torch.backends.mkldnn
+    if x.device.type != "cpu" or x.dtype not in ONEDNN_TYPES:
+        return False
+    if not (onednn.is_available() and onednn.enabled):
+        return False
+    return x.dtype != torch.bfloat16 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 class _Linear(Function):

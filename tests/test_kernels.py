@@ -47,9 +47,16 @@ def test_linear_in_bfloat16_leaves_the_weights_in_float32():
     assert_close(weight.grad, x.detach().float().sum(0).expand(5, -1), atol=0.1, rtol=0.01)
 
 
-def test_linear_without_onednn(monkeypatch):
-    inputs = normal(7, 5, dtype=torch.float32), normal(3, 5, seed=1, dtype=torch.float32)
-    monkeypatch.setattr(kernels, "ONEDNN_TYPES", ())
+@pytest.mark.parametrize("lacks", ["dtype", "build", "bfloat16"])
+def test_linear_without_onednn(monkeypatch, lacks):
+    dtype = torch.bfloat16 if lacks == "bfloat16" else torch.float32
+    inputs = normal(7, 5, dtype=dtype), normal(3, 5, seed=1, dtype=dtype)
+    if lacks == "dtype":
+        monkeypatch.setattr(kernels, "ONEDNN_TYPES", ())
+    elif lacks == "build":
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    else:
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
     monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", None)
     assert_same(kernels.linear, F.linear, *inputs)
 
