@@ -151,8 +151,8 @@ def fit_line(x: Sequence[float], y: Sequence[float]) -> Line:
 
 
 def seconds_of(row: Mapping[str, Any]) -> float:
-    """Median time of a row."""
-    return float(np.median(row["seconds"]))
+    """Shortest time of a row: whatever else the machine does only adds to it."""
+    return min(row["seconds"])
 
 
 def linearity(rows: Sequence[Mapping[str, Any]], model: str, name: str = "ours") -> Line:

@@ -161,7 +161,7 @@ def limits(results: Results) -> list[Limit]:
         line = linearity(growth["rows"], model)
         price = prompt_price(growth["rows"], model, "ours")
         found += [
-            Limit(f"{model}: R² of time against unique tokens", line.r_squared, 0.98, True),
+            Limit(f"{model}: R² of time against unique tokens", line.r_squared, 0.95, True),
             Limit(f"{model}: price of a prompt token in response tokens", price, 1.25),
         ]
     heaviest = max(
