@@ -7,10 +7,8 @@ writes benchmarks/results/growth.json. Random pairs that share nothing but a pai
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +16,7 @@ import torch
 
 from benchmarks.implementations import implementations
 from benchmarks.machine import describe
-from benchmarks.step import RESULTS, progress
+from benchmarks.step import parser_of, progress
 from benchmarks.turns import take_turns
 from benchmarks.work import sizes_of, tokens_of, unavoidable_flops
 from benchmarks.workloads import Workload, load_model, random_pairs
@@ -182,12 +180,7 @@ def prompt_price(rows: Sequence[Mapping[str, Any]], model: str, name: str) -> fl
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and store."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", choices=[*AXES], default=[*AXES])
-    parser.add_argument("--rounds", type=int, help="of each point that count")
-    parser.add_argument("--threads", type=int, default=2, help="of each process (default: 2)")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
-    options = parser.parse_args(arguments)
+    options = parser_of(__doc__, AXES).parse_args(arguments)
     torch.set_num_threads(options.threads)
     rows = []
     for model in options.models:

@@ -44,14 +44,20 @@ def _gather(logits: Tensor, targets: Tensor) -> Tensor:
 # --- the textbook: four forward passes -----------------------------------------------------------
 
 
+def whole_texts(batch: Mapping[str, Tensor], side: str) -> tuple[Tensor, dict[str, Tensor]]:
+    """Prompts with their responses, (B, T), and what a model must be told of their padding."""
+    tokens = torch.cat([batch["prompt"], batch[side]], dim=1)  # (B, T)
+    mask = torch.cat([batch["prompt_mask"], batch[f"{side}_mask"]], dim=1)
+    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    return tokens, {"attention_mask": mask, "position_ids": positions}
+
+
 def textbook_log_probs(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """Prompts padded left, responses right; logits of every position, sliced afterwards."""
     sums = []
     for side in SIDES:
-        tokens = torch.cat([batch["prompt"], batch[side]], dim=1)  # (B, T)
-        mask = torch.cat([batch["prompt_mask"], batch[f"{side}_mask"]], dim=1)
-        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-        logits = _logits(model, tokens, attention_mask=mask, position_ids=positions)  # (B, T, V)
+        tokens, masks = whole_texts(batch, side)
+        logits = _logits(model, tokens, **masks)  # (B, T, V)
         predicting = logits[:, batch["prompt"].shape[1] - 1 : -1]  # (B, R, V)
         sums.append((_gather(predicting, batch[side]) * batch[f"{side}_mask"]).sum(dim=1))
     return sums[0], sums[1]

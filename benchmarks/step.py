@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,17 @@ def progress(what: str) -> Callable[[int], None]:
     return show
 
 
+def parser_of(doc: str, models: Iterable[str]) -> argparse.ArgumentParser:
+    """The options that all benchmarks of steps have."""
+    names = [*models]
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--models", nargs="+", choices=names, default=names)
+    parser.add_argument("--rounds", type=int, help="that count; by default as many as take minutes")
+    parser.add_argument("--threads", type=int, default=2, help="of each process (default: 2)")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
+    return parser
+
+
 def _check_moved(measured: Mapping[str, Measured]) -> None:
     """Losses that all stay at log 2 agree whatever the updates are."""
     for name, mine in measured.items():
@@ -114,12 +125,8 @@ def _check_moved(measured: Mapping[str, Measured]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and store."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", choices=[*WORKLOADS], default=[*WORKLOADS])
+    parser = parser_of(__doc__, WORKLOADS)
     parser.add_argument("--only", nargs="+", help="these implementations, and ours")
-    parser.add_argument("--rounds", type=int, help="that count; by default as many as take minutes")
-    parser.add_argument("--threads", type=int, default=2, help="of each process (default: 2)")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     options = parser.parse_args(arguments)
 
     import torch

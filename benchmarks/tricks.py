@@ -7,10 +7,8 @@ writes benchmarks/results/tricks.json.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -18,8 +16,8 @@ from torch import Tensor, nn
 
 from benchmarks.implementations import BFLOAT16_TOLERANCE, FLOAT32_TOLERANCE
 from benchmarks.machine import describe
-from benchmarks.peers import SIDES, make_optimizer, take_step, textbook_log_probs
-from benchmarks.step import RESULTS, progress
+from benchmarks.peers import SIDES, make_optimizer, take_step, textbook_log_probs, whole_texts
+from benchmarks.step import parser_of, progress
 from benchmarks.turns import Implementation, Turn, take_turns
 from benchmarks.workloads import WORKLOADS, Workload, as_transformers, load_model
 from dpo_lib import kernels
@@ -47,10 +45,8 @@ def response_log_probs(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[T
     """The textbook's forward passes, but only what predicts a response token is scored."""
     sums = []
     for side in SIDES:
-        tokens = torch.cat([batch["prompt"], batch[side]], dim=1)  # (B, T)
-        mask = torch.cat([batch["prompt_mask"], batch[f"{side}_mask"]], dim=1)
-        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-        states = model.base_model(tokens, attention_mask=mask, position_ids=positions)[0]
+        tokens, masks = whole_texts(batch, side)
+        states = model.base_model(tokens, **masks)[0]  # (B, T, D)
         predicting = states[:, batch["prompt"].shape[1] - 1 : -1]  # (B, R, D)
         real = batch[f"{side}_mask"].bool()
         head = model.get_output_embeddings()
@@ -108,13 +104,11 @@ def run_rung(turn: Turn, workload: Workload, name: str) -> None:
         kernels.ONEDNN_TYPES = ()
     turn.loaded()
     batches = [rung.prepare(rows) for rows in workload.batches]
-    reference: Callable[..., Any]
+    reference = None if rung.cached else make_reference(policy)
+    known: list[tuple[Tensor, Tensor] | None] = [None] * len(batches)
     if rung.cached:
         with torch.no_grad():
             known = [rung.log_probs(policy, batch) for batch in batches]
-        reference = None
-    else:
-        known, reference = [None] * len(batches), make_reference(policy)
     optimizer = make_optimizer(policy, workload.learning_rate, rung.fused)
     for batch, values in zip(batches, known, strict=True):
         turn.begin()
@@ -124,12 +118,7 @@ def run_rung(turn: Turn, workload: Workload, name: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and store."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", choices=[*GROUPS], default=[*GROUPS])
-    parser.add_argument("--rounds", type=int, help="that count; by default as many as take minutes")
-    parser.add_argument("--threads", type=int, default=2, help="of each process (default: 2)")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
-    options = parser.parse_args(arguments)
+    options = parser_of(__doc__, GROUPS).parse_args(arguments)
     rows = []
     for model in options.models:
         warm_up, rounds = WARM_UP[model], options.rounds or ROUNDS[model]
