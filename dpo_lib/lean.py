@@ -38,7 +38,7 @@ def reason_against_llama(backbone: nn.Module) -> str:
     kinds = {parameter.dtype for parameter in backbone.parameters()}
     if kinds != {torch.float32}:
         return f"its weights are {', '.join(sorted(map(str, kinds)))}"
-    return _hooks(backbone)
+    return _reason_of_this_moment(backbone, backbone.config.attention_dropout)
 
 
 def reason_against_tiny(model: nn.Module) -> str:
@@ -46,12 +46,13 @@ def reason_against_tiny(model: nn.Module) -> str:
     name = f"{type(model).__module__}.{type(model).__qualname__}"
     if name != TINY:
         return f"{name} is not {TINY}"
-    if model.training and model.config.dropout:
+    return _reason_of_this_moment(model, model.config.dropout)
+
+
+def _reason_of_this_moment(model: nn.Module, dropout: float) -> str:
+    """What speaks against any lean pass, and may have changed since the last one."""
+    if model.training and dropout:
         return "dropout is on"
-    return _hooks(model)
-
-
-def _hooks(model: nn.Module) -> str:
     for name, module in model.named_modules():
         if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
             return f"{name or 'the model'} has hooks, which the lean pass would not call"

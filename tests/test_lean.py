@@ -128,8 +128,9 @@ def test_a_hook_is_called(monkeypatch):
         assert seen
 
 
-def test_dropout_is_drawn():
-    model = tiny(dropout=0.5).train()
+@pytest.mark.parametrize("model", [tiny(dropout=0.5), llama(attention_dropout=0.5)])
+def test_dropout_is_drawn(model):
+    model.train()
     first, second = (packed_pair_log_probs(model, random_rows(3))[0] for _ in range(2))
     assert not torch.equal(first, second)
 
