@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from dpo_lib.data import PreferenceDataset, PreferenceRecord, read_jsonl
+from dpo_lib.fast.packing import Row
 from dpo_lib.models import TinyGPT, TinyGPTConfig
-from dpo_lib.packing import Row
 
 SMOLLM2_DATA = Path(__file__).resolve().parents[1] / "experiments/data/plain_answers.jsonl"
 SHORTEST, LONGEST = 20, 60  # tokens of SmolLM2's responses

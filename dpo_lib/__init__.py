@@ -29,7 +29,6 @@ from dpo_lib.preference import (
 )
 from dpo_lib.reference import (
     assert_reference_invariants,
-    cache_reference_log_probs,
     fingerprint,
     make_reference,
 )
@@ -38,6 +37,7 @@ from dpo_lib.training import DPOConfig, TrainingHistory, dpo_training_step, trai
 
 # Imported on first use, so that `import dpo_lib` costs no more than `import torch`.
 _LATER = {
+    "fast.cache": ("cache_reference_log_probs",),
     "data": (
         "PreferenceDataset",
         "PreferenceRecord",
@@ -66,7 +66,6 @@ __all__ = [
     "TrainingHistory",
     "assert_reference_invariants",
     "bradley_terry_probability",
-    "cache_reference_log_probs",
     "cdpo_loss",
     "dpo_loss",
     "dpo_reward",

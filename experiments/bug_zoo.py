@@ -43,15 +43,15 @@ SAMPLE_SEED = 3
 BIN = 5  # updates of which the stored curves are means
 DROPOUT = 0.1  # of the policy, wherever it is switched on
 # In the order of their imports: a fresh module sees the fresh ones before it.
-MODULES = (
-    "dpo_lib.logprobs",
-    "dpo_lib.losses",
-    "dpo_lib.data",
-    "dpo_lib.models.tokenizers",
-    "dpo_lib.reference",
-    "dpo_lib.evaluation",
-    "experiments.bare_loop",
-)
+MODULES = {
+    "logprobs": "dpo_lib.logprobs",
+    "losses": "dpo_lib.losses",
+    "data": "dpo_lib.data.records",
+    "tokenizers": "dpo_lib.models.tokenizers",
+    "reference": "dpo_lib.reference",
+    "evaluation": "dpo_lib.evaluation",
+    "bare_loop": "experiments.bare_loop",
+}
 
 
 @dataclass(frozen=True)
@@ -174,11 +174,11 @@ def _replaced(modules: Mapping[str, ModuleType]) -> Iterator[None]:
 
 
 def broken_library(specimen: str | Bug) -> SimpleNamespace:
-    """Fresh modules, under the last part of their names, with one line of one of them broken."""
+    """Fresh modules, by their names in `MODULES`, with one line of one of them broken."""
     if specimen != SOUND and isinstance(specimen, str):
         specimen = bug(specimen)
     fresh: dict[str, ModuleType] = {}
-    for path in MODULES:
+    for path in MODULES.values():
         sound = import_module(path)
         source = inspect.getsource(sound)
         if isinstance(specimen, Bug) and specimen.module == path:
@@ -188,7 +188,7 @@ def broken_library(specimen: str | Bug) -> SimpleNamespace:
         with _replaced({**fresh, path: module}):
             exec(compile(source, f"<{path}, a copy>", "exec"), module.__dict__)
         fresh[path] = module
-    return SimpleNamespace(**{path.split(".")[-1]: module for path, module in fresh.items()})
+    return SimpleNamespace(**{name: fresh[path] for name, path in MODULES.items()})
 
 
 def split(seed: int) -> tuple[list[PreferenceRecord], list[PreferenceRecord]]:

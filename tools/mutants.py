@@ -23,8 +23,13 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 TIME_LIMIT = 600  # seconds a mutant may run: one that hangs is noticed too
+# Modules that stand in a package, and where in it.
+PACKAGES = {"losses": "losses/__init__", "training": "training/loop"}
 # Modules that have no test file of their own name.
-TESTS = {"_validation": ("test_losses.py", "test_rewards.py", "test_preference.py")}
+TESTS = {
+    "_validation": ("core/test_losses.py", "core/test_rewards.py", "core/test_preference.py"),
+    "training": ("training/test_training.py",),
+}
 
 
 class Mutant(NamedTuple):
@@ -37,9 +42,14 @@ class Mutant(NamedTuple):
     new: str
 
     @property
+    def file(self) -> str:
+        """Where the module stands, from the top."""
+        return f"dpo_lib/{PACKAGES.get(self.module, self.module)}.py"
+
+    @property
     def tests(self) -> tuple[str, ...]:
         """Test files that must notice."""
-        return TESTS.get(self.module, (f"test_{self.module}.py",))
+        return TESTS.get(self.module, (f"core/test_{self.module}.py",))
 
     def applied_to(self, source: str) -> str:
         """Return the changed source; refuse a change that no longer fits it."""
@@ -358,12 +368,13 @@ def try_tests(tests: tuple[str, ...], mutant: Mutant | None = None) -> Outcome:
     with tempfile.TemporaryDirectory() as folder:
         ignore = shutil.ignore_patterns("__pycache__", "node_modules")
         shutil.copytree(ROOT / "dpo_lib", Path(folder, "dpo_lib"), ignore=ignore)
-        Path(folder, "tests").mkdir()
         for name in ("helpers.py", *tests):
-            shutil.copy(ROOT / "tests" / name, Path(folder, "tests"))
+            copy = Path(folder, "tests", name)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / "tests" / name, copy)
         shutil.copy(ROOT / "pyproject.toml", folder)
         if mutant:
-            path = Path(folder, "dpo_lib", f"{mutant.module}.py")
+            path = Path(folder, mutant.file)
             path.write_text(mutant.applied_to(path.read_text()))
         # A fork has torch and pytest imported already, and nothing of dpo_lib.
         process = multiprocessing.get_context("fork").Process(
@@ -397,7 +408,7 @@ def main() -> int:
     if not chosen:
         parser.error(f"no mutant matches {arguments.words}")
     for mutant in chosen:
-        mutant.applied_to((ROOT / "dpo_lib" / f"{mutant.module}.py").read_text())
+        mutant.applied_to((ROOT / mutant.file).read_text())
 
     prepare()
     start = time.perf_counter()

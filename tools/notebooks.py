@@ -1,6 +1,7 @@
 """Execute notebooks and store their outputs in one canonical form.
 
 python tools/notebooks.py run notebooks/02_bradley_terry.ipynb   execute, normalize, store
+python tools/notebooks.py tidy notebooks/02_bradley_terry.ipynb  normalize, store: text was edited
 python tools/notebooks.py check -j 2 notebooks/*.ipynb           execute again, compare every byte
 
 A notebook runs in its own folder with one thread. Its file is replaced only when every cell ran
@@ -20,13 +21,15 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+from dpo_lib._files import replacing
 
 ROOT = Path(__file__).resolve().parent.parent
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -190,21 +193,21 @@ def rerun(path: Path, timeout: int = 120) -> str:
 
 def run(path: Path, timeout: int = 120) -> str:
     """Execute the notebook and replace the file; return a line for the screen."""
+    return _store(path, lambda: rerun(path, timeout))
+
+
+def tidy(path: Path, timeout: int = 120) -> str:
+    """Give the file its canonical form again after an edit of its text; nothing is executed."""
+    return _store(path, lambda: normalize(nbformat.read(path, as_version=4)))
+
+
+def _store(path: Path, make: Callable[[], str]) -> str:
     start = time.perf_counter()
-    text = rerun(path, timeout)
+    text = make()
     old = path.read_text(encoding="utf-8")
     if text != old:
-        with tempfile.NamedTemporaryFile(
-            "w",
-            dir=path.parent,
-            prefix=f".{path.stem}-",
-            delete=False,
-            encoding="utf-8",
-            newline="\n",
-        ) as file:
-            file.write(text)
-        os.chmod(file.name, path.stat().st_mode)
-        os.replace(file.name, path)
+        with replacing(path) as file:
+            file.write(text.encode())
     state = "unchanged" if text == old else "written"
     return f"{path}: {state}, {len(text) / 1000:.0f} kB, {time.perf_counter() - start:.1f} s"
 
@@ -236,7 +239,7 @@ def _diff(old: str, new: str, most: int = 60) -> str:
 
 def _job(command: str, path: Path, timeout: int) -> tuple[bool, str]:
     try:
-        return True, {"run": run, "check": check}[command](path, timeout)
+        return True, {"run": run, "tidy": tidy, "check": check}[command](path, timeout)
     except NotebookError as error:
         return False, f"{path}: {error}"
     except Exception as error:
@@ -248,7 +251,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("command", choices=("run", "check"))
+    parser.add_argument("command", choices=("run", "tidy", "check"))
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH")
     parser.add_argument("-j", "--jobs", type=int, default=1, help="notebooks at a time")
     parser.add_argument("--timeout", type=int, default=120, help="seconds a cell may take")

@@ -34,12 +34,18 @@ PLACE = re.compile(r"^% modules$", re.MULTILINE)
 LINKED = re.compile(r"notebooks/|book/appendices/[a-k]_|book/how_to_run")  # pages with links to it
 USERS = re.compile(r"notebooks/(\d+)_|book/appendices/([a-g])_")  # pages that an entry lists
 ORDER = (
-    *("preference", "logprobs", "kernels", "lean", "packing", "rewards", "reference", "losses"),
+    *("preference", "logprobs", "rewards", "reference", "losses"),
     "closed_form",
-    *("data", "models", "world", "evaluation", "training"),
+    *("data", "models", "world", "fast", "evaluation", "training"),
     *("figures", "widgets", "exercises", "demo", "cli"),
 )
-WITH_PARTS = ("models", "world")  # subpackages whose parts are of use by themselves
+WITH_PARTS = (
+    "data",
+    "models",
+    "world",
+    "fast",
+    "training",
+)  # subpackages whose parts are of use by themselves
 CODE_NAME = re.compile(r"([A-Za-z_][\w.]*)(?:\([^()]*\))?")
 SIGNATURE = re.compile(r'<dt class="sig .*?</dt>', re.DOTALL)
 LIST_TAG = re.compile(r"<(/?)d[ld]>")

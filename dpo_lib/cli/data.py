@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from dpo_lib.cli.models import DEFAULT_LENGTH, OpenModel
 from dpo_lib.data import PreferenceRecord
-from dpo_lib.formats import PreferenceFile, Problem, read_preferences
+from dpo_lib.data.formats import PreferenceFile, Problem, read_preferences
 
 
 def read_pairs(

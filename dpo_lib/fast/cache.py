@@ -1,0 +1,92 @@
+"""Reference log-probabilities, computed once and kept between runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dpo_lib._files import replacing
+from dpo_lib.data import PreferenceDataset
+from dpo_lib.fast.packing import PairLogProbs, Row, log_probs_of_rows
+from dpo_lib.reference import fingerprint
+
+
+def cache_reference_log_probs(
+    reference: Callable[..., Any],
+    dataset: PreferenceDataset,
+    batch_size: int = 64,
+    *,
+    packed: bool = False,
+    dtype: str = "float32",
+    folder: str | Path | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Reference log-probabilities of every pair, computed once: they never change.
+
+    Parameters
+    ----------
+    reference : callable
+        The frozen reference model.
+    dataset : PreferenceDataset
+        N preference pairs.
+    batch_size : int
+        Pairs in one forward pass.
+    packed, dtype
+        As in `PairLogProbs`: common prefixes are computed once, in which precision.
+    folder : path, optional
+        Where the values are kept between runs, in a file named by a digest of the model, the
+        token ids and ``dtype``: where one of them has changed, they are computed anew.
+
+    Returns
+    -------
+    chosen, rejected : Tensor
+        Nats, shape ``(N,)`` each, without gradients.
+
+    Raises
+    ------
+    ValueError
+        If the data set is empty, or as in `get_sequence_log_probs`.
+    """
+    if len(dataset) == 0:
+        raise ValueError("dataset holds no pairs")
+    rows = [dataset[i] for i in range(len(dataset))]
+    file = None if folder is None else cache_file(folder, reference, rows, dtype)
+    values = None if file is None else read_cache(file, len(rows))
+    if values is None:
+        values = log_probs_of_rows(PairLogProbs(reference, packed, dtype), rows, batch_size)
+        if file is not None:
+            write_cache(file, values)
+    return values
+
+
+def cache_file(folder: str | Path, model: object, rows: Sequence[Row], dtype: str) -> Path:
+    """Name of the file that keeps a model's log-probabilities of some rows."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"folder needs a reference with weights, got {type(model).__name__}")
+    # One set of weights can give other values with another configuration.
+    config = f"{type(model).__name__} {getattr(model, 'config', None)}"
+    ids = [[*map(list, (row["prompt"], row["chosen"], row["rejected"]))] for row in rows]
+    key = json.dumps([fingerprint(model), config, ids, dtype])
+    return Path(folder) / f"reference-{hashlib.sha256(key.encode()).hexdigest()[:24]}.pt"
+
+
+def read_cache(file: Path, n_pairs: int) -> tuple[Tensor, Tensor] | None:
+    """What `write_cache` wrote; None if there is no such file, or no whole one."""
+    try:
+        chosen, rejected = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
+        return None
+    return (chosen, rejected) if len(chosen) == len(rejected) == n_pairs else None
+
+
+def write_cache(file: Path, values: tuple[Tensor, Tensor]) -> None:
+    """Keep the values in a file that is always a whole one."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(file) as whole:
+        torch.save(tuple(x.cpu() for x in values), whole)

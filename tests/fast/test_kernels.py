@@ -1,0 +1,146 @@
+"""Each kernel against the formula that it stands for, and its derivative against differences."""
+
+import pytest
+import torch
+from torch.autograd import gradcheck
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+from dpo_lib.fast import kernels
+
+
+def normal(*shape, seed=0, dtype=torch.float64, grad=True):
+    draw = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=draw, dtype=torch.float64).to(dtype).requires_grad_(grad)
+
+
+def assert_same(ours, plain, *inputs, atol=1e-5):
+    """Values and all gradients of two functions."""
+    found, expected = ours(*inputs), plain(*inputs)
+    assert_close(found, expected, atol=atol, rtol=1e-5)
+    slope = normal(*expected.shape, seed=9, dtype=expected.dtype, grad=False)
+    for one, other in zip(
+        torch.autograd.grad(found, inputs, slope),
+        torch.autograd.grad(expected, inputs, slope),
+        strict=True,
+    ):
+        assert one.dtype == other.dtype
+        assert_close(one, other, atol=atol, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_linear(dtype, with_bias):
+    inputs = [normal(7, 5, dtype=dtype), normal(3, 5, seed=1, dtype=dtype)]
+    inputs += [normal(3, seed=2, dtype=dtype)] * with_bias
+    assert_same(kernels.linear, F.linear, *inputs)
+
+
+def test_linear_in_bfloat16_leaves_the_weights_in_float32():
+    x, weight = normal(7, 64, dtype=torch.bfloat16), normal(5, 64, seed=1, dtype=torch.float32)
+    out = kernels.linear(x, weight)
+    assert out.dtype == torch.bfloat16
+    exact = F.linear(x.float(), weight)
+    assert 0 < (out - exact).abs().max() < 0.02 * exact.abs().max()
+    out.sum().backward()
+    assert weight.grad.dtype == torch.float32
+    assert_close(weight.grad, x.detach().float().sum(0).expand(5, -1), atol=0.1, rtol=0.01)
+
+
+@pytest.mark.parametrize("lacks", ["dtype", "build", "bfloat16"])
+def test_linear_without_onednn(monkeypatch, lacks):
+    dtype = torch.bfloat16 if lacks == "bfloat16" else torch.float32
+    inputs = normal(7, 5, dtype=dtype), normal(3, 5, seed=1, dtype=dtype)
+    if lacks == "dtype":
+        monkeypatch.setattr(kernels, "ONEDNN_TYPES", ())
+    elif lacks == "build":
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    else:
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", None)
+    assert_same(kernels.linear, F.linear, *inputs)
+
+
+def test_frozen_weights_get_no_gradient():
+    x, weight = normal(7, 5), normal(3, 5, grad=False)
+    kernels.linear(x, weight).sum().backward()
+    assert weight.grad is None
+    assert_close(x.grad, weight.sum(0).expand(7, -1))
+
+
+def test_rms_norm():
+    epsilon = 0.01
+
+    def plain(x, weight):
+        return F.rms_norm(x, weight.shape, weight, epsilon)
+
+    def ours(x, weight):
+        return kernels.rms_norm(x, weight, epsilon, x.dtype)
+
+    inputs = normal(7, 5), normal(5, seed=1)
+    assert_same(ours, plain, *inputs, atol=1e-12)
+    assert gradcheck(ours, inputs)
+    rough = kernels.rms_norm(inputs[0], inputs[1], epsilon, torch.bfloat16)
+    assert rough.dtype == torch.bfloat16
+    assert_close(rough.double(), plain(*inputs), atol=0, rtol=0.01)
+
+
+def test_swiglu():
+    inputs = normal(7, 5), normal(7, 5, seed=1)
+    assert_same(kernels.swiglu, lambda gate, up: F.silu(gate) * up, *inputs, atol=1e-12)
+    assert gradcheck(kernels.swiglu, inputs)
+
+
+def test_rotate_turns_pairs_of_features():
+    angle = normal(7, 1, 3, seed=3, grad=False)
+    x = normal(7, 2, 6)
+
+    def plain(x):
+        turned = torch.complex(x[..., :3], x[..., 3:]) * torch.polar(torch.ones_like(angle), angle)
+        return torch.cat([turned.real, turned.imag], dim=-1)
+
+    def ours(x):
+        return kernels.rotate(x, angle.cos().repeat(1, 1, 2), angle.sin().repeat(1, 1, 2))
+
+    assert_same(ours, plain, x, atol=1e-12)
+    assert gradcheck(ours, (x,))
+
+
+@pytest.mark.parametrize("padding_idx", [None, 2])
+def test_tied_embedding_adds_up_both_gradients(padding_idx):
+    tokens = torch.tensor([1, 2, 4, 1])
+
+    def ours(weight):
+        embedded, head = kernels.tied_embedding(weight, tokens, padding_idx)
+        return embedded @ head.T
+
+    def plain(weight):
+        return F.embedding(tokens, weight, padding_idx) @ weight.T
+
+    assert_same(ours, plain, normal(6, 3), atol=1e-12)
+
+
+@pytest.mark.parametrize("at_once", [10**6, 25])  # one chunk, and chunks of two rows
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_edge_log_probs(monkeypatch, at_once, with_bias):
+    monkeypatch.setattr(kernels, "LOGITS_AT_ONCE", at_once)
+    rows, tokens = torch.tensor([0, 0, 1, 3, 4, 4, 4]), torch.tensor([1, 1, 0, 10, 3, 2, 5])
+
+    def ours(hidden, head, bias=None):
+        return kernels.edge_log_probs(hidden, head, bias, rows, tokens)
+
+    def plain(hidden, head, bias=None):
+        return F.linear(hidden, head, bias).log_softmax(dim=-1)[rows, tokens]
+
+    inputs = [normal(5, 4), normal(11, 4, seed=1)] + [normal(11, seed=2)] * with_bias
+    assert_same(ours, plain, *inputs, atol=1e-12)
+    assert gradcheck(ours, inputs)
+
+
+def test_edge_log_probs_can_be_gone_through_twice():
+    hidden, head = normal(5, 4), normal(11, 4, seed=1)
+    rows = torch.arange(5)
+    out = kernels.edge_log_probs(hidden, head, None, rows, rows)
+    first = torch.autograd.grad(out.sum(), (hidden, head), retain_graph=True)
+    again = torch.autograd.grad(out.sum(), (hidden, head))
+    assert_close(first, again, atol=1e-12, rtol=0)

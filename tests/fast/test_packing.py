@@ -1,0 +1,310 @@
+"""The fast path: prefix trees against the padded path, values and gradients."""
+
+import math
+import warnings
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.testing import assert_close
+
+from dpo_lib.fast import kernels, packing
+from dpo_lib.fast.packing import PairLogProbs, pack_pairs, packed_pair_log_probs, pad_rows
+from dpo_lib.logprobs import get_pair_log_probs
+from dpo_lib.models import TinyGPT
+from tests.fast.packed import VOCAB, assert_equal_paths, hugging_face, random_rows, tiny
+from tests.helpers import PrefixModel
+
+# --- the tree ------------------------------------------------------------------------------------
+
+
+def test_a_tree_by_hand():
+    rows = [
+        {"prompt": [1, 2], "chosen": [3, 4], "rejected": [3, 5, 6]},
+        {"prompt": [1, 7], "chosen": [8], "rejected": [9, 9]},
+    ]
+    packed = pack_pairs(rows)
+    # 1 - 2 - 3 - 5 and 1 - 7 - 9; the last token of each response is no node
+    assert packed.tokens.tolist() == [[1, 2, 3, 5, 7, 9]]
+    assert packed.positions.tolist() == [[0, 1, 2, 3, 1, 2]]
+    assert packed.visible()[0].int().tolist() == [
+        [1, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0],
+        [1, 0, 0, 0, 1, 0],
+        [1, 0, 0, 0, 1, 1],
+    ]
+    edges = [(packed.readers[r].item(), t.item()) for r, t in zip(*packed[4:6], strict=True)]
+    assert sorted(edges) == [(1, 3), (2, 4), (2, 5), (3, 6), (4, 8), (4, 9), (5, 9)]
+    read = [[] for _ in range(4)]
+    for step, response in zip(packed.steps.tolist(), packed.response.tolist(), strict=True):
+        read[response].append(edges[step])
+    assert read == [[(1, 3), (2, 4)], [(1, 3), (2, 5), (3, 6)], [(4, 8)], [(4, 9), (5, 9)]]
+
+
+@given(st.integers(0, 10**6), st.integers(1, 8), st.sampled_from([8, 25, 60, 1000]))
+@settings(max_examples=60, deadline=None)
+def test_every_node_sees_exactly_its_own_sequence(seed, n, row_length):
+    rows = random_rows(n, seed, longest=5, vocab=3)
+    packed = pack_pairs(rows, row_length)
+    flat = packed.tokens.flatten().tolist()
+    edges = [(packed.readers[r].item(), t.item()) for r, t in zip(*packed[4:6], strict=True)]
+    assert len(set(edges)) == len(edges)
+    length, visible = packed.tokens.shape[1], packed.visible()
+    for response in range(2 * n):
+        row = rows[response // 2]
+        ids = [*row["prompt"], *row["rejected" if response % 2 else "chosen"]]
+        steps = packed.steps[packed.response == response].tolist()
+        assert [edges[s][1] for s in steps] == ids[len(row["prompt"]) :]
+        for number, (place, _) in enumerate(edges[s] for s in steps):
+            r, node = divmod(place, length)
+            seen = visible[r, node].nonzero().flatten()
+            assert [flat[r * length + int(i)] for i in seen] == ids[: len(row["prompt"]) + number]
+            assert packed.positions[r, seen].tolist() == [*range(len(seen))]
+
+
+def test_one_row_holds_every_prefix_once():
+    rows = random_rows(6, seed=3)
+    packed = pack_pairs(rows)
+    prefixes = {
+        tuple([*row["prompt"], *row[side]][:end])
+        for row in rows
+        for side in ("chosen", "rejected")
+        for end in range(1, len(row["prompt"]) + len(row[side]))
+    }
+    assert packed.tokens.shape == (1, len(prefixes))
+
+
+def test_rows_are_of_about_one_length():
+    rows = random_rows(60, seed=4, prompts=20)
+    packed = pack_pairs(rows, row_length=100)
+    nodes = packed.tokens.numel()
+    assert packed.tokens.shape[1] <= 130
+    assert nodes <= 1.3 * 100 * len(packed.tokens)
+    assert len(packed.tokens) > 5
+
+
+# --- values and gradients ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("row_length", [None, 20, 64])
+@pytest.mark.parametrize("seed", range(3))
+def test_tiny_gpt_in_float64(seed, row_length):
+    assert_equal_paths(tiny(), random_rows(7, seed), 1e-12, row_length=row_length)
+
+
+def test_tiny_gpt_in_float32():
+    assert_equal_paths(tiny(torch.float32), random_rows(7), 1e-5)
+
+
+def test_chunks_of_the_vocabulary_change_nothing(monkeypatch):
+    monkeypatch.setattr(kernels, "LOGITS_AT_ONCE", 4 * VOCAB)
+    assert_equal_paths(tiny(), random_rows(7), 1e-12)
+
+
+def test_identical_and_nested_responses():
+    rows = [
+        {"prompt": [1, 2], "chosen": [3], "rejected": [3, 4]},
+        {"prompt": [1, 2], "chosen": [3, 4], "rejected": [3]},
+        {"prompt": [1], "chosen": [2, 3], "rejected": [2]},
+    ]
+    assert_equal_paths(tiny(), rows, 1e-12)
+
+
+def test_bfloat16_is_close_and_gives_float32():
+    model, rows = tiny(torch.float32), random_rows(5)
+    exact = torch.cat(packed_pair_log_probs(model, rows))
+    rough = torch.cat(packed_pair_log_probs(model, rows, dtype="bfloat16"))
+    assert rough.dtype == torch.float32
+    gap = (exact - rough).abs().max()
+    assert 1e-5 < gap < 0.02 * exact.abs().max()
+
+
+def test_no_gradient_no_graph():
+    with torch.no_grad():
+        logps = packed_pair_log_probs(tiny(), random_rows(3))
+    assert not logps[0].requires_grad
+
+
+def test_frozen_output_layer_gets_no_gradient():
+    model, rows = tiny(), random_rows(4)
+    model.requires_grad_(False)
+    model.blocks[1].mlp.requires_grad_(True)
+    assert_equal_paths(model, rows, 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "at least one pair"),
+        ([{"prompt": [], "chosen": [1], "rejected": [2]}], "prompt of row 0 is empty"),
+        ([{"prompt": [1], "chosen": [1], "rejected": []}], "rejected of row 0 is empty"),
+        ([{"prompt": [1], "chosen": [VOCAB], "rejected": [2]}], r"\[0, 13\), got 2 to 13"),
+        ([{"prompt": [-1], "chosen": [1], "rejected": [2]}], r"\[0, 13\), got -1"),
+        ([{"prompt": [1] * 40, "chosen": [1], "rejected": [2]}], r"41 tokens.*context_length \(40"),
+    ],
+)
+def test_bad_rows_are_named(rows, message):
+    with pytest.raises(ValueError, match=message):
+        packed_pair_log_probs(tiny(), rows)
+
+
+def test_the_longest_sequence_that_fits():
+    rows = [{"prompt": [1] * 38, "chosen": [1, 2], "rejected": [2]}]
+    assert_equal_paths(tiny(), rows, 1e-12)
+
+
+# --- the choice of the path ----------------------------------------------------------------------
+
+
+def test_the_packed_path_is_taken_where_it_can_be(monkeypatch):
+    model, rows, calls = tiny(), random_rows(5), []
+    monkeypatch.setattr(
+        packing,
+        "get_pair_log_probs",
+        lambda *args: calls.append(1) or get_pair_log_probs(*args),
+    )
+    logps = PairLogProbs(model)
+    for _ in range(3):
+        assert_close(torch.cat(logps(rows)), torch.cat(get_pair_log_probs(model, pad_rows(rows))))
+    assert len(calls) == 1  # to compare with
+    PairLogProbs(model, packed=False)(rows)
+    assert len(calls) == 2
+
+
+def test_a_model_of_another_kind_is_padded_and_said_so():
+    model, rows = PrefixModel(vocab_size=VOCAB, context=40), random_rows(5)
+    logps = PairLogProbs(model)
+    with pytest.warns(UserWarning, match="padded, not packed: PrefixModel is neither"):
+        found = logps(rows)
+    assert torch.equal(torch.cat(found), torch.cat(get_pair_log_probs(model, pad_rows(rows))))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # said once
+        logps(rows)
+    with pytest.raises(ValueError, match="cannot take packed rows: PrefixModel"):
+        packed_pair_log_probs(model, rows)
+
+
+class Scaled(TinyGPT):
+    """Its logits are not those of its output layer alone."""
+
+    def forward(self, *args, **kwargs):
+        return 0.5 * super().forward(*args, **kwargs)
+
+
+class Deaf(TinyGPT):
+    """It takes the mask and does not heed it."""
+
+    def hidden_states(self, tokens, attention_mask=None, position_ids=None):
+        if attention_mask is not None and attention_mask.ndim == 3:
+            attention_mask = torch.ones_like(attention_mask).tril()
+        return super().hidden_states(tokens, attention_mask, position_ids)
+
+
+@pytest.mark.parametrize("kind", [Scaled, Deaf])
+def test_unequal_values_are_noticed(kind):
+    model, rows = tiny(), random_rows(5)
+    model.__class__ = kind
+    logps = PairLogProbs(model)
+    with pytest.warns(UserWarning, match=r"log-probabilities differ by \d"):
+        found = logps(rows)
+    assert torch.equal(torch.cat(found), torch.cat(get_pair_log_probs(model, pad_rows(rows))))
+
+
+def test_nan_is_no_agreement():
+    model, rows = tiny(), random_rows(2)
+    nn.init.constant_(model.final_norm.weight, math.nan)
+    with pytest.warns(UserWarning, match="differ by nan"):
+        PairLogProbs(model)(rows)
+
+
+def test_unknown_dtype():
+    with pytest.raises(ValueError, match=r"dtype must be one of .*'float16'"):
+        PairLogProbs(tiny(), dtype="float16")
+
+
+def test_padding_equals_the_data_set(tmp_path):
+    from dpo_lib.data import PreferenceDataset, make_preferences
+    from dpo_lib.models import InstructionTokenizer
+
+    dataset = PreferenceDataset(make_preferences(), InstructionTokenizer())
+    ours, theirs = pad_rows([*dataset]), dataset.batch()
+    assert ours.keys() == theirs.keys()
+    for name in ("prompt", "chosen", "rejected"):
+        mask = theirs[f"{name}_mask"]
+        assert torch.equal(ours[f"{name}_mask"], mask)
+        assert torch.equal(ours[name], theirs[name] * mask)
+
+
+# --- Hugging Face models -------------------------------------------------------------------------
+
+
+# Some of their layers (norms, rotations) go through float32 whatever the model is in.
+HF_DOUBLE = (1e-10, 1e-6)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("kind", ["Llama", "GPT2", "Qwen2", "Qwen3", "GPTNeoX", "Phi"])
+def test_stock_models(kind, attention):
+    rows = random_rows(5, seed=1)
+    if attention == "sdpa":  # in float64 eager attention is NaN, packed or not
+        assert_equal_paths(hugging_face(kind, attention), rows, *HF_DOUBLE)
+    model = hugging_face(kind, attention, torch.float32)
+    assert_equal_paths(model, rows, 1e-5, row_length=40)
+    logps = PairLogProbs(model)
+    logps(rows)
+    assert logps.packed
+
+
+def test_tied_embeddings():
+    model = hugging_face("Llama", tie_word_embeddings=True)
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert_equal_paths(model, random_rows(5), *HF_DOUBLE)
+
+
+def test_a_model_with_an_adapter():
+    import peft
+
+    settings = peft.LoraConfig(r=2, target_modules=["q_proj", "up_proj"], init_lora_weights=False)
+    model = peft.get_peft_model(hugging_face("Llama"), settings).eval()
+    assert_equal_paths(model, random_rows(5), *HF_DOUBLE)
+    settings = peft.LoraConfig(r=2, target_modules=["lm_head"], init_lora_weights=False)
+    model = peft.get_peft_model(hugging_face("Llama"), settings).eval()
+    with pytest.warns(UserWarning, match="its output layer is Linear, not a plain"):
+        PairLogProbs(model)(random_rows(2))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "reason"),
+    [
+        ("Bloom", {"attention": "eager"}, "does not take position_ids"),
+        (
+            "Gemma2",
+            {"attention": "eager", "dtype": torch.float32},
+            r"log-probabilities differ by \d",
+        ),
+        ("Mistral", {"sliding_window": 5}, r"sliding window \(5\) is shorter"),
+    ],
+)
+def test_stock_models_that_cannot(kind, options, reason):
+    model, rows = hugging_face(kind, **options), random_rows(4)
+    with pytest.warns(UserWarning, match=reason):
+        found = PairLogProbs(model)(rows)
+    assert torch.equal(torch.cat(found), torch.cat(get_pair_log_probs(model, pad_rows(rows))))
+
+
+def test_a_sliding_window_holds_up_long_batches_only():
+    model, short = hugging_face("Mistral", sliding_window=12), random_rows(4, longest=3)
+    assert_equal_paths(model, short, *HF_DOUBLE)
+    logps, long = PairLogProbs(model), random_rows(4, longest=20)
+    logps(short)
+    with pytest.warns(UserWarning, match=r"some rows are padded.*sliding window \(12\)"):
+        found = logps(long)
+    assert torch.equal(torch.cat(found), torch.cat(get_pair_log_probs(model, pad_rows(long))))
+    with pytest.raises(ValueError, match="sliding_window"):
+        packed_pair_log_probs(model, long)
+    logps(short)
+    assert logps.packed

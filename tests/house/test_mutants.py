@@ -1,0 +1,72 @@
+"""The list of mutants fits the source, and the script that tries them tells the truth.
+
+``make mutants`` tries them all; that takes a minute, so it is not part of ``make test``.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tools.mutants import MUTANTS
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.what)
+def test_each_mutant_changes_the_source_as_it_stands(mutant):
+    source = (ROOT / mutant.file).read_text()
+    changed = mutant.applied_to(source)
+    assert changed != source
+    compile(changed, mutant.what, "exec")
+    assert all((ROOT / "tests" / name).exists() for name in mutant.tests)
+
+
+def test_the_classic_mistakes_are_among_them():
+    described = "\n".join(mutant.what for mutant in MUTANTS)
+    for mistake in (
+        "off-by-one slice",
+        "prompt unmasked",
+        "pads counted",
+        "first token only",
+        "mean for sum",
+        "beta ignored",
+        "reference ignored",
+        "sign flipped",
+        "reference not frozen",
+        "dropout left on",
+        "label smoothing swapped",
+        "zero_grad missing",
+    ):
+        assert mistake in described
+
+
+def test_a_stale_mutant_is_refused():
+    stale = MUTANTS[0]._replace(old="this stands nowhere")
+    source = (ROOT / stale.file).read_text()
+    with pytest.raises(ValueError, match="'this stands nowhere' stands 0 times"):
+        stale.applied_to(source)
+
+
+def test_a_harmless_change_survives_and_a_bug_is_noticed():
+    code = """
+from tools.mutants import Mutant, prepare, try_tests
+prepare()
+for new in ("copy.deepcopy(policy, {})", "policy"):
+    mutant = Mutant("?", "reference", "make_reference", "copy.deepcopy(policy)", new)
+    print(try_tests(mutant.tests, mutant).noticed_by or "nobody")
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert result.stdout.splitlines() == [
+        "nobody",
+        "core/test_reference.py::test_make_reference_copies_and_freezes",
+    ], result.stderr
