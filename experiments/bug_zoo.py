@@ -46,7 +46,8 @@ DROPOUT = 0.1  # of the policy, wherever it is switched on
 MODULES = {
     "logprobs": "dpo_lib.logprobs",
     "losses": "dpo_lib.losses",
-    "data": "dpo_lib.data.records",
+    "records": "dpo_lib.data.records",
+    "data": "dpo_lib.data",
     "tokenizers": "dpo_lib.models.tokenizers",
     "reference": "dpo_lib.reference",
     "evaluation": "dpo_lib.evaluation",

@@ -62,9 +62,9 @@ def test_an_animal_of_the_reader_s_own_is_welcome():
 
 
 def test_the_library_itself_stays_sound():
-    before = {name: sys.modules[name] for name in bug_zoo.MODULES}
+    before = {name: import_module(name) for name in bug_zoo.MODULES.values()}
     broken = bug_zoo.broken_library("swap")
-    assert {name: sys.modules[name] for name in bug_zoo.MODULES} == before
+    assert {name: sys.modules[name] for name in bug_zoo.MODULES.values()} == before
     assert broken.logprobs is not before["dpo_lib.logprobs"]
     assert broken.bare_loop.get_pair_log_probs is broken.logprobs.get_pair_log_probs
     assert broken.evaluation.PreferenceDataset is broken.data.PreferenceDataset
