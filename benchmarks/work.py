@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from dpo_lib.fast.packing import Row, pack_pairs
+from dpo_lib.fast.prefix_tree import Row, pack_pairs
 
 
 @dataclass(frozen=True)

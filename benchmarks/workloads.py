@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from dpo_lib.data import PreferenceDataset, PreferenceRecord, read_jsonl
-from dpo_lib.fast.packing import Row
+from dpo_lib.fast.prefix_tree import Row
 from dpo_lib.models import TinyGPT, TinyGPTConfig
 
 SMOLLM2_DATA = Path(__file__).resolve().parents[1] / "experiments/data/plain_answers.jsonl"

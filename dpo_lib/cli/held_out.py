@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dpo_lib.cli.records import read_json, write_json
 from dpo_lib.data import PreferenceDataset
-from dpo_lib.fast.packing import PairLogProbs
+from dpo_lib.fast.pair_log_probs import PairLogProbs
 from dpo_lib.losses import LOSSES, PreferenceLoss, takes_lengths
 from dpo_lib.rewards import reward_accuracy
 

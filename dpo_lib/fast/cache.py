@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dpo_lib._files import replacing
 from dpo_lib.data import PreferenceDataset
-from dpo_lib.fast.packing import PairLogProbs, Row, log_probs_of_rows
+from dpo_lib.fast.pair_log_probs import PairLogProbs, Row, log_probs_of_rows
 from dpo_lib.reference import fingerprint
 
 

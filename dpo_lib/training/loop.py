@@ -18,8 +18,12 @@ from torch import Tensor, nn
 from dpo_lib._files import replacing
 from dpo_lib._validation import check_positive
 from dpo_lib.fast.cache import cache_file, read_cache, write_cache
-from dpo_lib.fast.kernels import keep_freed_memory
-from dpo_lib.fast.packing import DTYPES, PairLogProbs, log_probs_of_rows
+from dpo_lib.fast.pair_log_probs import (
+    DTYPES,
+    PairLogProbs,
+    keep_freed_memory,
+    log_probs_of_rows,
+)
 from dpo_lib.logprobs import get_pair_log_probs
 from dpo_lib.losses import PreferenceLoss, as_loss_function, dpo_loss, takes_lengths
 from dpo_lib.reference import fingerprint

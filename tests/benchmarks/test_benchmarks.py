@@ -14,7 +14,7 @@ from benchmarks import book, growth, implementations, machine, report, step, tur
 from benchmarks.peers import PEERS
 from benchmarks.turns import DisagreementError, Implementation, WorkerError, take_turns
 from dpo_lib.data import PreferenceDataset
-from dpo_lib.fast.packing import pack_pairs
+from dpo_lib.fast.prefix_tree import pack_pairs
 from dpo_lib.models import TinyGPTConfig
 from tests.benchmarks import workers as workers
 from tests.book.pages import CHAPTERS

@@ -39,6 +39,7 @@ RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 CORE = {room for room, rank in RANK.items() if rank < RANK["figures"]}
 # A method may fetch a room to its right when it is called, if there is a reason.
 LATE = {("training", "figures")}  # history.plot() draws; training needs no Matplotlib
+DOORS = {"pair_log_probs", "cache"}  # what the rest of the package may import of dpo_lib.fast
 HEAVY = ["IPython", "anywidget", "ipywidgets", "matplotlib", "pandas", "playwright", "transformers"]
 
 CHAPTERS = [
@@ -174,6 +175,41 @@ def test_imports_run_one_way(path):
 def test_the_direction_is_seen(source, module, fine):
     found = list(wrong_imports(source, ("dpo_lib", *module.split("."))))
     assert (found == []) is fine
+
+
+def behind_the_doors(source):
+    """Modules of the fast path that a source imports, other than those meant for it."""
+    for node in ast.walk(ast.parse(source)):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            found = re.match(r"(?:dpo_lib\.)?fast\.(\w+)", name)
+            if found and found[1] not in DOORS:
+                yield found[1]
+
+
+def test_the_fast_path_is_entered_by_its_doors():
+    outside = [path for path in MODULES if dotted(path)[1] != "fast"]
+    found = {path.name: [*behind_the_doors(path.read_text("utf-8"))] for path in outside}
+    assert not {name: modules for name, modules in found.items() if modules}
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("from dpo_lib.fast.pair_log_probs import PairLogProbs", []),
+        ("from dpo_lib.fast import cache", []),
+        ("from dpo_lib.fast import kernels", ["kernels"]),
+        ("import dpo_lib.fast.lean", ["lean"]),
+        ("from ..fast.prefix_tree import pack_pairs", ["prefix_tree"]),
+        ("def f():\n    from dpo_lib.fast.backbones import Parts", ["backbones"]),
+    ],
+)
+def test_another_way_into_the_fast_path_is_seen(source, found):
+    assert [*behind_the_doors(source)] == found
 
 
 def test_the_core_imports_nothing_heavy():
