@@ -1,6 +1,20 @@
 """``python -m dpo_lib``: the command line."""
 
-from dpo_lib.cli import main
+import signal
+import sys
+
+
+def _start() -> int:
+    try:
+        from dpo_lib.cli import main
+
+        return main()
+    except KeyboardInterrupt:  # before the command itself has begun
+        print("interrupted", file=sys.stderr)
+        return 130
+
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    code = _start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left is Python's own tidying up
+    raise SystemExit(code)

@@ -43,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; the same train command goes on where it stopped", file=sys.stderr)
+        then = "; the same command goes on where it stopped" if args.command == "train" else ""
+        print(f"interrupted{then}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe has gone, as with `| head`
         sys.stderr.close()

@@ -1,6 +1,7 @@
 """``train`` on the tiny model: resuming after SIGKILL, its files, and its errors."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from dpo_lib.data import read_jsonl, write_jsonl
 from dpo_lib.training import DPOConfig, TrainingHistory
 from dpo_lib.world import label_by_reward, load_pairs
 
+ROOT = Path(__file__).resolve().parents[2]
 STEPS = 12
 OPTIONS = ["--model", "tiny", "--steps", str(STEPS), "--batch-size", "16", "--eval-every", "3"]
 OPTIONS += ["--lr", "5e-4"]
@@ -313,3 +315,14 @@ def test_the_annotators_file_can_be_trained_on(tmp_path):
     assert len(read_jsonl(path)) == 24
     assert train(path, tmp_path / "run", "--steps", "1", "--quiet") == 0
     assert Path(tmp_path / "run" / "model" / "tiny_gpt.safetensors").exists()
+
+
+def test_control_c_before_the_command_has_begun(tmp_path):
+    """The package imports nothing heavy, so the command line is there to answer."""
+    (tmp_path / "torch.py").write_text("import signal; signal.raise_signal(signal.SIGINT)\n")
+    command = [sys.executable, "-m", "dpo_lib", "sample", "--model", "tiny", "--prompt", "a"]
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stdout) == (130, "")
+    assert run.stderr.count("\n") == 1
+    assert run.stderr.startswith("interrupted")
