@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -133,6 +133,55 @@ def get_pair_log_probs(
         except ValueError as error:
             raise ValueError(f"batch with {side} as response: {error}") from error
     return logps[0], logps[1]
+
+
+def pad(
+    rows: Sequence[Sequence[int]],
+    pad_id: int,
+    side: Literal["left", "right"],
+    device: torch.device | str = "cpu",
+) -> tuple[Tensor, Tensor]:
+    """Stack rows of unequal length: tokens and mask (1 on real tokens), both (B, T)."""
+    if not rows or not all(len(row) for row in rows):
+        raise ValueError(f"rows must be given and not empty, got lengths {[len(r) for r in rows]}")
+    if side not in ("left", "right"):
+        raise ValueError(f"side must be 'left' or 'right', got {side!r}")
+    longest = max(len(row) for row in rows)
+    tokens, mask = [], []
+    for row in rows:
+        gap, real = longest - len(row), [1] * len(row)
+        tokens.append([pad_id] * gap + [*row] if side == "left" else [*row] + [pad_id] * gap)
+        mask.append([0] * gap + real if side == "left" else real + [0] * gap)
+    return torch.tensor(tokens, device=device), torch.tensor(mask, device=device)
+
+
+def pad_rows(
+    rows: Sequence[Mapping[str, Sequence[int]]],
+    pad_id: int = 0,
+    device: torch.device | str = "cpu",
+) -> dict[str, Tensor]:
+    """The batch of `get_pair_log_probs`: prompts padded on the left, responses on the right.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        Token ids ``prompt``, ``chosen`` and ``rejected`` of each pair.
+    pad_id : int
+        What stands on padding; the masks say where, so any id will do.
+    device : torch.device or str
+        Of the batch.
+
+    Returns
+    -------
+    dict
+        ``prompt``, ``chosen``, ``rejected`` and their masks, each ``(batch, length)``.
+    """
+    batch = {}
+    for name in ("prompt", "chosen", "rejected"):
+        side = "left" if name == "prompt" else "right"
+        padded = pad([row[name] for row in rows], pad_id, side, device)
+        batch[name], batch[f"{name}_mask"] = padded
+    return batch
 
 
 def _gather_log_probs(logits: Tensor, targets: Tensor) -> Tensor:

@@ -7,11 +7,11 @@ from dpo_lib.data.records import (
     Tokenizer,
     json_lines,
     make_preferences,
-    pad,
     read_jsonl,
     split_by_prompt,
     write_jsonl,
 )
+from dpo_lib.logprobs import pad as pad  # its place is beside what reads the masks
 
 __all__ = [
     "Batch",
@@ -20,7 +20,6 @@ __all__ = [
     "Tokenizer",
     "json_lines",
     "make_preferences",
-    "pad",
     "read_jsonl",
     "split_by_prompt",
     "write_jsonl",

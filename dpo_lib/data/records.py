@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dpo_lib._files import replacing
+from dpo_lib.logprobs import pad_rows
 
 Batch = dict[str, Tensor]
 
@@ -119,23 +120,6 @@ def write_jsonl(path: str | Path, records: Iterable[PreferenceRecord]) -> None:
             file.write(line.encode())
 
 
-def pad(
-    rows: Sequence[Sequence[int]], pad_id: int, side: Literal["left", "right"]
-) -> tuple[Tensor, Tensor]:
-    """Stack rows of unequal length: tokens and mask (1 on real tokens), both (B, T)."""
-    if not rows or not all(len(row) for row in rows):
-        raise ValueError(f"rows must be given and not empty, got lengths {[len(r) for r in rows]}")
-    if side not in ("left", "right"):
-        raise ValueError(f"side must be 'left' or 'right', got {side!r}")
-    longest = max(len(row) for row in rows)
-    tokens, mask = [], []
-    for row in rows:
-        gap, real = longest - len(row), [1] * len(row)
-        tokens.append([pad_id] * gap + [*row] if side == "left" else [*row] + [pad_id] * gap)
-        mask.append([0] * gap + real if side == "left" else real + [0] * gap)
-    return torch.tensor(tokens), torch.tensor(mask)
-
-
 class PreferenceDataset(Dataset):
     """Tokenized preference records.
 
@@ -172,12 +156,7 @@ class PreferenceDataset(Dataset):
 
     def collate(self, rows: Sequence[dict[str, list[int]]]) -> Batch:
         """Pad rows into one batch; usable as ``collate_fn`` of a DataLoader."""
-        batch = {}
-        for name in ("prompt", "chosen", "rejected"):
-            side = "left" if name == "prompt" else "right"
-            ids = [row[name] for row in rows]
-            batch[name], batch[f"{name}_mask"] = pad(ids, self.tokenizer.pad_id, side)
-        return batch
+        return pad_rows(rows, self.tokenizer.pad_id)
 
     def batch(self, indices: Iterable[int] | None = None) -> Batch:
         """The rows at ``indices``, or all of them, as one batch."""

@@ -19,7 +19,7 @@ from dpo_lib.fast import kernels
 from dpo_lib.fast.backbones import Parts, parts_of
 from dpo_lib.fast.kernels import keep_freed_memory
 from dpo_lib.fast.prefix_tree import Packed, Row, pack_pairs
-from dpo_lib.logprobs import get_pair_log_probs
+from dpo_lib.logprobs import get_pair_log_probs, pad_rows
 
 __all__ = [
     "DTYPES",
@@ -28,7 +28,6 @@ __all__ = [
     "keep_freed_memory",
     "log_probs_of_rows",
     "packed_pair_log_probs",
-    "pad_rows",
 ]
 
 DTYPES = ("float32", "bfloat16")
@@ -168,7 +167,7 @@ class PairLogProbs(nn.Module):
         first = next(self.parameters(), None)
         device = torch.device("cpu") if first is None else first.device
         with _autocast(device, dtype):
-            return get_pair_log_probs(self.model, pad_rows(rows, device))
+            return get_pair_log_probs(self.model, pad_rows(rows, device=device))
 
     @torch.no_grad()
     def _verify(self, rows: Sequence[Row]) -> None:
@@ -228,19 +227,3 @@ def log_probs_of_rows(
 
 def _longest(rows: Sequence[Row]) -> int:
     return max(len(r["prompt"]) + max(len(r["chosen"]), len(r["rejected"])) for r in rows)
-
-
-def pad_rows(rows: Sequence[Row], device: torch.device | str = "cpu") -> dict[str, Tensor]:
-    """The batch of `get_pair_log_probs`: prompts padded on the left, responses on the right."""
-    batch = {}
-    for name in ("prompt", "chosen", "rejected"):
-        ids = [[*row[name]] for row in rows]
-        longest = max(map(len, ids))
-        tokens, mask = [], []
-        for x in ids:
-            gap, ones = [0] * (longest - len(x)), [1] * len(x)
-            tokens.append(gap + x if name == "prompt" else x + gap)
-            mask.append(gap + ones if name == "prompt" else ones + gap)
-        batch[name] = torch.tensor(tokens, device=device)
-        batch[f"{name}_mask"] = torch.tensor(mask, device=device)
-    return batch
