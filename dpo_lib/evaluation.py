@@ -9,19 +9,36 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from dpo_lib._validation import as_float_tensor, check_paired_log_probs, check_positive
-from dpo_lib.data import PreferenceDataset, Tokenizer, pad
-from dpo_lib.logprobs import get_pair_log_probs, get_sequence_log_probs
+from dpo_lib.data import PreferenceDataset, Tokenizer
+from dpo_lib.fast.pair_log_probs import log_probs_of_rows
+from dpo_lib.logprobs import get_pair_log_probs, get_sequence_log_probs, pad
 from dpo_lib.models.sampling import Reply, respond
 from dpo_lib.rewards import dpo_reward, naive_reward, reward_accuracy
-from dpo_lib.world.reward import Judgment, judge
+from dpo_lib.scores import pair_scores, tie_width
 
 Model = Callable[..., Any]
+
+
+class Verdict(Protocol):
+    """What is known of one reply; that of the tiny world is `dpo_lib.world.judge`'s."""
+
+    @property
+    def reward(self) -> float:
+        """True reward."""
+
+    @property
+    def correct(self) -> bool:
+        """Whether it answers the prompt."""
+
+    @property
+    def malformed(self) -> bool:
+        """Whether it is no whole answer."""
 
 
 class Estimate(NamedTuple):
@@ -98,21 +115,25 @@ def evaluate_margins(
         If ``beta`` is not above 0, or from the log-probabilities.
     """
     beta = check_positive(beta, "beta")
-    scored, kept = [], []
-    for start in range(0, len(dataset), batch_size):
-        batch = dataset.batch(range(start, min(start + batch_size, len(dataset))))
-        scored.append(torch.stack(get_pair_log_probs(policy, batch)))  # (2, B)
-        if reference is not None:
-            kept.append(torch.stack(get_pair_log_probs(reference, batch)))  # (2, B)
-    logps = torch.cat(scored, dim=1)  # (2, N): chosen, rejected
+
+    def log_probs(model: Model) -> tuple[Tensor, Tensor]:
+        def padded(rows: Sequence[dict[str, list[int]]]) -> tuple[Tensor, Tensor]:
+            return get_pair_log_probs(model, dataset.collate(rows))
+
+        return log_probs_of_rows(padded, dataset.rows, batch_size)
+
+    reference_logps = None if reference is None else log_probs(reference)
+    scores = pair_scores(log_probs(policy), reference_logps, dataset.rows)
+    logps = torch.stack([scores.chosen, scores.rejected])  # (2, N)
     if reference is None:
         rewards, shifts = beta * naive_reward(logps), torch.full_like(logps, float("nan"))
     else:
-        rewards = dpo_reward(logps, torch.cat(kept, dim=1), beta)  # (2, N)
+        kept = torch.stack([scores.reference_chosen, scores.reference_rejected])  # (2, N)
+        rewards = dpo_reward(logps, kept, beta)  # (2, N)
         shifts = rewards / beta
     return MarginReport(
         len(dataset),
-        reward_accuracy(*rewards).item(),
+        reward_accuracy(*rewards, tie_width(scores, beta)).item(),
         (rewards[0] - rewards[1]).mean().item(),
         *rewards.mean(dim=1).tolist(),
         *logps.mean(dim=1).tolist(),
@@ -125,7 +146,8 @@ def evaluate_samples(
     tokenizer: Tokenizer,
     prompts: Sequence[str],
     reference: Model | None = None,
-    judge: Callable[[str, str, bool], Judgment] = judge,
+    *,
+    judge: Callable[[str, str, bool], Verdict],
     per_prompt: int = 4,
     seed: int = 0,
     max_new_tokens: int = 24,
@@ -140,7 +162,8 @@ def evaluate_samples(
     tokenizer : Tokenizer
     prompts : sequence of str
     judge : callable
-        Gives a `Judgment` of (prompt, response, finished); by default the tiny world's truth.
+        Gives a `Verdict` on (prompt, response, finished): `dpo_lib.world.judge` is the truth of
+        the tiny world.
     per_prompt : int
         Replies to each prompt.
     seed : int

@@ -20,7 +20,7 @@ from dpo_lib.data import PreferenceDataset
 from dpo_lib.evaluation import evaluate_samples
 from dpo_lib.losses import LOSSES
 from dpo_lib.models import load_sft
-from dpo_lib.world import preference_prompts, world_tokenizer
+from dpo_lib.world import judge, preference_prompts, world_tokenizer
 from experiments import preference_runs
 from experiments.store import store
 
@@ -34,7 +34,12 @@ EARLY = 20  # updates
 def measure(policy: nn.Module, reference: nn.Module) -> dict[str, float]:
     """What the policy writes to the prompts of the pairs."""
     written = evaluate_samples(
-        policy, world_tokenizer(), preference_prompts(), reference, **preference_runs.SAMPLING
+        policy,
+        world_tokenizer(),
+        preference_prompts(),
+        reference,
+        judge=judge,
+        **preference_runs.SAMPLING,
     )
     return {
         "true_reward": written.true_reward.mean,

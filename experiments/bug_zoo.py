@@ -27,6 +27,7 @@ from dpo_lib.logprobs import get_token_log_probs
 from dpo_lib.models import TinyGPT, load_base, load_sft, respond
 from dpo_lib.world import (
     demonstrations,
+    judge,
     label_by_reward,
     load_pairs,
     preference_prompts,
@@ -50,6 +51,7 @@ MODULES = {
     "data": "dpo_lib.data",
     "tokenizers": "dpo_lib.models.tokenizers",
     "reference": "dpo_lib.reference",
+    "scores": "dpo_lib.scores",
     "evaluation": "dpo_lib.evaluation",
     "bare_loop": "experiments.bare_loop",
 }
@@ -212,7 +214,7 @@ def measure(policy: nn.Module, held_out: PreferenceDataset) -> dict[str, float]:
     policy.eval()
     margins = evaluate_margins(policy, sft, held_out, SETTINGS["beta"])
     prompts = preference_prompts()
-    written = evaluate_samples(policy, world_tokenizer(), prompts, sft, **SAMPLING)
+    written = evaluate_samples(policy, world_tokenizer(), prompts, sft, judge=judge, **SAMPLING)
     batch = held_out.batch()
     with torch.no_grad():
         tokens = get_token_log_probs(
@@ -305,7 +307,9 @@ def fine_tune(name: str, seed: int) -> dict[str, Any]:
         optimizer.zero_grad()
         (-logps.sum() / mask.sum()).backward()
         optimizer.step()
-    written = evaluate_samples(model, world_tokenizer(), preference_prompts(), **SAMPLING)
+    written = evaluate_samples(
+        model, world_tokenizer(), preference_prompts(), judge=judge, **SAMPLING
+    )
     return {
         "bug": name,
         "seed": seed,

@@ -18,7 +18,7 @@ from dpo_lib import DPOConfig, dpo_loss, make_reference, naive_loss, train_dpo
 from dpo_lib.data import PreferenceDataset
 from dpo_lib.evaluation import evaluate_samples
 from dpo_lib.models import load_sft
-from dpo_lib.world import label_both_ways, load_pairs, preference_prompts, world_tokenizer
+from dpo_lib.world import judge, label_both_ways, load_pairs, preference_prompts, world_tokenizer
 from experiments.store import store
 
 SEEDS = range(8)  # of the order of the pairs
@@ -30,7 +30,7 @@ SAMPLING = {"per_prompt": 16, "seed": 77}  # the same random numbers for every p
 def measure(policy: nn.Module, reference: nn.Module) -> dict[str, float]:
     """What the policy writes to the prompts of the pairs."""
     report = evaluate_samples(
-        policy, world_tokenizer(), preference_prompts(), reference, **SAMPLING
+        policy, world_tokenizer(), preference_prompts(), reference, judge=judge, **SAMPLING
     )
     return {
         "kl": report.kl.k1.mean,

@@ -21,6 +21,7 @@ from dpo_lib.data import PreferenceDataset
 from dpo_lib.evaluation import evaluate_samples
 from dpo_lib.models import load_sft
 from dpo_lib.world import (
+    judge,
     label_by_reward,
     load_pairs,
     preference_prompts,
@@ -111,7 +112,9 @@ def run_support(seed: int) -> dict[str, Any]:
     row["train_loss"] = sum(history.column("loss")[-10:]) / 10
     for name, prompts in (("seen", seen), ("unseen", unseen), ("others", others)):
         for when, model in (("before", reference), ("after", policy)):
-            written = evaluate_samples(model, world_tokenizer(), prompts, reference, **SAMPLING)
+            written = evaluate_samples(
+                model, world_tokenizer(), prompts, reference, judge=judge, **SAMPLING
+            )
             row[f"{name}_{when}"] = written.true_reward.mean
         row |= {f"{name}_kl": written.kl.k1.mean, f"{name}_malformed": written.malformed}
     return row

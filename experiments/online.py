@@ -20,7 +20,13 @@ from dpo_lib import DPOConfig, make_reference, train_dpo
 from dpo_lib.data import PreferenceDataset
 from dpo_lib.evaluation import evaluate_samples
 from dpo_lib.models import load_sft
-from dpo_lib.world import label_by_reward, on_policy_pairs, preference_prompts, world_tokenizer
+from dpo_lib.world import (
+    judge,
+    label_by_reward,
+    on_policy_pairs,
+    preference_prompts,
+    world_tokenizer,
+)
 from experiments import preference_runs
 from experiments.store import store
 
@@ -33,7 +39,9 @@ SAMPLING = {"per_prompt": 8, "seed": 77}  # the same random numbers for every po
 
 def measure(policy: nn.Module, sft: nn.Module) -> dict[str, float]:
     """What the policy writes to the prompts of the pairs; KL is from the SFT model."""
-    written = evaluate_samples(policy, world_tokenizer(), preference_prompts(), sft, **SAMPLING)
+    written = evaluate_samples(
+        policy, world_tokenizer(), preference_prompts(), sft, judge=judge, **SAMPLING
+    )
     return {
         "true_reward": written.true_reward.mean,
         "kl": written.kl.k1.mean,

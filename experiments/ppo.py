@@ -226,7 +226,9 @@ def _advantages(paid: Tensor, values: Tensor, mask: Tensor, discount: float) -> 
 def measure(policy: nn.Module, reference: nn.Module) -> dict[str, Any]:
     """What the policy writes, as preference_runs.py measures it."""
     tokenizer = world_tokenizer()
-    written = evaluate_samples(policy, tokenizer, preference_prompts(), reference, **SAMPLING)
+    written = evaluate_samples(
+        policy, tokenizer, preference_prompts(), reference, judge=judge, **SAMPLING
+    )
     return {
         "true_reward": written.true_reward.mean,
         "kl": written.kl.k1.mean,

@@ -19,6 +19,7 @@ from dpo_lib.data import PreferenceDataset, split_by_prompt
 from dpo_lib.evaluation import evaluate_margins, evaluate_samples
 from dpo_lib.models import load_sft, respond
 from dpo_lib.world import (
+    judge,
     label_by_reward,
     load_pairs,
     preference_prompts,
@@ -54,9 +55,11 @@ def measure(
     """Held-out pairs under the DPO reward, and what the policy writes."""
     tokenizer = world_tokenizer()
     margins = evaluate_margins(policy, reference, held_out, beta)
-    written = evaluate_samples(policy, tokenizer, preference_prompts(), reference, **SAMPLING)
+    written = evaluate_samples(
+        policy, tokenizer, preference_prompts(), reference, judge=judge, **SAMPLING
+    )
     sums = [prompt.text for prompt in prompts_of("sum")]
-    unseen = evaluate_samples(policy, tokenizer, sums, reference, **SAMPLING)
+    unseen = evaluate_samples(policy, tokenizer, sums, reference, judge=judge, **SAMPLING)
     return {
         "accuracy": margins.accuracy,
         "margin": margins.margin,

@@ -36,7 +36,7 @@ USERS = re.compile(r"notebooks/(\d+)_|book/appendices/([a-g])_")  # pages that a
 ORDER = (
     *("preference", "logprobs", "rewards", "reference", "losses"),
     "closed_form",
-    *("data", "models", "world", "fast", "evaluation", "training"),
+    *("data", "models", "world", "fast", "scores", "evaluation", "training"),
     *("figures", "widgets", "exercises", "demo", "cli"),
 )
 WITH_PARTS = (

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from dpo_lib.cli.records import read_json, write_json
 from dpo_lib.data import PreferenceDataset
 from dpo_lib.fast.pair_log_probs import PairLogProbs
-from dpo_lib.losses import LOSSES, PreferenceLoss, takes_lengths
+from dpo_lib.losses import LOSSES, PreferenceLoss
 from dpo_lib.rewards import reward_accuracy
+from dpo_lib.scores import apply_loss, pair_scores, summarize, tie_width
 
 Loss = Callable[..., PreferenceLoss]
 BATCH = 16  # pairs in a forward pass
@@ -67,21 +68,15 @@ def score(
     Accuracy is also given for the pairs whose chosen response is the longer one and for those
     where it is the shorter: a model that has learned the length alone is good at one of them.
     """
-    sizes = torch.tensor([[len(row["chosen"]), len(row["rejected"])] for row in dataset.rows]).T
-    extra = dict(zip(("chosen_lengths", "rejected_lengths"), sizes, strict=True))
-    losses, chosen, rejected = loss(
-        *policy, *reference, beta, **(extra if takes_lengths(loss) else {})
-    )
-    tie = 16 * torch.finfo(policy.dtype).eps * beta * reference.abs().max().item()
-    shifts = (policy - reference).mean(dim=1).tolist()
+    scores = pair_scores(tuple(policy), tuple(reference), dataset.rows)
     result = {
-        "loss": losses.mean().item(),
-        "accuracy": reward_accuracy(chosen, rejected, tie).item(),
-        "margin": (chosen - rejected).mean().item(),
-        "chosen_logp": shifts[0],
-        "rejected_logp": shifts[1],
+        name.removeprefix("reward_"): value.item()
+        for name, value in summarize(loss, scores, beta).items()
     }
-    for name, some in (("longer", sizes[0] > sizes[1]), ("shorter", sizes[0] < sizes[1])):
+    _, chosen, rejected = apply_loss(loss, scores, beta)
+    tie = tie_width(scores, beta)
+    longer = scores.chosen_lengths - scores.rejected_lengths
+    for name, some in (("longer", longer > 0), ("shorter", longer < 0)):
         result[f"pairs_chosen_{name}"] = int(some.sum())
         if some.any():
             accuracy = reward_accuracy(chosen[some], rejected[some], tie).item()

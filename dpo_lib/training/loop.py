@@ -7,10 +7,10 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ from dpo_lib.logprobs import get_pair_log_probs
 from dpo_lib.losses import PreferenceLoss, as_loss_function, dpo_loss, takes_lengths
 from dpo_lib.reference import fingerprint
 from dpo_lib.rewards import reward_accuracy
+from dpo_lib.scores import PairScores, apply_loss, join_scores, pair_scores, summarize
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -273,21 +274,6 @@ def train_dpo(
     return run.history
 
 
-class _Scores(NamedTuple):
-    """What losses may look at, one value a pair."""
-
-    chosen: Tensor  # log-probabilities under the policy, in nats
-    rejected: Tensor
-    reference_chosen: Tensor  # under the reference
-    reference_rejected: Tensor
-    chosen_lengths: Tensor  # tokens of the response, EOS included
-    rejected_lengths: Tensor
-
-
-def _join(parts: Sequence[_Scores]) -> _Scores:
-    return _Scores(*map(torch.cat, zip(*parts, strict=True)))
-
-
 class _Machines:
     """The processes that share a run: one, or those of an Accelerator."""
 
@@ -455,17 +441,19 @@ class _Run:
                 scores = self.score(part)
                 total = (scores.chosen + scores.rejected).detach().sum()
                 _check_number(step, "a log-probability", total)
-                scored.append(_Scores(*(x.detach() for x in scores)))
+                scored.append(scores.detach())
                 if others:  # this part's share in the loss of the whole batch
-                    whole = _join([*others[:i], scores, *others[i + 1 :]])
-                    loss = self.apply_loss(whole).losses.mean()
+                    whole = join_scores([*others[:i], scores, *others[i + 1 :]])
+                    loss = apply_loss(self.loss, whole, config.beta).losses.mean()
                 else:
-                    loss = self.apply_loss(scores).losses.mean() * (len(part) / len(pairs))
+                    loss = apply_loss(self.loss, scores, config.beta).losses.mean() * (
+                        len(part) / len(pairs)
+                    )
                 # The processes' gradients are averaged, but the shares add up.
                 self.machines.backward(loss * self.machines.number)
         norm = self.machines.clip([*self.trained.values()], config.max_grad_norm)
         scored = self.gather(scored)
-        row = self.describe(_join(scored))
+        row = summarize(self.loss, join_scores(scored), config.beta)
         _check_number(step, "the loss", row["loss"])
         _check_number(step, "the gradient", norm)
         rate = config.learning_rate_at(step)
@@ -475,41 +463,11 @@ class _Run:
         numbers = {name: value.item() for name, value in {**row, "grad_norm": norm}.items()}
         self.history.steps.append({"step": step, **numbers, "learning_rate": rate})
 
-    def score(self, pairs: Tensor) -> _Scores:
+    def score(self, pairs: Tensor) -> PairScores:
         """All that a loss may ask about these pairs."""
         rows = [self.dataset[int(i)] for i in pairs]
-        policy_logps = self.log_probs(rows)
-        device = policy_logps[0].device
-        reference_logps = (logps[pairs].to(device) for logps in self.reference_logps)
-        lengths = (
-            torch.tensor([len(row[side]) for row in rows], device=device)
-            for side in ("chosen", "rejected")
-        )
-        return _Scores(*policy_logps, *reference_logps, *lengths)
-
-    def apply_loss(self, scores: _Scores) -> PreferenceLoss:
-        """The loss of each pair, given what this loss takes."""
-        return self.loss(*scores[:4], self.history.config.beta, **self.extra(scores))
-
-    def extra(self, scores: _Scores) -> dict[str, Tensor]:
-        if not takes_lengths(self.loss):
-            return {}
-        return {name: getattr(scores, name) for name in ("chosen_lengths", "rejected_lengths")}
-
-    @torch.no_grad()
-    def describe(self, scores: _Scores) -> dict[str, Tensor]:
-        """Numbers of one batch for the history."""
-        losses, chosen_rewards, rejected_rewards = self.apply_loss(scores)
-        # The cached reference was computed in other batches: equal values differ by rounding.
-        largest = scores.reference_chosen.abs().max().maximum(scores.reference_rejected.abs().max())
-        tie = 16 * torch.finfo(largest.dtype).eps * self.history.config.beta * largest.item()
-        return {
-            "loss": losses.mean(),
-            "reward_accuracy": reward_accuracy(chosen_rewards, rejected_rewards, tie),
-            "margin": (chosen_rewards - rejected_rewards).mean(),
-            "chosen_logp": (scores.chosen - scores.reference_chosen).mean(),
-            "rejected_logp": (scores.rejected - scores.reference_rejected).mean(),
-        }
+        reference_logps = [logps[pairs] for logps in self.reference_logps]
+        return pair_scores(self.log_probs(rows), reference_logps, rows)
 
     def evaluate(
         self, step: int, evaluate: Callable[[nn.Module], Mapping[str, Any]] | None
@@ -598,13 +556,13 @@ class _Run:
                 self.log_probs, self.optimizer.optimizer, state["optimizer"], options=options
             )
 
-    def gather(self, own: list[_Scores]) -> list[_Scores]:
+    def gather(self, own: list[PairScores]) -> list[PairScores]:
         """Scores of all parts of the batch, from every process."""
         if self.machines.number == 1:
             return own
         device = own[0].chosen.device
-        parts = self.machines.gather([[x.cpu() for x in scores] for scores in own])
-        return [_Scores(*(x.to(device) for x in scores)) for scores in parts]
+        parts = self.machines.gather([tuple(scores.to("cpu")) for scores in own])
+        return [PairScores(*scores).to(device) for scores in parts]
 
     def describe_run(self) -> str:
         """Settings, loss, data, and what the checkpoint does not hold of the policy."""

@@ -21,7 +21,7 @@ from dpo_lib.evaluation import (
 )
 from dpo_lib.logprobs import get_sequence_log_probs
 from dpo_lib.models import TinyGPT, TinyGPTConfig, WordTokenizer, load_sft, respond
-from dpo_lib.world import label_by_reward, load_pairs, world_tokenizer
+from dpo_lib.world import judge, label_by_reward, load_pairs, world_tokenizer
 from tests.helpers import deterministic
 
 TOKENIZER = WordTokenizer(["a", "b", "c"])  # with PAD and EOS: five ids
@@ -72,7 +72,13 @@ class TestExact:
 class TestSampled:
     def test_estimates_meet_the_exact_values(self, models, exact):
         report = evaluate_samples(
-            models[0], TOKENIZER, ["a b"], models[1], per_prompt=20_000, max_new_tokens=4
+            models[0],
+            TOKENIZER,
+            ["a b"],
+            models[1],
+            judge=judge,
+            per_prompt=20_000,
+            max_new_tokens=4,
         )
         assert report.replies == 20_000
         assert abs(report.entropy.mean - entropy(exact[0]).item()) < 4 * report.entropy.error
@@ -112,13 +118,15 @@ class TestSampled:
 
     def test_entropy_and_kl_are_of_temperature_one_only(self, models):
         report = evaluate_samples(
-            models[0], TOKENIZER, ["a"], models[1], temperature=0.5, max_new_tokens=4
+            models[0], TOKENIZER, ["a"], models[1], judge=judge, temperature=0.5, max_new_tokens=4
         )
         assert math.isnan(report.entropy.mean)
         assert report.kl is None
 
     def test_model_is_at_no_distance_from_itself(self, models):
-        report = evaluate_samples(models[0], TOKENIZER, ["a"], models[0], max_new_tokens=4)
+        report = evaluate_samples(
+            models[0], TOKENIZER, ["a"], models[0], judge=judge, max_new_tokens=4
+        )
         assert [e.mean for e in report.kl] == [0, 0, 0]
 
 

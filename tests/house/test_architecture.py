@@ -28,6 +28,7 @@ ORDER = [
     ["models"],
     ["world"],
     ["fast"],
+    ["scores"],
     ["evaluation"],
     ["training"],
     ["figures", "widgets"],  # neighbors, not each other's

@@ -234,7 +234,7 @@ class TestTraining:
 
     def look(self, policy, reference):
         return evaluate_samples(
-            policy, world_tokenizer(), preference_prompts(), reference, per_prompt=6
+            policy, world_tokenizer(), preference_prompts(), reference, judge=judge, per_prompt=6
         )
 
     def test_preferences_improve_the_model_more_with_the_reference(self):

@@ -1,0 +1,92 @@
+"""Scores of pairs: what a loss gets, what the means are, and what counts as a tie."""
+
+import pytest
+import torch
+
+from dpo_lib.losses import LOSSES, dpo_loss, simpo_loss
+from dpo_lib.scores import apply_loss, join_scores, pair_scores, summarize, tie_width
+
+ROWS = [
+    {"prompt": [1], "chosen": [2, 3], "rejected": [4]},
+    {"prompt": [1, 2], "chosen": [3], "rejected": [4, 5, 6]},
+]
+POLICY = torch.tensor([-3.0, -1.5]).double(), torch.tensor([-1.0, -5.0]).double()
+REFERENCE = torch.tensor([-2.0, -2.0]).double(), torch.tensor([-2.0, -4.0]).double()
+
+
+def scores():
+    return pair_scores(POLICY, REFERENCE, ROWS)
+
+
+def test_lengths_are_those_of_the_rows():
+    assert scores().chosen_lengths.tolist() == [2, 1]
+    assert scores().rejected_lengths.tolist() == [1, 3]
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_gets_what_it_takes(name):
+    lengths = {}
+    if name in ("r_dpo", "length_normalized", "simpo", "orpo", "rpo"):
+        lengths = {"chosen_lengths": torch.tensor([2, 1]), "rejected_lengths": torch.tensor([1, 3])}
+    expected = LOSSES[name](*POLICY, *REFERENCE, 0.3, **lengths)
+    for ours, theirs in zip(apply_loss(LOSSES[name], scores(), 0.3), expected, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_without_a_reference_its_place_is_taken_by_zero():
+    alone = pair_scores(POLICY, None, ROWS)
+    assert alone.reference_chosen.tolist() == alone.reference_rejected.tolist() == [0, 0]
+    assert tie_width(alone, 1.0) == 0
+
+
+def test_means_by_hand():
+    found = summarize(dpo_loss, scores(), 0.5)
+    assert {name: value.item() for name, value in found.items()} == pytest.approx(
+        {
+            "loss": dpo_loss(*POLICY, *REFERENCE, 0.5).losses.mean().item(),
+            "reward_accuracy": 0.5,
+            "margin": 0.5 * ((-1 - 1) + (0.5 + 1)) / 2,
+            "chosen_logp": (-1 + 0.5) / 2,
+            "rejected_logp": (1 - 1) / 2,
+        }
+    )
+
+
+def test_gradients_flow_into_a_loss_and_not_into_the_means():
+    policy = [logps.clone().requires_grad_() for logps in POLICY]
+    held = pair_scores(policy, REFERENCE, ROWS)
+    assert apply_loss(simpo_loss, held, 2.0).losses.requires_grad
+    assert not any(value.requires_grad for value in summarize(dpo_loss, held, 0.5).values())
+    assert not any(value.requires_grad for value in held.detach())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("last_bits", "accuracy"), [(0, 0.5), (4, 0.5), (-4, 0.5), (100, 1.0)])
+def test_a_difference_of_last_bits_is_a_tie(dtype, last_bits, accuracy):
+    reference = [torch.tensor([-40.0], dtype=dtype)] * 2
+    unit = torch.finfo(dtype).eps * 32  # of the last place of 40
+    policy = [reference[0] + last_bits * unit, reference[1]]
+    found = summarize(dpo_loss, pair_scores(policy, reference, ROWS[:1]), 0.1)
+    assert found["reward_accuracy"] == accuracy
+
+
+def test_parts_are_joined_in_their_order():
+    apart = [
+        pair_scores([x[i : i + 1] for x in POLICY], [x[i : i + 1] for x in REFERENCE], [ROWS[i]])
+        for i in range(2)
+    ]
+    for joined, whole in zip(join_scores(apart), scores(), strict=True):
+        assert torch.equal(joined, whole)
+
+
+@pytest.mark.parametrize(
+    ("policy", "reference", "message"),
+    [
+        (POLICY, [x[:1] for x in REFERENCE], r"reference_logps must be one value.*2 rows.*\(1,\)"),
+        ([x[:1] for x in POLICY], None, r"policy_logps must be one value.*2 rows.*\(1,\)"),
+        ([POLICY[0]], REFERENCE, r"policy_logps must be one value"),
+    ],
+)
+def test_values_that_do_not_fit_the_rows_are_named(policy, reference, message):
+    with pytest.raises(ValueError, match=message):
+        pair_scores(policy, reference, ROWS)
