@@ -8,11 +8,12 @@ of them to a CSS variable, which is how the figures follow the light and the dar
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
@@ -40,6 +41,7 @@ __all__ = [
     "POLICY",
     "REFERENCE",
     "REJECTED",
+    "book_style",
     "figure_svg",
     "label_line",
     "plain_ticks",
@@ -156,6 +158,13 @@ def use_book_style() -> None:
         for formatter in shell.display_formatter.formatters.values():
             formatter.pop(Figure, None)
         shell.display_formatter.formatters["image/svg+xml"].for_type(Figure, figure_svg)
+
+
+@contextlib.contextmanager
+def book_style() -> Iterator[None]:
+    """The book's style for the figures that are made within the block, wherever it runs."""
+    with matplotlib.rc_context(_STYLE):
+        yield
 
 
 def figure_svg(figure: Figure) -> str:

@@ -3,40 +3,18 @@
 from __future__ import annotations
 
 import html
+import math
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from string import Template
+from typing import Any, NamedTuple
 
-from dpo_lib.cli.curves import Line, draw
+from dpo_lib import figures
 from dpo_lib.cli.records import write_whole
 from dpo_lib.training import TrainingHistory
 
-_STYLE = """
-:root { color-scheme: light dark; --paper: #fff; --ink: #1f2933; --muted: #5b6672; --grid: #d9dee4;
-  --chosen: #0072b2; --rejected: #c14f00; --policy: #00794f; --panel: #f5f7f9; }
-@media (prefers-color-scheme: dark) { :root { --paper: #14191f; --ink: #e6eaee; --muted: #a3afba;
-  --grid: #38424d; --chosen: #56b4e9; --rejected: #ff9a56; --policy: #35c795; --panel: #1d242c; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 72rem; background: var(--paper);
-  color: var(--ink); font: 1rem/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.6rem; margin: 0; } h2 { font-size: 1.2rem; margin: 2.2rem 0 .6rem; }
-p { max-width: 44rem; }
-.curves { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); }
-figure { margin: 0; } figcaption { color: var(--muted); font-size: .9rem; }
-svg { width: 100%; height: auto; display: block; } svg text { fill: var(--muted); font-size: 11px; }
-.grid { stroke: var(--grid); } .line { fill: none; stroke-width: 2; stroke-linejoin: round; }
-.policy { stroke: var(--policy); } .chosen { stroke: var(--chosen); }
-.rejected { stroke: var(--rejected); } .thin { stroke-width: 1; opacity: .55; }
-.dashed { stroke-dasharray: 6 4; } .key line { stroke-width: 3; } .key text { fill: var(--ink); }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; }
-caption { text-align: left; color: var(--muted); padding-bottom: .4rem; }
-th, td { text-align: left; vertical-align: top; padding: .4rem .6rem; }
-th, td { border-bottom: 1px solid var(--grid); }
-thead th { border-bottom-width: 2px; } .answers td { white-space: pre-wrap; min-width: 14rem; }
-.answers small { color: var(--muted); display: block; white-space: normal; }
-.note { background: var(--panel); border-left: 4px solid var(--rejected); padding: .6rem 1rem; }
-"""
-
+TEMPLATE = Path(__file__).with_name("report.html")
 
 # Losses whose margin tells when to stop: beta times log-ratios in nats, nothing that ends it early
 # and nothing that holds up the chosen responses.
@@ -125,28 +103,47 @@ def _about_answers(results: dict[str, Any]) -> Iterator[str]:
 def write_report(
     path: Path, run: dict[str, Any], history: TrainingHistory, samples: Sequence[dict] | None
 ) -> None:
-    """Write the report of a finished run."""
+    """Write the report of a finished run: verdict and answers, then curves, then numbers."""
     settings = run["settings"]
-    title = f"{settings['model']}, trained on {Path(run['data']).name}"
-    parts = [
-        f"<h1>{_text(title)}</h1>",
-        f"<p>{_text(_how(run))}</p>",
-        *(f'<p class="note">{_text(line[:1].upper() + line[1:])}.</p>' for line in run["advice"]),
-        "<h2>While it trained</h2>",
-        f'<div class="curves">{"".join(_curves(history))}</div>',
-        "<h2>Numbers</h2>",
-        _numbers(run),
-    ]
-    if samples:
-        parts += ["<h2>Answers before and after</h2>", _answers(samples, run)]
-    page = (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{_text(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(parts)
-        + "\n</main>\n</body>\n</html>\n"
+    notes = (f'<p class="note">{_text(line[:1].upper() + line[1:])}.</p>' for line in run["advice"])
+    page = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
+        title=_text(f"{settings['model']}, trained on {Path(run['data']).name}"),
+        verdict=_text(verdict(run["results"])),
+        notes="\n".join(notes),
+        answers=_answers(samples, run) if samples else "",
+        curves="\n".join(draw(curve) for curve in curves(history)),
+        how=_text(_how(run)),
+        numbers="\n".join(
+            f'<tr><th scope="row">{_text(name)}</th><td>{_text(value)}</td></tr>'
+            for name, value in _numbers(run)
+        ),
     )
     write_whole(path, page)
+
+
+def verdict(results: dict[str, Any]) -> str:
+    """What came of a run, in two or three sentences."""
+    final, said = results["held_out"], []
+    if final:
+        said.append(
+            f"On held-out pairs the chosen response has the higher reward in "
+            f"{final['accuracy']:.0%}, by {final['margin']:.2f} on the mean; it has become "
+            f"{_likelier(final['chosen_logp'])}, the rejected one "
+            f"{_likelier(final['rejected_logp'])}."
+        )
+    else:
+        said.append("No pairs were held out: nothing here says what holds for other prompts.")
+    if results.get("tokens_after") is not None:
+        said.append(
+            f"Answers had {results['tokens_before']:.1f} tokens and have "
+            f"{results['tokens_after']:.1f}; {results['finished_after']:.0%} of them end, "
+            f"{results['finished_before']:.0%} did before."
+        )
+    return " ".join(said)
+
+
+def _likelier(nats: float) -> str:
+    return f"{'more' if nats >= 0 else 'less'} likely ({nats:+.1f} nats)"
 
 
 def _text(value: object) -> str:
@@ -165,37 +162,91 @@ def _how(run: dict[str, Any]) -> str:
     )
 
 
-def _curves(history: TrainingHistory) -> list[str]:
-    def rows(name: str) -> tuple[list[float], list[float]]:
-        return history.column("step"), history.column(name)
+class Line(NamedTuple):
+    """One line of a figure."""
 
-    def held(name: str) -> tuple[list[float], list[float]]:
-        return (
-            [row["step"] for row in history.evaluations],
-            [row[f"held_out_{name}"] for row in history.evaluations],
-        )
+    label: str
+    color: str  # of the palette
+    style: str  # of Matplotlib
+    x: Sequence[float]
+    y: Sequence[float]
+
+
+class Curve(NamedTuple):
+    """What one figure shows over the updates."""
+
+    title: str
+    lines: list[Line]
+    limits: tuple[float, float] | None = None  # of the vertical axis
+
+
+def curves(history: TrainingHistory) -> list[Curve]:
+    """The curves of a run: each batch, and the held-out pairs where there are any."""
+    steps = [row["step"] for row in history.steps]
+    at = [row["step"] for row in history.evaluations]
+
+    def lines(name: str, other: str, label: str, color: str, style: str = "-") -> list[Line]:
+        found = [Line(f"{label}batch", color, "thin", steps, history.column(name))]
+        if history.evaluations:
+            held = [row[f"held_out_{other}"] for row in history.evaluations]
+            found.append(Line(f"{label}held out", color, style, at, held))
+        return found
 
     def both(name: str, other: str) -> list[Line]:
-        lines = [Line("batch", "policy thin", *rows(name))]
-        if history.evaluations:
-            lines.append(Line("held out", "policy", *held(other)))
-        return lines
+        return lines(name, other, "", figures.POLICY)
 
-    shifts = [
-        Line("chosen, batch", "chosen thin", *rows("chosen_logp")),
-        Line("rejected, batch", "rejected thin", *rows("rejected_logp")),
-    ]
-    if history.evaluations:
-        shifts += [
-            Line("chosen, held out", "chosen", *held("chosen_logp")),
-            Line("rejected, held out", "rejected dashed", *held("rejected_logp")),
-        ]
+    shifts = lines("chosen_logp", "chosen_logp", "chosen, ", figures.CHOSEN)
+    shifts += lines("rejected_logp", "rejected_logp", "rejected, ", figures.REJECTED, "--")
     return [
-        draw("Loss", "nats", both("loss", "loss")),
-        draw("Reward accuracy", "share", both("reward_accuracy", "accuracy"), low=0.0, high=1.0),
-        draw("Margin of the rewards", "nats", both("margin", "margin")),
-        draw("Log-probability since the start", "nats", shifts),
+        Curve("Loss (nats)", both("loss", "loss")),
+        Curve("Reward accuracy (share)", both("reward_accuracy", "accuracy"), (-0.03, 1.03)),
+        Curve("Margin of the rewards (nats)", both("margin", "margin")),
+        Curve("Log-probability since the start (nats)", shifts),
     ]
+
+
+def draw(curve: Curve) -> str:
+    """A figure as SVG in the page's colors; its text alternative says where each line goes."""
+    from matplotlib.figure import Figure
+
+    with figures.book_style():
+        figure = Figure(figsize=(5.2, 3.0))
+        axes = figure.subplots()
+        for line in curve.lines:
+            thin = line.style == "thin"
+            axes.plot(
+                line.x,
+                line.y,
+                color=line.color,
+                label=line.label,
+                linestyle="-" if thin else line.style,
+                linewidth=0.9 if thin else 1.8,
+                alpha=0.6 if thin else 1.0,
+                marker="." if thin and len(line.x) == 1 else "",
+            )
+        axes.set_xlabel("update")
+        if curve.limits:
+            axes.set_ylim(*curve.limits)
+        axes.legend(ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
+        svg = figures.figure_svg(figure)
+    for name, color in figures.PALETTE.items():
+        svg = svg.replace(color, f"var(--{name})")
+    said = _text(f"{curve.title}. " + " ".join(_say(line) for line in curve.lines))
+    svg = re.sub(
+        r'<svg xmlns="\S+"', lambda _: f'<svg role="img" aria-label="{said}"', svg, count=1
+    )
+    return f"<figure>{svg}<figcaption>{_text(curve.title)}</figcaption></figure>"
+
+
+def _say(line: Line) -> str:
+    found = [(x, y) for x, y in zip(line.x, line.y, strict=True) if math.isfinite(y)]
+    if not found:
+        return f"{line.label}: no values."
+    (first, start), (last, end) = found[0], found[-1]
+    return (
+        f"{line.label}: from {start:.2f} at update {first:g} to {end:.2f} at update {last:g}, "
+        f"between {min(y for _, y in found):.2f} and {max(y for _, y in found):.2f}."
+    )
 
 
 _NAMES = {
@@ -211,7 +262,8 @@ _NAMES = {
 }
 
 
-def _numbers(run: dict[str, Any]) -> str:
+def _numbers(run: dict[str, Any]) -> list[tuple[str, object]]:
+    """Rows of the table."""
     results = run["results"]
     rows = [
         (f"Held out: {_NAMES[name]}", f"{value:.3f}" if isinstance(value, float) else value)
@@ -227,15 +279,7 @@ def _numbers(run: dict[str, Any]) -> str:
     for side, tokens in results["tokens"].items():
         rows.append((f"Tokens of the {side} responses trained on", f"{tokens:.1f}"))
     rows.append(("Seconds", f"{results['seconds']:.0f}"))
-    body = "".join(
-        f'<tr><th scope="row">{_text(name)}</th><td>{_text(value)}</td></tr>'
-        for name, value in rows
-    )
-    return (
-        '<div class="scroll" role="region" tabindex="0" aria-label="Numbers"><table>'
-        "<caption>After the last update</caption>"
-        f"<tbody>{body}</tbody></table></div>"
-    )
+    return rows
 
 
 def _answers(samples: Sequence[dict], run: dict[str, Any]) -> str:
@@ -251,6 +295,7 @@ def _answers(samples: Sequence[dict], run: dict[str, Any]) -> str:
         for row in samples
     )
     return (
+        "<h2>Answers before and after</h2>"
         '<div class="scroll" role="region" tabindex="0" aria-label="Answers">'
         '<table class="answers"><caption>The likeliest token at every step; '
         f"{which}</caption>"

@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from dpo_lib.cli.curves import Line, draw
+from dpo_lib import figures
 from dpo_lib.cli.held_out import make_loss
-from dpo_lib.cli.report import advice, write_report
+from dpo_lib.cli.report import Curve, Line, advice, draw, write_report
 from dpo_lib.losses import LOSSES
 from dpo_lib.training import DPOConfig, TrainingHistory
 from experiments.store import RESULTS
@@ -32,6 +32,7 @@ def history():
 def report(tmp_path, history):
     reply = {"text": NASTY, "tokens": 3, "finished": False}
     final = {"loss": 0.5, "accuracy": 0.75, "margin": 2.5, "chosen_logp": -1.0}
+    final["rejected_logp"] = -3.0
     results = {"seconds": 3.0, "held_out": final, "tokens": {"chosen": 4.0, "rejected": 5.0}}
     results |= {"kl": 0.5, "kl_error": 0.1, "kl_replies": 16}
     results |= {"tokens_before": 9.0, "tokens_after": 3.0}
@@ -47,15 +48,31 @@ def report(tmp_path, history):
 
 def test_the_report_needs_nothing_else(report):
     text = report.read_text()
-    assert not re.search(r"https?:|src=|url\(|@import|<link|<script", text)
+    assert not re.search(r"https?:|src=|url\((?!#)|@import|<link|<script", text)
     assert "&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt; &amp; more" in text
     assert "prefers-color-scheme: dark" in text
     assert "1 empty skipped" in text
-    assert re.search(r"Answers that end, before</th><td>50%<.*, after</th><td>100%<", text)
+    assert re.search(r"Answers that end, before</th><td>50%<.*\n.*, after</th><td>100%<", text)
+
+
+def test_the_verdict_and_the_answers_come_first(report):
+    text = report.read_text()
+    parts = ["in 75%, by 2.50", "<h2>Answers before", "<h2>While it trained", "<h2>Numbers"]
+    places = [text.index(part) for part in parts]
+    assert places == sorted(places)
+    assert "the rejected one less likely (-3.0 nats)" in text
+
+
+def test_curves_have_the_colors_of_the_page(report):
+    drawings = "".join(re.findall(r"<svg .*?</svg>", report.read_text(), re.DOTALL))
+    assert {*re.findall(r"var\(--(\w+)\)", drawings)} == {
+        *("paper", "ink", "grid", "muted", "policy", "chosen", "rejected")
+    }
+    assert not re.findall(r"#[0-9a-f]{6}\b", drawings)
 
 
 def test_every_curve_is_told_in_words(report):
-    labels = re.findall(r'<svg [^>]*role="img" aria-label="([^"]+)"', report.read_text())
+    labels = re.findall(r'<svg role="img" aria-label="([^"]+)"', report.read_text())
     assert len(labels) == 4
     assert labels[0] == (
         "Loss (nats). batch: from 0.00 at update 0 to 0.50 at update 5, between 0.00 and 0.50. "
@@ -158,10 +175,8 @@ def test_advice_tells_the_real_runs_that_broke_from_those_that_did_not(seed):
     "values", [[0.5], [0.0, 0.0], [-3e5, 2e5], [math.nan, 1.0], [1e-7, 2e-7], [-1.0, -1.0]]
 )
 def test_any_values_can_be_drawn(values):
-    text = draw("A", "nats", [Line("a", "policy", list(range(len(values))), values)])
-    points = re.search(r'points="([^"]*)"', text)[1].split()
-    assert len(points) == sum(math.isfinite(v) for v in values)
-    for point in points:
-        x, y = map(float, point.split(","))
-        assert 40 <= x <= 420
-        assert 30 <= y <= 205
+    text = draw(Curve("A", [Line("a", figures.POLICY, "-", range(len(values)), values)]))
+    assert text.startswith("<figure><svg ")
+    assert "nan" not in text
+    said = re.search(r'aria-label="([^"]+)"', text)[1]
+    assert f"to {values[-1]:.2f} at update {len(values) - 1}" in said
