@@ -34,7 +34,8 @@ book: $(READY) ## build the book and print the path to open
 test: $(READY) lint ## run every check: lint, unit tests, claims, notebooks, the built book in Chromium
 	@tools/system.sh chromium
 	@$(PY) tools/book.py build
-	@$(PY) -m pytest -n $(JOBS) --dist loadfile --nbval --nbval-current-env tests $(CHAPTERS) $(PYTEST_ARGS)
+	@$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations=20 \
+	  -p tools.nbval_whole --nbval --nbval-current-env $(CHAPTERS) tests $(PYTEST_ARGS)
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	@JUPYTER_CONFIG_PATH=$(CURDIR)/tools/jupyter $(PY) -m jupyter lab --ServerApp.ip=127.0.0.1 \

@@ -7,6 +7,8 @@ python tools/notebooks.py check -j 2 notebooks/*.ipynb           execute again, 
 A notebook runs in its own folder with one thread. Its file is replaced only when every cell ran
 without an error and without a word on stderr (a warning, a progress bar), and when no output holds
 something that differs from run to run: a memory address, a path of this machine, random ids.
+`make test` runs each notebook once, under nbval; ``tools/nbval_whole.py`` lets that run compare as
+much as ``check`` does.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from traitlets.config import Config
 
 from dpo_lib._files import replacing
 
@@ -49,36 +52,58 @@ WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 ADDRESS = re.compile(r"\b0x[0-9a-fA-F]{6,}\b")
 MACHINE_PATH = re.compile(r"(?<![\w.:/])/(?:home|root|tmp|Users|work|var|opt|mnt)/[\w.-]+")
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+PATIENCE = 1800
+"""Seconds after which a cell, or the start of a kernel, counts as one that never ends.
+
+No time is measured with it: the slowest cell takes seconds, and a machine that is busy with
+something else may take many times as long without making the notebook wrong.
+"""
 
 
 class NotebookError(Exception):
     """A notebook that cannot be stored, with the cell and the reason."""
 
 
-def execute(notebook: nbformat.NotebookNode, folder: Path, timeout: int = 120) -> None:
+def environment(home: Path | str) -> dict[str, str]:
+    """Return the environment of a kernel: one thread, this library, nothing personal.
+
+    ``home`` becomes IPython's folder: a fresh one has no start-up files, and no history that two
+    kernels share.
+    """
+    found = {**os.environ, **dict.fromkeys(THREADS, "1"), "IPYTHONDIR": str(home)}
+    found["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    for name in ("PYTHONWARNINGS", "MPLBACKEND", "PYTEST_CURRENT_TEST"):
+        found.pop(name, None)
+    return found
+
+
+def sockets(home: Path | str) -> dict[str, str]:
+    """Return a kernel manager's settings: sockets that are files in ``home``.
+
+    The usual network ports are picked before the kernel opens them, and two kernels that start at
+    once may pick the same: one of them dies.
+    """
+    return {"transport": "ipc", "ip": str(Path(home) / "kernel")}
+
+
+def execute(notebook: nbformat.NotebookNode, folder: Path, timeout: int = PATIENCE) -> None:
     """Run every cell in ``folder`` with one thread; raise `NotebookError` when a cell fails."""
     notebook.metadata.setdefault("kernelspec", METADATA["kernelspec"])
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    client = NotebookClient(
-        notebook,
-        timeout=timeout,
-        kernel_name="python3",
-        record_timing=False,
-        resources={"metadata": {"path": str(folder)}},
-    )
     with tempfile.TemporaryDirectory() as home, tempfile.TemporaryFile("w+") as log:
-        # A fresh IPython folder: no personal start-up files, no history shared by two kernels.
-        environment = {**os.environ, **dict.fromkeys(THREADS, "1"), "IPYTHONDIR": home}
-        environment["PYTHONHASHSEED"] = "0"
-        environment["PYTHONPATH"] = os.pathsep.join(
-            filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
+        client = NotebookClient(
+            notebook,
+            timeout=timeout,
+            startup_timeout=PATIENCE,
+            kernel_name="python3",
+            record_timing=False,
+            resources={"metadata": {"path": str(folder)}},
+            config=Config(KernelManager=sockets(home)),
         )
-        for name in ("PYTHONWARNINGS", "MPLBACKEND", "PYTEST_CURRENT_TEST"):
-            environment.pop(name, None)
         try:
-            client.execute(env=environment, stderr=log, stdout=subprocess.DEVNULL)
+            client.execute(env=environment(home), stderr=log, stdout=subprocess.DEVNULL)
         except CellExecutionError as error:
             number = _last_run(notebook)
             raise NotebookError(f"cell {number} failed\n{ANSI.sub('', str(error))}") from None
@@ -122,12 +147,7 @@ def normalize(notebook: nbformat.NotebookNode) -> str:
         if not cell.source.strip():
             raise NotebookError(f"cell {number} is an empty code cell; remove it")
         count += 1
-        cell.execution_count = count
-        cell.outputs = _merge_streams(cell.outputs)
-        for output in cell.outputs:
-            if "execution_count" in output:
-                output.execution_count = count
-        _rename_models(cell)
+        settle(cell, count)
         for output in cell.outputs:
             if output.output_type == "error":
                 raise NotebookError(f"cell {number} ended with {output.ename}: {output.evalue}")
@@ -145,7 +165,17 @@ def normalize(notebook: nbformat.NotebookNode) -> str:
     return nbformat.writes(notebook, version=4).rstrip("\n") + "\n"
 
 
-def _merge_streams(outputs: list) -> list:
+def settle(cell: nbformat.NotebookNode, count: int) -> None:
+    """Give a code cell's outputs their canonical form; it is the ``count``-th that was run."""
+    cell.execution_count = count
+    cell.outputs = merge_streams(cell.outputs)
+    for output in cell.outputs:
+        if "execution_count" in output:
+            output.execution_count = count
+    _rename_models(cell)
+
+
+def merge_streams(outputs: list) -> list:
     """Join neighbouring pieces of one stream: where it is cut depends on timing."""
     merged: list = []
     for output in outputs:
@@ -184,19 +214,19 @@ def texts(cell: nbformat.NotebookNode) -> Iterator[str]:
                 yield content
 
 
-def rerun(path: Path, timeout: int = 120) -> str:
+def rerun(path: Path, timeout: int = PATIENCE) -> str:
     """Execute a fresh copy of the notebook and return its canonical text."""
     notebook = nbformat.read(path, as_version=4)
     execute(notebook, path.resolve().parent, timeout)
     return normalize(notebook)
 
 
-def run(path: Path, timeout: int = 120) -> str:
+def run(path: Path, timeout: int = PATIENCE) -> str:
     """Execute the notebook and replace the file; return a line for the screen."""
     return _store(path, lambda: rerun(path, timeout))
 
 
-def tidy(path: Path, timeout: int = 120) -> str:
+def tidy(path: Path, timeout: int = PATIENCE) -> str:
     """Give the file its canonical form again after an edit of its text; nothing is executed."""
     return _store(path, lambda: normalize(nbformat.read(path, as_version=4)))
 
@@ -212,7 +242,7 @@ def _store(path: Path, make: Callable[[], str]) -> str:
     return f"{path}: {state}, {len(text) / 1000:.0f} kB, {time.perf_counter() - start:.1f} s"
 
 
-def check(path: Path, timeout: int = 120) -> str:
+def check(path: Path, timeout: int = PATIENCE) -> str:
     """Execute the notebook again; raise `NotebookError` with a diff if the file would change."""
     start = time.perf_counter()
     text = rerun(path, timeout)
@@ -220,12 +250,13 @@ def check(path: Path, timeout: int = 120) -> str:
     if text != old:
         raise NotebookError(
             "a new run gives another file "
-            f"(to store it: python tools/notebooks.py run {path})\n{_diff(old, text)}"
+            f"(to store it: python tools/notebooks.py run {path})\n{difference(old, text)}"
         )
     return f"{path}: the same, byte by byte, {time.perf_counter() - start:.1f} s"
 
 
-def _diff(old: str, new: str, most: int = 60) -> str:
+def difference(old: str, new: str, most: int = 60) -> str:
+    """Return the lines in which two texts differ, long ones cut."""
     lines = list(
         difflib.unified_diff(
             old.splitlines(), new.splitlines(), "stored", "new run", lineterm="", n=1
@@ -254,7 +285,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("command", choices=("run", "tidy", "check"))
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH")
     parser.add_argument("-j", "--jobs", type=int, default=1, help="notebooks at a time")
-    parser.add_argument("--timeout", type=int, default=120, help="seconds a cell may take")
+    parser.add_argument("--timeout", type=int, default=PATIENCE, help="seconds a cell may take")
     options = parser.parse_args(arguments)
     count = len(options.paths)
     work = ([options.command] * count, options.paths, [options.timeout] * count)

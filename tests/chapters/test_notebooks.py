@@ -1,13 +1,16 @@
-"""The notebooks as files: canonical, complete, and the same when they are run again.
+"""The notebooks as files: canonical and complete; and what runs and compares them.
 
-``pytest --nbval notebooks`` compares the outputs of a run with the stored ones; here a run must
-give the same file, ids and metadata included.
+`make test` runs each notebook once, under nbval with ``tools/nbval_whole.py``. Together with the
+canonical form, which is checked here without a run, that run sees every byte of the file.
 """
 
 import copy
 import json
 import math
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -172,15 +175,7 @@ def test_notebook(path, check, read):
 @every_notebook
 def test_the_file_is_in_canonical_form(path, read):
     text = path.read_text(encoding="utf-8")
-    assert tool.normalize(read(path)) == text, f"python tools/notebooks.py run {path.name}"
-
-
-@every_notebook
-def test_a_new_run_gives_the_same_file_byte_by_byte(path):
-    try:
-        tool.check(path)
-    except tool.NotebookError as error:
-        pytest.fail(str(error), pytrace=False)
+    assert tool.normalize(read(path)) == text, f"python tools/notebooks.py tidy {path.name}"
 
 
 def test_names_of_figures_are_unique_in_the_book(read):
@@ -433,3 +428,65 @@ def test_a_failing_notebook_is_left_as_it_was(tmp_path, capsys, source, message)
         assert "\x1b[" not in error
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+# --- nbval, which makes the only run of `make test` ----------------------------------------------
+
+SHOW = """\
+from uuid import uuid4
+from IPython.display import display
+VIEW = {"model_id": uuid4().hex, "version_major": 2, "version_minor": 0}
+def show(**data):
+    data["text/plain"] = ""
+    display({key.replace("__", "/"): value for key, value in data.items()}, raw=True)"""
+WIDGET_CELL = f"display({{'{WIDGET}': VIEW, 'text/plain': 'W()'}}, raw=True)"
+DISPLAYED = nbformat.v4.new_output("display_data", {"text/plain": "2"})
+# Each cell, and what is changed in its stored outputs; None: nothing.
+CHANGES = [
+    (SHOW, None),
+    (WIDGET_CELL, None),  # another model id in each run
+    ("print('a')\nshow(text__html='<p>')\nprint('b')", None),
+    ("show(image__png='iVBORw0=')\n1", None),
+    (WIDGET_CELL + "  # 2", lambda outputs: outputs[0].data.pop(WIDGET)),
+    ("print('c')\nshow(text__html='<p>')\nprint('d')", lambda outputs: outputs.reverse()),
+    ("show(image__png='iVBORw0=')", lambda outputs: outputs[0].data.update({"image/png": "iVBO"})),
+    ("show(image__svg='<g/>')", lambda outputs: outputs[0].data.update({"image/svg": "<p/>"})),
+    ("show(text__html='<b>')", lambda outputs: outputs[0].metadata.update(isolated=True)),
+    ("2", lambda outputs: outputs.insert(0, DISPLAYED) or outputs.pop()),
+    ("import sys\nprint('e', file=sys.stderr)", lambda outputs: outputs.clear()),
+    ("print('f')", lambda outputs: outputs.append(outputs[0])),
+    ("3", lambda outputs: outputs[0].data.update({"text/plain": "4"})),
+    ("import os\nos._exit(1)", None),
+]
+
+
+def validate(path):
+    """Run nbval as `make test` does: the outcome and the message of each cell."""
+    report = path.with_suffix(".xml")
+    options = ["-p", "tools.nbval_whole", "--nbval", "--nbval-current-env", f"--junitxml={report}"]
+    subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, str(path)],
+        cwd=ROOT,
+        capture_output=True,
+        timeout=tool.PATIENCE,
+        env={name: value for name, value in os.environ.items() if "PYTEST" not in name},
+    )
+    cases = ElementTree.parse(report).getroot().iter("testcase")
+    return ["".join(failure.text for failure in case.iter("failure")) for case in cases]
+
+
+def test_nbval_sees_every_difference(tmp_path):
+    path = write(tmp_path / "a.ipynb", *(source for source, _ in CHANGES[:-1]))
+    notebook = nbformat.read(path, as_version=4)
+    tool.execute(notebook, tmp_path)
+    for cell, (_, change) in zip(notebook.cells, CHANGES, strict=False):
+        cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+        if change and cell.outputs:
+            change(cell.outputs)
+    notebook.cells.append(nbformat.v4.new_code_cell(CHANGES[-1][0]))
+    path.write_text(tool.normalize(notebook), encoding="utf-8")
+    messages = validate(path)
+    for (source, change), message in zip(CHANGES[:-1], messages, strict=False):
+        assert bool(message) == bool(change), (source, message)
+    assert "the kernel died" in messages[len(CHANGES) - 1]
+    assert re.search(r"^-.*isolated", messages[8], re.MULTILINE)
