@@ -29,7 +29,10 @@ sys.modules["rfc3987_syntax"] = None  # jsonschema does without it; its import c
 from jupyter_book.cli.main import main
 main()
 """
-SOURCES = ("_config.yml", "_toc.yml", "requirements.txt", "constraints.txt", "tools/book.py")
+SOURCES = (
+    *("_config.yml", "_toc.yml", "pyproject.toml"),
+    *("requirements.txt", "constraints.txt", "tools/book.py"),
+)
 SOURCE_FOLDERS = ("book", "dpo_lib", "notebooks")
 
 

@@ -1,6 +1,6 @@
 """The API page: made from the docstrings, linked from the chapters and back.
 
-1. On the page ``l_api`` the comment line ``% modules`` is replaced by a section for each public
+1. On the API page the comment line ``% modules`` is replaced by a section for each public
    module of ``dpo_lib``, in the order of the derivation, with an entry for each public name. A new
    module or name needs no edit.
 2. Inline code that is the name of such an entry leads to it: once in each section of a page.
@@ -20,32 +20,21 @@ import re
 from collections.abc import Iterator
 from functools import cache, lru_cache
 from types import ModuleType
-from typing import Any
+from typing import Any, get_origin
 
 from docutils import nodes
+from dpo_contents import APPENDICES, CHAPTERS, NOTEBOOKS, ROOMS, appendix
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util.typing import ExtensionMetadata
 
 PACKAGE = "dpo_lib"
-PAGE = "book/appendices/l_api"
+PAGE = appendix("api")
 PLACE = re.compile(r"^% modules$", re.MULTILINE)
-LINKED = re.compile(r"notebooks/|book/appendices/[a-k]_|book/how_to_run")  # pages with links to it
-USERS = re.compile(r"notebooks/(\d+)_|book/appendices/([a-g])_")  # pages that an entry lists
-ORDER = (
-    *("preference", "logprobs", "rewards", "reference", "losses"),
-    "closed_form",
-    *("data", "models", "world", "fast", "scores", "evaluation", "training"),
-    *("figures", "widgets", "exercises", "demo", "cli"),
-)
-WITH_PARTS = (
-    "data",
-    "models",
-    "world",
-    "fast",
-    "training",
-)  # subpackages whose parts are of use by themselves
+LINKED = re.compile(r"notebooks/|book/appendices/|book/how_to_run")  # pages with links to it
+# Subpackages whose parts are of use by themselves.
+WITH_PARTS = ("data", "models", "world", "fast", "training")
 CODE_NAME = re.compile(r"([A-Za-z_][\w.]*)(?:\([^()]*\))?")
 SIGNATURE = re.compile(r'<dt class="sig .*?</dt>', re.DOTALL)
 LIST_TAG = re.compile(r"<(/?)d[ld]>")
@@ -58,9 +47,9 @@ REPEATED_IDS = ("exercise-content", "solution-content", "proof-content")
 def module_names() -> list[str]:
     """Return the public modules of the package, subpackages but not what is in them."""
     package = importlib.import_module(PACKAGE)
-    found = [m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")]
-    known = [name for name in ORDER if name in found]
-    return [f"{PACKAGE}.{name}" for name in known + sorted(set(found) - set(ORDER))]
+    found = {m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")}
+    order = [room for rooms in ROOMS for room in rooms if room in found]
+    return [f"{PACKAGE}.{name}" for name in order + sorted(found - set(order))]
 
 
 def defined_names(module: ModuleType) -> list[str]:
@@ -161,12 +150,14 @@ def entry(module: ModuleType, name: str) -> Iterator[str]:
     full = f"{module.__name__}.{name}"
     if inspect.isclass(value):
         yield from (f".. autoclass:: {full}", "   :members:", "   :member-order: bysource", "")
-    elif callable(value):
+    elif callable(value) and get_origin(value) is None:
         yield from (f".. autofunction:: {full}", "")
     else:
         yield f".. py:data:: {full}"
         if isinstance(value, int | float | str):
             yield f"   :value: {value!r}"
+        elif get_origin(value):  # a name for a type
+            yield f"   :value: {inspect.formatannotation(value)}"
         about = descriptions(module).get(name, "").splitlines()
         yield from ("", *(f"   {line}" for line in about), "")
 
@@ -292,7 +283,7 @@ def section_of(node: nodes.Node) -> nodes.section | None:
 
 def link_code(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Make links of inline code that names an entry, once in each section."""
-    if app.builder.format != "html" or not LINKED.match(docname):
+    if app.builder.format != "html" or docname == PAGE or not LINKED.match(docname):
         return
     names = names_of(app.env)
     objects = app.env.get_domain("py").objects
@@ -375,9 +366,7 @@ def uses(env: BuildEnvironment) -> dict[str, list[tuple[str, str]]]:
     """Return for each public object the pages that use it: (page, section of the first use)."""
     names = names_of(env)
     found: dict[str, list[tuple[str, str]]] = {}
-    for docname in sorted(env.found_docs, key=lambda name: (not name.startswith("note"), name)):
-        if not USERS.match(docname):
-            continue
+    for docname in NOTEBOOKS:
         imports = Imports()
         here: dict[str, str] = {}
         for node in env.get_doctree(docname).findall(
@@ -399,9 +388,11 @@ def uses(env: BuildEnvironment) -> dict[str, list[tuple[str, str]]]:
 
 def page_label(docname: str) -> str:
     """Return ``chapter 9`` or ``appendix B``."""
-    match = USERS.match(docname)
-    assert match is not None
-    return f"chapter {int(match[1])}" if match[1] else f"appendix {match[2].upper()}"
+    for number, page in CHAPTERS.items():
+        if page == docname:
+            return f"chapter {number}"
+    (letter,) = (letter for letter, page in APPENDICES.items() if page == docname)
+    return f"appendix {letter.upper()}"
 
 
 def drop_return_types(app: Sphinx, doctree: nodes.document, docname: str) -> None:

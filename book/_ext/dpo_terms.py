@@ -1,6 +1,6 @@
 """The glossary in the margin of every chapter: a term's definition where the term first stands.
 
-The terms and their definitions are those of the ``{glossary}`` on the page ``i_glossary``. On each
+The terms and their definitions are those of the ``{glossary}`` on the glossary's page. On each
 chapter and appendix the first occurrence of a term in running prose becomes a link to its entry.
 The definition is put at the end of the page, and ``terms.js`` shows it as a tooltip when the link
 is pointed at, focused or tapped. Without JavaScript the link remains.
@@ -8,7 +8,7 @@ is pointed at, focused or tapped. Without JavaScript the link remains.
 Running prose is paragraphs and lists, less what is a heading, link, code, formula, caption, title,
 table, quotation (emphasis) or already bold, as a term is where the text itself explains it.
 
-The role ``{appendix}`D` `` links to an appendix if it is in the book; else it is plain text.
+The role ``{appendix}`D` `` links to an appendix.
 """
 
 from __future__ import annotations
@@ -20,14 +20,17 @@ from functools import lru_cache
 from typing import Any
 
 from docutils import nodes
+from dpo_contents import APPENDICES, CHAPTERS, appendix
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util.docutils import ReferenceRole
 from sphinx.util.typing import ExtensionMetadata
 
-GLOSSARY = "book/appendices/i_glossary"
-MARKED = re.compile(r"notebooks/|book/appendices/[a-gk]_")  # the pages whose terms are marked
+GLOSSARY = appendix("glossary")
+# The pages whose terms are marked: all but those on which a reader looks something up.
+LOOKUP = {appendix(name) for name in ("notation", "glossary", "references", "api")}
+MARKED = {*CHAPTERS.values(), *APPENDICES.values()} - LOOKUP
 MOST = 2  # terms marked in one paragraph: the others wait for their next occurrence
 ANOTHER_MEANING = {  # pages on which a word is not the term at all
     "notebooks/01_alignment_problem": {"policy"},  # of the climate
@@ -74,16 +77,13 @@ class AppendixRole(ReferenceRole):
     def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
         """Make the node."""
         letter = self.target.lower()
-        if not re.fullmatch("[a-l]", letter):
-            message = f"no appendix {self.target!r}: appendices run from A to L"
+        if letter not in APPENDICES:
+            message = f"no appendix {self.target!r}: there are {', '.join(APPENDICES).upper()}"
             error = self.inliner.reporter.error(message, line=self.lineno)
             return [self.inliner.problematic(self.rawtext, self.rawtext, error)], [error]
         text = self.title if self.has_explicit_title else f"appendix {letter.upper()}"
-        for name in sorted(self.env.found_docs):
-            if name.startswith(f"book/appendices/{letter}_"):
-                uri = self.env.app.builder.get_relative_uri(self.env.docname, name)
-                return [nodes.reference("", text, refuri=uri, internal=True)], []
-        return [nodes.inline("", text)], []
+        uri = self.env.app.builder.get_relative_uri(self.env.docname, APPENDICES[letter])
+        return [nodes.reference("", text, refuri=uri, internal=True)], []
 
 
 # --- reading the glossary ----------------------------------------------------------------------
@@ -203,7 +203,7 @@ def tooltip(entry: Entry) -> Tooltip:
 
 def on_page(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Mark the terms of a chapter or an appendix."""
-    if app.builder.format != "html" or not MARKED.match(docname):
+    if app.builder.format != "html" or docname not in MARKED:
         return
     if GLOSSARY not in app.env.found_docs:
         return

@@ -1,15 +1,11 @@
 """The map of the derivation, the linked formula and the links to chapters."""
 
 import re
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "book" / "_ext"))
 import dpo_chapters as chapters
+import pytest
 
 NUMBERS = range(1, len(chapters.STATIONS) + 1)
 LINK = "../notebooks/{:02d}_x.html"

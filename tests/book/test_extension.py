@@ -1,16 +1,11 @@
 """The book's Sphinx extension, without a browser."""
 
-import sys
 from xml.etree import ElementTree
 
+import dpo_book
 import pytest
 from docutils import nodes
 from docutils.utils import new_document
-
-from tests.book.pages import ROOT
-
-sys.path.insert(0, str(ROOT / "book" / "_ext"))
-import dpo_book
 
 SOURCE = """<?xml version="1.0"?>
 <svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"

@@ -3,58 +3,26 @@
 import ast
 import functools
 import re
+import string
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
-import yaml
+from dpo_contents import APPENDICES, CHAPTERS, PAGES, ROOMS
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "dpo_lib"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-# One room a step of the derivation; each may use the rooms before its own.
-ORDER = [
-    ["_files", "_validation"],
-    ["preference"],
-    ["logprobs"],
-    ["rewards"],
-    ["reference"],
-    ["losses"],
-    ["closed_form"],
-    ["data"],
-    ["models"],
-    ["world"],
-    ["fast"],
-    ["scores"],
-    ["evaluation"],
-    ["training"],
-    ["figures", "widgets"],  # neighbors, not each other's
-    ["demo"],
-    ["cli"],
-    ["__main__"],
-]
-RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
+RANK = {room: rank for rank, rooms in enumerate(ROOMS) for room in rooms}
 CORE = {room for room, rank in RANK.items() if rank < RANK["figures"]}
 # A method may fetch a room to its right when it is called, if there is a reason.
 LATE = {("training", "figures")}  # history.plot() draws; training needs no Matplotlib
 DOORS = {"pair_log_probs", "cache"}  # what the rest of the package may import of dpo_lib.fast
 HEAVY = ["IPython", "anywidget", "ipywidgets", "matplotlib", "pandas", "playwright", "transformers"]
 
-CHAPTERS = [
-    "01_alignment_problem",
-    "02_bradley_terry",
-    "03_negative_log_likelihood",
-    "04_naive_reward",
-    "05_sequence_log_probs",
-    "06_naive_failures",
-    "07_reference_model",
-    "08_dpo_reward",
-    "09_dpo_loss",
-    "10_full_implementation",
-]
 NEEDED = {
     *("README.md", "requirements.txt", "pyproject.toml", "Makefile", "_config.yml", "_toc.yml"),
     *("book", "notebooks", "dpo_lib", "tests", ".ci"),
@@ -130,7 +98,7 @@ def wrong_imports(source, parts):
         if other == room or (late and (room, other) in LATE):
             continue
         if other not in RANK:
-            yield f"{room} imports {other!r}: import from the module, or give it a place in ORDER"
+            yield f"{room} imports {other!r}: is it a module, and a room in pyproject.toml?"
         elif RANK[other] >= RANK[room]:
             yield f"{room} imports {other}, which comes after it in the derivation"
 
@@ -146,7 +114,7 @@ def test_imports_run_one_way(path):
         rooms = {room for room, _ in imported_rooms(ast.parse(path.read_text("utf-8")), parts)}
         assert rooms <= CORE
     else:
-        assert parts[1] in RANK, f"give {parts[1]} a place in ORDER"
+        assert parts[1] in RANK, f"add {parts[1]} to the rooms in pyproject.toml"
         assert not list(wrong_imports(path.read_text("utf-8"), parts))
 
 
@@ -295,26 +263,23 @@ def test_the_top_level_holds_what_it_should_and_nothing_else():
     assert not entries - ALLOWED, "not foreseen"
 
 
-def test_notebooks_are_the_chapters_and_nothing_else():
-    names = {path.name for path in (ROOT / "notebooks").iterdir() if path.name[0] != "."}
-    assert names <= {f"{name}.ipynb" for name in CHAPTERS}
-
-
-def test_every_notebook_is_in_the_table_of_contents():
-    def files(node):
-        if isinstance(node, dict):
-            for key, value in node.items():
-                yield from [value] if key in ("root", "file") else files(value)
-        elif isinstance(node, list):
-            for item in node:
-                yield from files(item)
-
-    listed = list(files(yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))))
-    assert len(listed) == len(set(listed))
-    for folder in ("notebooks", "book/appendices"):
+def test_chapters_and_appendices_are_in_the_table_of_contents_in_their_order():
+    assert len(PAGES) == len(set(PAGES))
+    for folder, listed in [("notebooks", CHAPTERS), ("book/appendices", APPENDICES)]:
         paths = [path for path in (ROOT / folder).iterdir() if path.suffix in (".ipynb", ".md")]
-        in_contents = [name for name in listed if name.startswith(folder)]
-        assert in_contents == sorted(f"{folder}/{path.stem}" for path in paths)
+        assert list(listed.values()) == sorted(f"{folder}/{path.stem}" for path in paths)
+    assert list(CHAPTERS) == list(range(1, len(CHAPTERS) + 1))
+    assert "".join(APPENDICES) == string.ascii_lowercase[: len(APPENDICES)]
+
+
+def test_the_chapters_are_notebooks_and_stand_alone_in_their_folder():
+    names = {path.name for path in (ROOT / "notebooks").iterdir() if path.name[0] != "."}
+    assert names == {f"{Path(page).name}.ipynb" for page in CHAPTERS.values()}
+
+
+def test_every_room_is_there():
+    there = {dotted(path)[1] for path in MODULES} - {"__init__"}
+    assert {room for rooms in ROOMS for room in rooms} == there
 
 
 # --- what must not be left behind ----------------------------------------------------------------
