@@ -9,6 +9,7 @@ SHELL       := /bin/bash
 PYTHON ?= python3
 PORT   ?= 8000
 JOBS   ?= 2
+CPU    ?=
 
 VENV  := .venv
 PY    := $(VENV)/bin/python
@@ -23,6 +24,14 @@ export HF_HUB_OFFLINE = 1
 export JUPYTER_PLATFORM_DIRS = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
+# Another processor than this one: `make test CPU=avx2`, as most laptops are, or CPU=default, which
+# is without vector instructions.
+ifneq ($(CPU),)
+export ATEN_CPU_CAPABILITY := $(CPU)
+export ONEDNN_MAX_CPU_ISA := $(if $(filter avx2,$(CPU)),AVX2,$(if $(filter default,$(CPU)),SSE41,\
+  $(error CPU is avx2 or default, not $(CPU))))
+endif
+
 .PHONY: help book test test-peers bench lab serve notebooks models experiments mutants picture redraw lint format clean
 
 help: ## list these commands
@@ -33,6 +42,7 @@ book: $(READY) ## build the book and print the path to open
 
 test: $(READY) lint ## run every check: lint, unit tests, claims, notebooks, the built book in Chromium
 	@tools/system.sh chromium
+	@$(PY) tools/fetch_model.py
 	@$(PY) tools/book.py build
 	@$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations=20 \
 	  -p tools.nbval_whole --nbval --nbval-current-env $(CHAPTERS) tests $(PYTEST_ARGS)

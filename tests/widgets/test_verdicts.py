@@ -66,5 +66,5 @@ def test_an_example_button_moves_the_sliders(browser):
     page.add_script_tag(content=join.static_script())
     page.get_by_role("button", name="Same policy").click()
     page.wait_for_function("document.querySelector('input[type=range]').value == '-0.75'")
-    assert page.get_by_text("neither", exact=True).is_visible()
+    page.get_by_text("neither", exact=True).wait_for()  # drawn in the next frame
     page.close()
