@@ -326,7 +326,7 @@ def test_uses_are_read_from_imports_not_from_names():
     assert imports.used("from dpo_lib import dpo_loss as loss, closed_form\nimport torch") == set()
     assert imports.used("loss(*logps)") == {"dpo_lib.losses.dpo_loss"}
     assert imports.used("closed_form.entropy(p); entropy(p)") == {"dpo_lib.closed_form.entropy"}
-    assert imports.used("dpo_lib.data.pad(rows)") == {"dpo_lib.data.pad"}
+    assert imports.used("dpo_lib.data.read_jsonl(p)") == {"dpo_lib.data.read_jsonl"}
     assert imports.used("dpo_reward = 3; print(dpo_reward)") == set()
     assert imports.used("%timeit loss()") == set()
 
