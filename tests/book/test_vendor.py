@@ -3,27 +3,39 @@
 import hashlib
 import json
 
+import pytest
+
 from tests.book.pages import ROOT
 
-FOLDER = ROOT / "book" / "_static" / "vendor" / "mathjax"
-MANIFEST = json.loads((FOLDER / "manifest.json").read_text())
+FOLDERS = {
+    "mathjax": ROOT / "book" / "_static" / "vendor" / "mathjax",
+    "micropython": ROOT / "dpo_lib" / "widgets" / "js" / "vendor" / "micropython",
+}
+LICENCES = {"mathjax": ("Apache-2.0", "Apache License"), "micropython": ("MIT", "The MIT License")}
+MANIFESTS = {
+    name: json.loads((folder / "manifest.json").read_text()) for name, folder in FOLDERS.items()
+}
 
 
 def sha256(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_files_are_the_recorded_ones():
-    files = {p.relative_to(FOLDER).as_posix(): p for p in FOLDER.rglob("*") if p.is_file()}
+@pytest.mark.parametrize("name", FOLDERS)
+def test_files_are_the_recorded_ones(name):
+    folder = FOLDERS[name]
+    files = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
     del files["manifest.json"]
-    assert {name: sha256(path) for name, path in files.items()} == MANIFEST["files"]
+    assert {file: sha256(path) for file, path in files.items()} == MANIFESTS[name]["files"]
 
 
 def test_bundle_is_made_from_the_present_entry():
-    entry = MANIFEST["entry"]
+    entry = MANIFESTS["mathjax"]["entry"]
     assert sha256(ROOT / entry["path"]) == entry["sha256"], "run tools/vendor.py"
 
 
-def test_licence_is_there():
-    assert MANIFEST["licence"] == "Apache-2.0"
-    assert "Apache License" in (FOLDER / "LICENSE").read_text()
+@pytest.mark.parametrize("name", FOLDERS)
+def test_licence_is_there(name):
+    licence, words = LICENCES[name]
+    assert MANIFESTS[name]["licence"] == licence
+    assert words in (FOLDERS[name] / "LICENSE").read_text()
