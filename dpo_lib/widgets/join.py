@@ -66,6 +66,14 @@ def _static_script(chosen: tuple[str, ...]) -> str:
     )
 
 
+def classic(entry: str, code: str) -> str:
+    """Return a classic script of all that ``entry`` needs, then ``code``.
+
+    There the exports of ``live/worker.js`` are ``module_live_worker``.
+    """
+    return f'(() => {{\n"use strict";\n{_scopes(_in_import_order([entry]))}{code}\n}})();\n'
+
+
 @functools.cache
 def static_css() -> str:
     """Return the style sheet of the widgets: palette, common rules, each widget's own if any."""

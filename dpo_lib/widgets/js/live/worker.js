@@ -1,0 +1,150 @@
+// The model's own thread. The page posts { id, ask, …values }; the answer is { id, answer } or { id, error },
+// and a run in progress reports rows { run, row } and looks { run, look }. Nothing here touches the page.
+
+import { startPython } from "./python.js";
+import { klFromSamples, sample, uniformFrom } from "./sampling.js";
+import { TinyGPT, pack } from "./tiny_gpt.js";
+import { AdamW, LOSSES, byDifferences, pairLogProbs, trainingStep } from "./training.js";
+import { Judge, WordTokenizer } from "./world.js";
+
+const LOOK_EVERY = 10; // updates between looks at what the policy writes
+const BATCH = 32; // pairs an update, or all where there are fewer
+
+export function start(scope, world) {
+  const tokenizer = new WordTokenizer(world.words);
+  const judge = new Judge(world);
+  const runs = new Map();
+  let sft = null;
+  let python = null;
+
+  const ids = ({ prompt, chosen, rejected }) => ({
+    prompt: tokenizer.encode(prompt),
+    chosen: tokenizer.encodeResponse(chosen),
+    rejected: tokenizer.encodeResponse(rejected),
+  });
+
+  // One reply to each prompt, with what the truth says of it; greedy when the seed is null.
+  function write(model, prompts, seed) {
+    const encoded = prompts.map((prompt) => tokenizer.encode(prompt));
+    const uniform = uniformFrom(seed ?? 0);
+    const replies = sample(model, encoded, { eosId: tokenizer.eosId, uniform, temperature: seed === null ? 0 : 1 });
+    return replies.map(({ tokens, finished }, i) => {
+      const text = tokenizer.decode(tokens);
+      return { prompt: prompts[i], text, finished, tokens, ...judge.judge(prompts[i], text, finished) };
+    });
+  }
+
+  // Pairs of different, complete replies that the SFT model itself gave, not yet labelled.
+  function draw(prompts, perPrompt, seed) {
+    const asked = prompts.flatMap((prompt) => Array(4 * perPrompt).fill(prompt));
+    const replies = write(sft, asked, seed);
+    return prompts.flatMap((prompt, p) => {
+      const own = replies.slice(4 * perPrompt * p, 4 * perPrompt * (p + 1)).filter(({ text, finished }) => text && finished);
+      const found = [];
+      for (let i = 0; i + 1 < own.length; i += 2) {
+        if (own[i].text !== own[i + 1].text) found.push({ prompt, first: own[i].text, second: own[i + 1].text });
+      }
+      return found.slice(0, perPrompt);
+    });
+  }
+
+  // Labels: by the true reward (ties left out), drawn from Bradley–Terry on it, or by a coin.
+  function label(pairs, how, seed) {
+    const uniform = uniformFrom(seed);
+    return pairs.flatMap(({ prompt, first, second }) => {
+      const gap = judge.judge(prompt, first).reward - judge.judge(prompt, second).reward;
+      if (how === "true" && gap === 0) return [];
+      const firstWins = how === "true" ? gap > 0 : uniform() < (how === "noisy" ? 1 / (1 + Math.exp(-gap)) : 0.5);
+      return [firstWins ? { prompt, chosen: first, rejected: second } : { prompt, chosen: second, rejected: first }];
+    });
+  }
+
+  // What the policy writes now: means over fresh replies, and how far it is from its reference.
+  function look(run) {
+    const replies = write(run.policy, world.asked.flatMap((prompt) => [prompt, prompt]), run.seed + 1);
+    const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
+    const batch = pack(replies.map(({ prompt, tokens }) => [tokenizer.encode(prompt), tokens]));
+    return {
+      step: run.optimizer.steps,
+      reward: mean(replies.map(({ reward }) => reward)),
+      malformed: mean(replies.map(({ malformed }) => Number(malformed))),
+      kl: klFromSamples(run.policy, sft, batch),
+      answers: write(run.policy, run.shown, run.seed + 2).map(({ text, reward, finished }) => ({ text, reward, finished })),
+    };
+  }
+
+  // The pairs of an update: all in a fresh order before any is used again.
+  function nextPairs(run) {
+    while (run.waiting.length < Math.min(BATCH, run.pairs.length)) {
+      const order = run.pairs.map((_, i) => i);
+      for (let i = order.length - 1; i > 0; i--) {
+        const j = Math.floor(run.uniform() * (i + 1));
+        [order[i], order[j]] = [order[j], order[i]];
+      }
+      run.waiting.push(...order);
+    }
+    return run.waiting.splice(0, Math.min(BATCH, run.pairs.length));
+  }
+
+  const asks = {
+    load({ model }) {
+      const bytes = Uint8Array.from(atob(model.weights), (c) => c.charCodeAt(0));
+      sft = new TinyGPT(model, Float64Array.from(new Float32Array(bytes.buffer)));
+    },
+    async python({ source, wasm }) {
+      python ??= await startPython(source, wasm);
+    },
+    // The values of the reader's loss for each case of numbers, or the error that one of them raised.
+    code({ code, cases }) {
+      const value = python(code);
+      return cases.map((numbers) => value(...numbers));
+    },
+    write({ prompts, seed }) {
+      return write(sft, prompts, seed);
+    },
+    draw({ prompts = world.asked, perPrompt, seed }) {
+      return draw(prompts, perPrompt, seed);
+    },
+    // labels: "true", "noisy", "coin", or a list of rows { prompt, chosen, rejected }
+    begin({ run: name, loss, labels, code, beta, rate, seed = 0, shown }) {
+      const rows = Array.isArray(labels) ? labels : label(draw(world.asked, 4, seed), labels, seed);
+      const pairs = rows.map(ids);
+      const policy = sft.copy();
+      const run = {
+        policy, pairs, beta, seed, shown,
+        optimizer: new AdamW(policy, rate),
+        loss: code ? byDifferences(python(code)) : LOSSES[loss],
+        reference: pairLogProbs(sft, pairs),
+        uniform: uniformFrom(seed),
+        waiting: [],
+        going: false,
+      };
+      runs.set(name, run);
+      return { pairs: pairs.length, look: look(run) };
+    },
+    async advance({ run: name, steps }) {
+      const run = runs.get(name);
+      run.going = true;
+      for (let i = 0; i < steps && run.going; i++) {
+        const chosen = nextPairs(run);
+        const pick = (all) => chosen.map((j) => all[j]);
+        const row = trainingStep(run.policy, run.optimizer, pick(run.pairs), pick(run.reference), run.loss, run.beta);
+        scope.postMessage({ run: name, row: { step: run.optimizer.steps, ...row } });
+        if (run.optimizer.steps % LOOK_EVERY === 0) scope.postMessage({ run: name, look: look(run) });
+        await new Promise((resolve) => setTimeout(resolve)); // lets a pause in
+      }
+      run.going = false;
+    },
+    pause({ run: name }) {
+      if (runs.has(name)) runs.get(name).going = false;
+    },
+  };
+
+  scope.onmessage = async ({ data: { id, ask, ...values } }) => {
+    try {
+      scope.postMessage({ id, answer: await asks[ask](values) });
+    } catch (error) {
+      scope.postMessage({ id, error: error.message });
+    }
+  };
+}

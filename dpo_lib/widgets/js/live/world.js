@@ -1,0 +1,84 @@
+// The tiny world's tokenizer and its truth, as in dpo_lib/models/tokenizers.py and dpo_lib/world/reward.py.
+// Words, prompts, facts and the grammar come from Python; here is only what is done with them.
+
+const TOKEN = /<\w+>|[A-D]\)|[A-Za-z]+(?:'[a-z]+)?|\d+|[^\w\s]/g;
+
+export class WordTokenizer {
+  constructor(words) {
+    this.words = words;
+    this.ids = new Map(words.map((word, id) => [word, id]));
+    this.eosId = 1;
+  }
+  encode(text) {
+    const pieces = text.match(TOKEN) ?? [];
+    const unknown = pieces.filter((piece) => !this.ids.has(piece));
+    if (unknown.length) throw new Error(`words outside the vocabulary: ${unknown.join(" ")}`);
+    return pieces.map((piece) => this.ids.get(piece));
+  }
+  encodeResponse(text) {
+    return [...this.encode(text), this.eosId];
+  }
+  decode(ids) {
+    const words = ids.filter((id) => id > 1).map((id) => this.words[id]);
+    return words.join(" ").replace(/ (?=[.,?!:](?: |$))/g, "");
+  }
+}
+
+// world: { prompts: { text: [family, facts] }, grammar: [[kind, pattern]], members, counts, points }
+export class Judge {
+  constructor({ prompts, grammar, members, counts, points }) {
+    Object.assign(this, { prompts, members, counts, points });
+    this.grammar = grammar.map(([kind, pattern]) => [kind, new RegExp(`^(?:${pattern})$`)]);
+  }
+
+  // { reward, correct, malformed } of any response to any prompt.
+  judge(prompt, response, finished = true) {
+    const { points } = this;
+    const [family = null, facts = {}] = this.prompts[prompt] ?? [];
+    const goesOn = family && !".?".includes(prompt.at(-1)); // the response finishes the prompt's sentence
+    const text = goesOn ? `${prompt} ${response}` : response;
+    const sentences = (text.match(/[^.?]*[.?]|[^.?]+$/g) ?? []).map((part) => part.trim());
+    const parsed = sentences.map((sentence) => this.parse(sentence));
+    if (!finished || !parsed.length || parsed.includes(null)) {
+      return { reward: points.MALFORMED, correct: false, malformed: true };
+    }
+    const isAnswer = ({ kind }) => ["capital", "sum", "cause", "list", "support"].includes(kind);
+    const answers = parsed.filter(isAnswer);
+    const correct = answers.length > 0 && answers.every((answer) => this.isRight(family, facts, answer));
+    let reward = !answers.length ? points.NO_ANSWER : correct ? points.RIGHT : points.WRONG;
+    const said = (kind) => parsed.some((part) => part.kind === kind);
+    const complaint = family === "support";
+    const subjects = ["country", "a", "effect", "category", "thing"];
+    const namesSubject = answers.some(({ claims }) => subjects.some((name) => name in claims));
+    if (correct && namesSubject) reward += points.NAMES_THE_SUBJECT;
+    if (complaint && said("apology")) reward += points.APOLOGY;
+    if (!complaint && said("thanks")) reward += points.THANKS;
+    const useful = (part) => isAnswer(part) || part.kind === (complaint ? "apology" : "thanks") || part.kind === "rude";
+    reward += points.FILLER * new Set(sentences.filter((_, i) => !useful(parsed[i]))).size;
+    if (said("rude")) reward += points.RUDE;
+    reward += points.REPEATED * (sentences.length - new Set(sentences).size);
+    return { reward, correct, malformed: false };
+  }
+
+  parse(sentence) {
+    for (const [kind, pattern] of this.grammar) {
+      const match = pattern.exec(sentence);
+      if (match) return { kind, claims: Object.fromEntries(Object.entries(match.groups ?? {}).filter(([, claim]) => claim !== undefined)) };
+    }
+    return null;
+  }
+
+  // Whether an answer is of the kind asked for and claims only what is so.
+  isRight(family, facts, { kind, claims }) {
+    if (family !== kind) return false;
+    if (kind !== "list") return Object.entries(claims).every(([name, claim]) => facts[name] === claim);
+    const items = claims.items.split(/, | and /);
+    return (
+      (claims.count ?? facts.count).toLowerCase() === facts.count &&
+      (claims.category ?? facts.category) === facts.category &&
+      items.length === new Set(items).size &&
+      items.length === this.counts[facts.count] &&
+      items.every((item) => this.members[facts.category].includes(item))
+    );
+  }
+}

@@ -1,0 +1,88 @@
+"""What a page loads when its reader starts the model in it: weights, the tiny world, the engine.
+
+The engine is the JavaScript in ``js/live``; it knows no word, fact or weight by itself. All of
+them are exported here from ``dpo_lib``, so that the page and the library cannot drift apart.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import json
+from typing import Any
+
+from dpo_lib.widgets import join
+
+MICROPYTHON = join.JS_DIR / "vendor" / "micropython"
+
+
+@functools.cache
+def model() -> dict[str, Any]:
+    """The SFT model: sizes, shapes in the order of its weights, float32 little-endian base64."""
+    from safetensors.torch import load_file
+
+    from dpo_lib.models.checkpoints import WEIGHTS, training_record
+    from dpo_lib.models.tiny_gpt import TinyGPT, TinyGPTConfig
+
+    config = training_record()["config"]
+    stored = load_file(WEIGHTS / "sft.safetensors")
+    names = list(TinyGPT(TinyGPTConfig(**config)).state_dict())
+    content = b"".join(stored[name].numpy().astype("<f4").tobytes() for name in names)
+    return {
+        "config": config,
+        "shapes": [[name, *stored[name].shape] for name in names],
+        "weights": base64.b64encode(content).decode("ascii"),
+    }
+
+
+@functools.cache
+def world() -> dict[str, Any]:
+    """The tiny world: its words, prompts and facts, and the judge's grammar and points."""
+    from dpo_lib.world import all_prompts, families, preference_prompts, reward, world_tokenizer
+
+    points = {
+        name: value
+        for name, value in vars(reward).items()
+        if name.isupper() and isinstance(value, float)
+    }
+    return {
+        "words": list(world_tokenizer().words),
+        "prompts": {prompt.text: [prompt.family, prompt.fact] for prompt in all_prompts()},
+        "asked": preference_prompts(),
+        "grammar": [
+            [kind, pattern.pattern.replace("(?P<", "(?<")] for kind, pattern in reward._GRAMMAR
+        ],
+        "members": families.MEMBERS,
+        "counts": families.COUNTS,
+        "points": points,
+    }
+
+
+@functools.cache
+def engine() -> str:
+    """The source of the worker: the modules of ``js/live``, with the tiny world in them."""
+    data = json.dumps(world(), ensure_ascii=False, separators=(",", ":"))
+    return join.classic("live/worker.js", f"module_live_worker.start(self, {data});")
+
+
+@functools.cache
+def python() -> dict[str, str]:
+    """MicroPython: its module as text and its WebAssembly as base64."""
+    wasm = base64.b64encode((MICROPYTHON / "micropython.wasm").read_bytes())
+    source = (MICROPYTHON / "micropython.mjs").read_text(encoding="utf-8")
+    return {"source": source, "wasm": wasm.decode("ascii")}
+
+
+ASSETS = {"engine": engine, "model": model, "python": python}
+"""What a live widget loads by name: a notebook's widget carries it, a page loads a file."""
+
+
+def asset_file(name: str) -> str:
+    """Name of the book's file that `asset_script` gives."""
+    return f"dpo-live-{name}.js"
+
+
+def asset_script(name: str) -> str:
+    """The classic script by which a page of the book loads one of the `ASSETS`."""
+    content = json.dumps(ASSETS[name](), separators=(",", ":"))
+    return f"dpoBook.assets.{name} = {content};\n"
