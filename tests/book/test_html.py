@@ -1,7 +1,9 @@
 """The built files: links lead somewhere, pictures have words, nothing comes from outside."""
 
+import functools
 import json
 import re
+from collections import Counter
 from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
@@ -11,15 +13,14 @@ from tests.book.pages import APPENDICES, CHAPTERS, EVERY_PAGE, HTML, NOTEBOOKS, 
 
 HARD_COLOR = re.compile(r"(?<!, )#[0-9a-fA-F]{6}\b")  # one that is no variable's fallback
 VIEW = "application/vnd.jupyter.widget-view+json"
-PARSED = {}
 
 
+@functools.cache
 def parsed(path):
-    if path not in PARSED:
-        PARSED[path] = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
-    return PARSED[path]
+    return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
 
 
+@functools.cache
 def anchors(path):
     return {tag.get("id") or tag.get("name") for tag in parsed(path).select("[id], a[name]")}
 
@@ -60,8 +61,8 @@ def test_no_page_tells_where_it_was_built(book, name):
 
 @pytest.mark.parametrize("name", PAGES)
 def test_ids_are_unique(book, name):
-    ids = [tag["id"] for tag in parsed(HTML / name).select("[id]")]
-    assert sorted({i for i in ids if ids.count(i) > 1}) == []
+    ids = Counter(tag["id"] for tag in parsed(HTML / name).select("[id]"))
+    assert [name for name, count in ids.items() if count > 1] == []
 
 
 @pytest.mark.parametrize("name", PAGES)
