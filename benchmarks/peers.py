@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dpo_lib.fast.pair_log_probs import Row, pad_rows
+from dpo_lib.fast.pair_log_probs import Row
+from dpo_lib.logprobs import pad_rows
 
 SIDES = ("chosen", "rejected")
 Batch = Any  # whatever a peer's collate makes of some rows

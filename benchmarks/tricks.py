@@ -21,7 +21,8 @@ from benchmarks.step import parser_of, progress
 from benchmarks.turns import Implementation, Turn, take_turns
 from benchmarks.workloads import WORKLOADS, Workload, as_transformers, load_model
 from dpo_lib.fast import kernels
-from dpo_lib.fast.pair_log_probs import Row, packed_pair_log_probs, pad_rows
+from dpo_lib.fast.pair_log_probs import Row, packed_pair_log_probs
+from dpo_lib.logprobs import pad_rows
 from dpo_lib.reference import make_reference
 from experiments.store import store
 

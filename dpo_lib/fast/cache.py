@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ def cache_reference_log_probs(
     *,
     packed: bool = False,
     dtype: str = "float32",
+    force_dtype: bool = False,
     folder: str | Path | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Reference log-probabilities of every pair, computed once: they never change.
@@ -37,8 +39,9 @@ def cache_reference_log_probs(
         N preference pairs.
     batch_size : int
         Pairs in one forward pass.
-    packed, dtype
-        As in `PairLogProbs`: common prefixes are computed once, in which precision.
+    packed, dtype, force_dtype
+        As in `PairLogProbs`: common prefixes are computed once, in which precision, and whether
+        even where it is only slower.
     folder : path, optional
         Where the values are kept between runs, in a file named by a digest of the model, the
         token ids and ``dtype``: where one of them has changed, they are computed anew.
@@ -51,7 +54,7 @@ def cache_reference_log_probs(
     Raises
     ------
     ValueError
-        If the data set is empty, or as in `get_sequence_log_probs`.
+        If the data set is empty, or as in `get_sequence_log_probs` and `check_dtype`.
     """
     if len(dataset) == 0:
         raise ValueError("dataset holds no pairs")
@@ -59,7 +62,8 @@ def cache_reference_log_probs(
     file = None if folder is None else cache_file(folder, reference, rows, dtype)
     values = None if file is None else read_cache(file, len(rows))
     if values is None:
-        values = log_probs_of_rows(PairLogProbs(reference, packed, dtype), rows, batch_size)
+        log_probs = PairLogProbs(reference, packed, dtype, force_dtype=force_dtype)
+        values = log_probs_of_rows(log_probs, rows, batch_size)
         if file is not None:
             write_cache(file, values)
     return values
@@ -86,7 +90,14 @@ def read_cache(file: Path, n_pairs: int) -> tuple[Tensor, Tensor] | None:
 
 
 def write_cache(file: Path, values: tuple[Tensor, Tensor]) -> None:
-    """Keep the values in a file that is always a whole one."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(file) as whole:
-        torch.save(tuple(x.cpu() for x in values), whole)
+    """Keep the values in a file that is always a whole one; where that fails, say so and go on."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(file) as whole:
+            torch.save(tuple(x.cpu() for x in values), whole)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as the latter
+        reason = str(error).partition("\n")[0]
+        warnings.warn(
+            f"the reference's log-probabilities are not kept for the next run: {reason}",
+            stacklevel=3,
+        )

@@ -8,6 +8,8 @@ and every sequence attends to itself alone.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -35,7 +37,8 @@ def reason_against_llama(backbone: nn.Module) -> str:
             found = {name for name, _ in part.named_children()}
             if found != names:
                 return f"its {type(part).__name__} has other parts: {', '.join(sorted(found))}"
-    kinds = {parameter.dtype for parameter in backbone.parameters()}
+    found = (parameter for part in _modules(backbone) for parameter in part._parameters.values())
+    kinds = {parameter.dtype for parameter in found if parameter is not None}
     if kinds != {torch.float32}:
         return f"its weights are {', '.join(sorted(map(str, kinds)))}"
     return _reason_of_this_moment(backbone, backbone.config.attention_dropout)
@@ -53,10 +56,24 @@ def _reason_of_this_moment(model: nn.Module, dropout: float) -> str:
     """What speaks against any lean pass, and may have changed since the last one."""
     if model.training and dropout:
         return "dropout is on"
-    for name, module in model.named_modules():
+    for module in _modules(model):
         if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
+            name = next(name for name, other in model.named_modules() if other is module)
             return f"{name or 'the model'} has hooks, which the lean pass would not call"
     return ""
+
+
+def _modules(model: nn.Module) -> Iterator[nn.Module]:
+    """What `nn.Module.modules` yields, without the names that cost most of its time.
+
+    Asked at every call, since a hook or an adapter may come at any time. With LoRA on SmolLM2,
+    2,499 modules, a call asks for 4 ms; by names it was 6.
+    """
+    waiting = [model]
+    while waiting:
+        module = waiting.pop()
+        yield module
+        waiting += [child for child in module._modules.values() if child is not None]
 
 
 def llama_states(

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import warnings
+import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from dpo_lib.fast import kernels
 from dpo_lib.fast.backbones import Parts, parts_of
 from dpo_lib.fast.kernels import keep_freed_memory
+from dpo_lib.fast.precision import DTYPES, check_dtype, reason_against_bfloat16
 from dpo_lib.fast.prefix_tree import Packed, Row, pack_pairs
 from dpo_lib.logprobs import get_pair_log_probs, pad_rows
 
@@ -25,12 +27,12 @@ __all__ = [
     "DTYPES",
     "PairLogProbs",
     "Row",
+    "check_dtype",
     "keep_freed_memory",
     "log_probs_of_rows",
     "packed_pair_log_probs",
+    "reason_against_bfloat16",
 ]
-
-DTYPES = ("float32", "bfloat16")
 
 
 def packed_pair_log_probs(
@@ -57,8 +59,9 @@ def packed_pair_log_probs(
         As in `pack_pairs`; by default twice the model's width, at least 256, or one row for all
         where attention does not cost the square of a row.
     lean : bool
-        Compute models with the layers of Llama by `dpo_lib.fast.lean`; False: by their own forward
-        pass, as all others.
+        Compute a `TinyGPT`, and models with the layers of Llama, by `dpo_lib.fast.lean`; False: by
+        their own forward pass, as all others. The lean pass was the faster one on every processor
+        tried, since it takes the matrix products that are faster there (`kernels.onednn_product`).
 
     Returns
     -------
@@ -116,12 +119,26 @@ def _autocast(device: torch.device, dtype: str) -> contextlib.AbstractContextMan
 # --- either path ---------------------------------------------------------------------------------
 
 
+class _Way(NamedTuple):
+    """How the log-probabilities of a model are computed."""
+
+    packed: bool
+    lean: bool
+    window: int | None  # longest sequence that can be packed, where the model has such a limit
+
+
+# What the self-check has found, in this process: by model, then by what was asked and how the
+# model is built.
+_KNOWN: weakref.WeakKeyDictionary[nn.Module, dict[object, _Way]] = weakref.WeakKeyDictionary()
+
+
 class PairLogProbs(nn.Module):
     """Log-probabilities of pairs under one model: packed where that gives the same, else padded.
 
-    At its first call the packed values of a few pairs are compared with those of
+    At the first call the packed values of a few pairs are compared with those of
     `get_pair_log_probs`. Where they differ, or the model cannot take packed rows, a warning says
     why, and from then on the next way is used: the lean pass, the model's own, the padded path.
+    A model is checked once in a process, and once more when its parts are no longer the same.
 
     Parameters
     ----------
@@ -131,6 +148,9 @@ class PairLogProbs(nn.Module):
         False: the padded path from the start.
     dtype, lean
         As in `packed_pair_log_probs`.
+    force_dtype : bool
+        Compute in bfloat16 even where that is the slower one; without it the first call raises
+        the ValueError of `check_dtype`.
     """
 
     def __init__(
@@ -139,19 +159,22 @@ class PairLogProbs(nn.Module):
         packed: bool = True,
         dtype: str = "float32",
         lean: bool = True,
+        force_dtype: bool = False,
     ) -> None:
         super().__init__()
-        if dtype not in DTYPES:
-            raise ValueError(f"dtype must be one of {[*DTYPES]}, got {dtype!r}")
+        check_dtype("cpu", dtype, force=True)  # where the model will be is known at the first call
         self.model, self.packed, self.dtype, self.lean = model, packed, dtype, lean
+        self.force_dtype = force_dtype
         self.verified, self.window = False, None
         # What accelerate asks a model for: the layers that FSDP shards one by one.
         self._no_split_modules = getattr(model, "_no_split_modules", None)
 
     def forward(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
         """Log-probabilities of chosen and rejected responses, shape ``(len(rows),)`` each."""
-        if self.packed and not self.verified:
-            self._verify(rows)
+        if not self.verified:
+            check_dtype(self._device(), self.dtype, self.force_dtype)
+            if self.packed:
+                self._choose_way(rows)
             self.verified = True
         if self.packed and self.window and _longest(rows) > self.window:
             warnings.warn(
@@ -164,10 +187,26 @@ class PairLogProbs(nn.Module):
         return self._padded(rows, self.dtype)
 
     def _padded(self, rows: Sequence[Row], dtype: str) -> tuple[Tensor, Tensor]:
-        first = next(self.parameters(), None)
-        device = torch.device("cpu") if first is None else first.device
+        device = self._device()
         with _autocast(device, dtype):
             return get_pair_log_probs(self.model, pad_rows(rows, device=device))
+
+    def _device(self) -> torch.device:
+        first = next(self.parameters(), None)
+        return torch.device("cpu") if first is None else first.device
+
+    def _choose_way(self, rows: Sequence[Row]) -> None:
+        """Take the way that was found for this model before, or find it."""
+        known, key = {}, None
+        if isinstance(self.model, nn.Module):
+            known, key = _KNOWN.setdefault(self.model, {}), (self.lean, _structure(self.model))
+        if key in known:
+            self.packed, self.lean, self.window = known[key]
+            return
+        self._verify(rows)
+        # Rows too long for a window say nothing of the next ones.
+        if key is not None and (self.packed or not self.window):
+            known[key] = _Way(self.packed, self.lean, self.window)
 
     @torch.no_grad()
     def _verify(self, rows: Sequence[Row]) -> None:
@@ -182,12 +221,12 @@ class PairLogProbs(nn.Module):
                 reason = self._difference(some, expected)
                 if reason:
                     self.lean = False
-                    warnings.warn(f"the model's own forward pass is used: {reason}", stacklevel=3)
+                    warnings.warn(f"the model's own forward pass is used: {reason}", stacklevel=4)
             if not self.lean:
                 reason = self._difference(some, expected)
                 self.packed = not reason
         if not self.packed:
-            warnings.warn(f"rows are padded, not packed: {reason}", stacklevel=3)
+            warnings.warn(f"rows are padded, not packed: {reason}", stacklevel=4)
 
     def _reason_against_rows(self, rows: Sequence[Row]) -> str:
         parts = parts_of(self.model, self.lean)
@@ -211,6 +250,23 @@ class PairLogProbs(nn.Module):
         if not gap <= allowed * max(1.0, float(expected.abs().max())):
             return f"its packed log-probabilities differ by {gap:.2g} nats"
         return ""
+
+
+def _structure(model: nn.Module) -> int:
+    """A number that changes when parts of a model are replaced, added or wrapped.
+
+    A number, since the parts themselves, kept, would keep the model.
+    """
+    parts = (
+        (name, type(module), id(vars(module).get("forward")), module.training, *_hooks(module))
+        for name, module in model.named_modules()
+    )
+    kinds = ((name, p.dtype) for name, p in model.named_parameters())
+    return hash((*parts, *kinds, str(getattr(model, "config", None))))
+
+
+def _hooks(module: nn.Module) -> tuple[int, int]:
+    return len(module._forward_hooks), len(module._forward_pre_hooks)
 
 
 @torch.no_grad()

@@ -5,8 +5,8 @@ import random
 import torch
 from torch.testing import assert_close
 
-from dpo_lib.fast.pair_log_probs import packed_pair_log_probs, pad_rows
-from dpo_lib.logprobs import get_pair_log_probs
+from dpo_lib.fast.pair_log_probs import packed_pair_log_probs
+from dpo_lib.logprobs import get_pair_log_probs, pad_rows
 from dpo_lib.models import TinyGPT, TinyGPTConfig
 
 VOCAB = 13

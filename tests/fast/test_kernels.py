@@ -47,18 +47,78 @@ def test_linear_in_bfloat16_leaves_the_weights_in_float32():
     assert_close(weight.grad, x.detach().float().sum(0).expand(5, -1), atol=0.1, rtol=0.01)
 
 
-@pytest.mark.parametrize("lacks", ["dtype", "build", "bfloat16"])
-def test_linear_without_onednn(monkeypatch, lacks):
-    dtype = torch.bfloat16 if lacks == "bfloat16" else torch.float32
-    inputs = normal(7, 5, dtype=dtype), normal(3, 5, seed=1, dtype=dtype)
+class Hidden:
+    """A namespace of torch's operators that lacks some, or has others in their places."""
+
+    def __init__(self, namespace, **changed):
+        self.namespace, self.changed = namespace, changed
+
+    def __getattr__(self, name):
+        if self.changed.get(name, self) is None:
+            raise AttributeError(name)
+        return self.changed.get(name) or getattr(self.namespace, name)
+
+
+@pytest.fixture
+def ops(monkeypatch):
+    """Change private operators of torch, and let the kernels look for them again."""
+
+    def change(**changed):
+        for name in ("mkldnn", "aten"):
+            monkeypatch.setattr(torch.ops, name, Hidden(getattr(torch.ops, name), **changed))
+        kernels._onednn_product.cache_clear()
+
+    yield change
+    monkeypatch.undo()
+    kernels._onednn_product.cache_clear()
+
+
+def multiplied(*results):
+    """An operator in the place of oneDNN's, and the calls of it with more than one number."""
+    calls = []
+
+    def linear(x, weight, bias, *options):
+        if x.numel() > 1:
+            calls.append(options)
+        elif results:
+            raise results[0]
+        return F.linear(x, weight, bias)
+
+    return linear, calls
+
+
+def test_onednn_is_taken_where_it_can_use_wide_registers(ops):
+    linear, calls = multiplied()
+    ops(_linear_pointwise=linear, _is_mkldnn_bf16_supported=lambda: True)
+    assert_same(kernels.linear, F.linear, normal(7, 5, dtype=torch.float32),
+                normal(3, 5, seed=1, dtype=torch.float32))  # fmt: skip
+    assert calls == [("none", [], "")] * 2  # forward, and the gradient of x
+
+
+LACKS = {
+    "the operator": {"_linear_pointwise": None},
+    "the question": {"_is_mkldnn_bf16_supported": None},
+    "AVX-512": {"_is_mkldnn_bf16_supported": lambda: False},
+    "this dtype": {"_linear_pointwise": multiplied(RuntimeError("no primitive"))[0]},
+    "these arguments": {"_linear_pointwise": multiplied(TypeError("takes 7"))[0]},
+}
+
+
+@pytest.mark.parametrize("lacks", [*LACKS, "dtype", "build", "switch"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_linear_without_onednn(monkeypatch, ops, lacks, dtype):
+    linear, calls = multiplied()
+    wide = {"_linear_pointwise": linear, "_is_mkldnn_bf16_supported": lambda: True}
+    ops(**{**wide, **LACKS.get(lacks, {})})
     if lacks == "dtype":
         monkeypatch.setattr(kernels, "ONEDNN_TYPES", ())
     elif lacks == "build":
         monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    else:
-        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
-    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", None)
-    assert_same(kernels.linear, F.linear, *inputs)
+    elif lacks == "switch":
+        monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
+    inputs = normal(7, 5, dtype=dtype), normal(3, 5, seed=1, dtype=dtype)
+    assert_same(kernels.linear, F.linear, *inputs, atol=1e-5 if dtype == torch.float32 else 0.1)
+    assert not calls
 
 
 def test_frozen_weights_get_no_gradient():
@@ -89,6 +149,13 @@ def test_swiglu():
     inputs = normal(7, 5), normal(7, 5, seed=1)
     assert_same(kernels.swiglu, lambda gate, up: F.silu(gate) * up, *inputs, atol=1e-12)
     assert gradcheck(kernels.swiglu, inputs)
+
+
+def test_swiglu_without_the_operator_of_its_derivative(ops):
+    ops(silu_backward=None)
+    assert not hasattr(torch.ops.aten, "silu_backward")
+    inputs = normal(7, 5), normal(7, 5, seed=1)
+    assert_same(kernels.swiglu, lambda gate, up: F.silu(gate) * up, *inputs, atol=1e-12)
 
 
 def test_rotate_turns_pairs_of_features():

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from dpo_lib.fast import lean
-from dpo_lib.fast.pair_log_probs import PairLogProbs, packed_pair_log_probs, pad_rows
+from dpo_lib.fast.pair_log_probs import PairLogProbs, packed_pair_log_probs
 from dpo_lib.fast.prefix_tree import pack_pairs
-from dpo_lib.logprobs import get_pair_log_probs
+from dpo_lib.logprobs import get_pair_log_probs, pad_rows
 from tests.fast.packed import assert_equal_paths, hugging_face, random_rows, tiny
 
 LLAMAS = {

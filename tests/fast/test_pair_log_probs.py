@@ -1,5 +1,7 @@
 """The fast path: prefix trees against the padded path, values and gradients."""
 
+import copy
+import gc
 import math
 import warnings
 
@@ -9,8 +11,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from dpo_lib.fast import kernels, pair_log_probs
-from dpo_lib.fast.pair_log_probs import PairLogProbs, packed_pair_log_probs, pad_rows
-from dpo_lib.logprobs import get_pair_log_probs
+from dpo_lib.fast.pair_log_probs import PairLogProbs, packed_pair_log_probs
+from dpo_lib.logprobs import get_pair_log_probs, pad_rows
 from dpo_lib.models import TinyGPT
 from tests.fast.packed import VOCAB, assert_equal_paths, hugging_face, random_rows, tiny
 from tests.helpers import PrefixModel
@@ -101,6 +103,79 @@ def test_the_packed_path_is_taken_where_it_can_be(monkeypatch):
     assert len(calls) == 1  # to compare with
     PairLogProbs(model, packed=False)(rows)
     assert len(calls) == 2
+
+
+def checks(monkeypatch):
+    """Count the self-checks: the calls of the padded path, as long as models can be packed."""
+    calls = []
+    monkeypatch.setattr(
+        pair_log_probs,
+        "get_pair_log_probs",
+        lambda *args: calls.append(1) or get_pair_log_probs(*args),
+    )
+    return calls
+
+
+def test_a_model_is_checked_once(monkeypatch):
+    calls, model, rows = checks(monkeypatch), tiny(torch.float32), random_rows(5)
+    first = PairLogProbs(model)(rows)
+    for _ in range(8):  # as in a run, with held-out pairs at every evaluation
+        again = PairLogProbs(model, dtype="float32")(rows[:2])
+        assert_close(torch.cat(again), torch.cat([x[:2] for x in first]))
+    assert len(calls) == 1
+    PairLogProbs(model, lean=False)(rows)  # another pass, which has not been looked at
+    assert len(calls) == 2
+    PairLogProbs(copy.deepcopy(model))(rows)
+    assert len(calls) == 3
+
+
+def test_a_model_with_other_parts_is_checked_again(monkeypatch):
+    calls, model, rows = checks(monkeypatch), tiny(), random_rows(5)
+    PairLogProbs(model)(rows)
+    with torch.no_grad():
+        model.final_norm.bias += 1  # training changes no part
+    PairLogProbs(model)(rows)
+    assert len(calls) == 1
+    model.blocks[0].mlp[1] = nn.GELU()  # of which the lean pass knows nothing
+    with pytest.warns(UserWarning, match="the model's own forward pass is used"):
+        found = PairLogProbs(model)(rows)
+    assert_close(torch.cat(found), torch.cat(get_pair_log_probs(model, pad_rows(rows))))
+    assert len(calls) == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # said once, and remembered
+        logps = PairLogProbs(model)
+        logps(rows)
+    assert logps.packed
+    assert not logps.lean
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: model.blocks.append(copy.deepcopy(model.blocks[0])),
+        lambda model: setattr(model.blocks[0], "forward", lambda x, visible: x),
+        lambda model: model.blocks[0].register_forward_hook(print),
+        lambda model: model.train(),
+        lambda model: model.float(),
+        lambda model: setattr(model, "config", None),
+    ],
+)
+def test_what_is_another_structure(change):
+    model = tiny()
+    before = pair_log_probs._structure(model)
+    assert pair_log_probs._structure(model) == before
+    change(model)
+    assert pair_log_probs._structure(model) != before
+
+
+def test_a_model_that_is_gone_is_forgotten():
+    known = len(pair_log_probs._KNOWN)
+    model = tiny()
+    PairLogProbs(model)(random_rows(3))
+    assert len(pair_log_probs._KNOWN) == known + 1
+    del model
+    gc.collect()
+    assert len(pair_log_probs._KNOWN) <= known
 
 
 def test_a_model_of_another_kind_is_padded_and_said_so():
