@@ -1,4 +1,4 @@
-"""The command line: train, eval, sample, compare, demo."""
+"""The command line: train, show, eval, sample, compare, demo."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dpo_lib.cli.parser import make_parser
 
 _COMMANDS = {  # imported when called: the help page needs no torch
     "train": "dpo_lib.cli.train",
+    "show": "dpo_lib.cli.show",
     "eval": "dpo_lib.cli.evaluate",
     "sample": "dpo_lib.cli.sample",
     "compare": "dpo_lib.cli.sample",

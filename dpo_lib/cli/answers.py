@@ -8,6 +8,7 @@ from typing import Any
 
 from dpo_lib.cli import records
 from dpo_lib.cli.models import OpenModel
+from dpo_lib.data.formats import Conversation
 from dpo_lib.evaluation import estimate, estimate_kl, reply_log_probs
 from dpo_lib.models import Reply, respond
 
@@ -23,7 +24,12 @@ def answer(
     seed: int = 0,
 ) -> list[Reply]:
     """One reply to each prompt."""
-    longest = max((len(opened.tokenizer.encode_prompt(prompt)) for prompt in prompts), default=0)
+    longest = 0
+    for prompt in dict.fromkeys(prompts):
+        try:
+            longest = max(longest, len(opened.tokenizer.encode_prompt(prompt)))
+        except ValueError as error:
+            raise ValueError(f"the prompt {str(prompt)!r:.60}: {error}") from error
     room = opened.context - longest
     if prompts and room < 1:
         raise ValueError(f"a prompt has {longest} tokens, the model reads {opened.context}")
@@ -46,7 +52,7 @@ def answer_before(
         return
     replies = answer(opened, prompts, max_new_tokens)
     rows = [
-        {"prompt": str(prompt), "before": as_row(reply)}
+        {**as_prompt_row(prompt), "before": as_row(reply)}
         for prompt, reply in zip(prompts, replies, strict=True)
     ]
     records.write_json(path, rows)
@@ -81,6 +87,23 @@ def answers_and_kl(
         "kl_error": kl.k1.error,
         "kl_replies": len(drawn),
     }
+
+
+def as_prompt_row(prompt: str) -> dict[str, Any]:
+    """A prompt for a JSON file: its text, and its messages and tools if it has several."""
+    row: dict[str, Any] = {"prompt": str(prompt)}
+    if isinstance(prompt, Conversation):
+        row["messages"] = list(prompt.messages)
+        if prompt.tools:
+            row["tools"] = list(prompt.tools)
+    return row
+
+
+def prompt_of_row(row: dict[str, Any]) -> str:
+    """The prompt that `as_prompt_row` wrote."""
+    if "messages" in row:
+        return Conversation(row["messages"], row.get("tools", ()))
+    return row["prompt"]
 
 
 def as_row(reply: Reply) -> dict[str, Any]:

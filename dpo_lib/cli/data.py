@@ -1,58 +1,187 @@
-"""From a file to pairs that a model can read, with every pair that cannot be used named."""
+"""From the user's files to pairs of token ids: what is bad, what was done, what to look at."""
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple
 
 from dpo_lib.cli.models import DEFAULT_LENGTH, OpenModel
-from dpo_lib.data import PreferenceRecord
-from dpo_lib.data.formats import PreferenceFile, Problem, read_preferences
+from dpo_lib.data import PreferenceDataset, PreferenceRecord
+from dpo_lib.data.audit import audit_pairs
+from dpo_lib.data.files import digest_files
+from dpo_lib.data.formats import BadRow, PreferenceFile, Problem, read_preferences, with_system
+from dpo_lib.data.records import encode_record
 
 
-def read_pairs(
-    path: str, rename: Mapping[str, str], skip_bad: bool
-) -> tuple[PreferenceFile, dict[str, int]]:
-    """Read a file; what is bad stops with an error, or is counted and left out.
+@dataclass(frozen=True)
+class DataSettings:
+    """Which pairs are read, and how they become text and tokens; as typed."""
 
-    Returns
-    -------
-    file, skipped
-        Without problems; and the number of rows of each kind that were left out.
-    """
-    return _without_bad(read_preferences(path, rename), path, skip_bad)
+    data: tuple[str, ...]  # files or folders
+    map: tuple[tuple[str, str], ...] = ()  # columns under other names: theirs, ours
+    encoding: str | None = None  # of text files
+    score: str | None = None  # column of scores: the best against the worst
+    label: tuple[str, str] | None = None  # column, and its value where chosen is better
+    system: str | None = None  # system text of prompts that have none
+    skip_bad: bool = False  # leave bad rows out instead of stopping
+    max_length: int | None = None  # tokens of a prompt with a response
+    plain: bool = False  # no chat template
+    control_tokens: bool = False  # control strings in the data are control tokens
+    answer_prefix: str = ""  # put before every answer
+    template: tuple[tuple[str, Any], ...] = ()  # variables of the chat template
+
+    @classmethod
+    def of(cls, source: object) -> DataSettings:
+        """The settings among the attributes, or the items, of anything that has them."""
+        values = source if isinstance(source, Mapping) else vars(source)
+        known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
+        known["data"] = _many(known["data"])
+        for name in ("map", "template"):
+            known[name] = tuple(map(tuple, known.get(name) or ()))
+        known["label"] = tuple(known["label"]) if known.get("label") else None
+        return cls(**{**known, "answer_prefix": known.get("answer_prefix") or ""})
+
+    @property
+    def name(self) -> str:
+        """The files, as they were typed."""
+        return ", ".join(self.data)
+
+    def tokenizer(self) -> dict[str, Any]:
+        """What `open_model` needs to know."""
+        return tokenizer_options(vars(self))
+
+    def digest(self) -> str:
+        """SHA-256 of the files' contents."""
+        return digest_files(self.data)
 
 
-def fit_to_model(
-    file: PreferenceFile, path: str, opened: OpenModel, max_length: int | None, skip_bad: bool
-) -> tuple[list[PreferenceRecord], dict[str, int]]:
-    """The records that the model can read whole; the others are bad rows too."""
-    limit = min(max_length or DEFAULT_LENGTH, opened.context)
-    if max_length is not None and max_length > opened.context:
+class ReadPairs(NamedTuple):
+    """What `read_pairs` found."""
+
+    file: PreferenceFile  # without problems
+    skipped: dict[str, int]  # bad rows that were left out, by kind
+    settings: DataSettings
+
+
+@dataclass
+class Pairs:
+    """Pairs that a model can read, and what there is to say about them."""
+
+    dataset: PreferenceDataset
+    lines: list[int]  # of each pair
+    skipped: dict[str, int]  # bad rows that were left out, by kind
+    how: str  # how a pair is put together
+    notes: list[str] = field(default_factory=list)  # what was done to texts
+    unused: dict[str, int] = field(default_factory=dict)  # columns, and in how many rows they are
+    warnings: list[str] = field(default_factory=list)  # what the audit found
+
+    @property
+    def records(self) -> list[PreferenceRecord]:
+        """The pairs as text."""
+        return self.dataset.records
+
+    def introduce(self) -> str:
+        """How pairs become tokens and what nothing was read from, in two lines; then warnings."""
+        sizes = {
+            name: [len(row[name]) for row in self.dataset.rows]
+            for name in ("prompt", "chosen", "rejected")
+        }
+        longest = ", ".join(f"{n} up to {max(s):,}" for n, s in sizes.items())
+        lines = [f"tokens {longest}; {self.how}", f"       {self.about_columns()}"]
+        lines += [f"note   {note}" for note in self.notes]
+        lines += [f"look   {warning}" for warning in self.warnings]
+        return "\n".join(lines)
+
+    def about_columns(self) -> str:
+        """The columns that nothing was read from."""
+        if not self.unused:
+            return "every column is used"
+        names = ", ".join(f"{name} ({number:,})" for name, number in self.unused.items())
+        return f"not used: {names} (rows)"
+
+
+def read_pairs(settings: DataSettings) -> ReadPairs:
+    """Read the files; what is bad stops with an error, or is counted and left out."""
+    file = read_preferences(
+        settings.data,
+        dict(settings.map),
+        encoding=settings.encoding,
+        score=settings.score,
+        label=settings.label,
+    )
+    return ReadPairs(*_without_bad(file, settings), settings)
+
+
+def fit_to_model(read: ReadPairs, opened: OpenModel) -> Pairs:
+    """Encode each pair, once; those that the model cannot read whole are bad rows too."""
+    file, settings, tokenizer = read.file, read.settings, opened.tokenizer
+    context, size = opened.context, opened.vocab_size
+    limit = min(settings.max_length or DEFAULT_LENGTH, context)
+    if settings.max_length is not None and settings.max_length > context:
         raise ValueError(
-            f"--max-length {max_length} is above what the model can read ({opened.context})"
+            f"--max-length {settings.max_length} is above what the model can read ({context})"
         )
-    records, lines, problems = [], [], []
-    for record, line in zip(file.records, file.lines, strict=True):
+    noted = getattr(tokenizer, "notes", Counter())
+    noted.clear()
+    records, rows, lines, files, problems, long = [], [], [], [], [], []
+    given = file.files or ("",) * len(file.records)
+    for record, line, name in zip(file.records, file.lines, given, strict=True):
         try:
-            length = _length(record, opened)
-        except ValueError as error:  # words that the model does not know
-            problems.append(Problem(line, "unknown words", str(error)))
+            if settings.system:
+                record = _with_system(record, settings.system, tokenizer)
+            row = encode_record(record, tokenizer)
+            most = max(max(ids) for ids in row.values())
+            if most >= size:
+                raise BadRow("unknown words", f"a token has the id {most}, the model knows {size}")
+        except ValueError as error:  # a template that refuses, words that the model does not know
+            kind = "template" if hasattr(tokenizer, "backend") else "unknown words"
+            problems.append(Problem(line, getattr(error, "kind", kind), str(error), name))
             continue
+        length = len(row["prompt"]) + max(len(row["chosen"]), len(row["rejected"]))
         if length > limit:
-            reason = f"prompt and response have {length} tokens, above {limit} (--max-length)"
-            problems.append(Problem(line, "too long", reason))
+            long.append((length, Problem(line, "too long", "", name)))
             continue
         records.append(record)
+        rows.append(row)
         lines.append(line)
-    whole, skipped = _without_bad(
-        PreferenceFile(records, lines, problems, file.unit), path, skip_bad
+        files.append(name)
+    if long:
+        lengths = [length for length, _ in long]
+        up_to = f"up to {max(lengths):,}" if len(long) > 1 else f"{lengths[0]:,}"
+        why = f"prompt and response have {up_to} tokens, above {limit} (--max-length)"
+        problems += [problem._replace(reason=why) for _, problem in long]
+    fitting = PreferenceFile(
+        records, lines, problems, file.unit, tuple(files) if file.files else (), file.notes
     )
-    return whole.records, skipped
+    whole, skipped = _without_bad(fitting, settings)
+    notes = [*file.notes, *(f"{what} in {number:,} texts" for what, number in noted.items())]
+    notes += _about_joints(tokenizer, rows)
+    controls = getattr(tokenizer, "controls", ())
+    return Pairs(
+        PreferenceDataset(records, tokenizer, rows),
+        lines,
+        {**read.skipped, **skipped},
+        tokenizer.describe() if hasattr(tokenizer, "describe") else "no chat template",
+        notes,
+        whole.unused_columns(),
+        audit_pairs(records, rows, controls),
+    )
 
 
-def describe(records: list[PreferenceRecord], skipped: Mapping[str, int]) -> str:
+def tokenizer_options(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a `PretrainedTokenizer` among those of a run; `open_model` takes them."""
+    return {
+        "chat": False if settings.get("plain") else None,
+        "control_tokens": bool(settings.get("control_tokens")),
+        "answer_prefix": settings.get("answer_prefix") or "",
+        "template": dict(map(tuple, settings.get("template") or ())),
+    }
+
+
+def describe(records: Sequence[PreferenceRecord], skipped: Mapping[str, int]) -> str:
     """Counts of what is used and what is not, in a line."""
     prompts = len({record.prompt for record in records})
     same = Counter((record.prompt, record.chosen, record.rejected) for record in records)
@@ -66,21 +195,45 @@ def describe(records: list[PreferenceRecord], skipped: Mapping[str, int]) -> str
     return "; ".join(parts)
 
 
-def _length(record: PreferenceRecord, opened: OpenModel) -> int:
-    encode = opened.tokenizer.encode_response
-    prompt = len(opened.tokenizer.encode_prompt(record.prompt))
-    return prompt + max(len(encode(record.chosen)), len(encode(record.rejected)))
+def _many(paths: str | Sequence[str]) -> tuple[str, ...]:
+    return (paths,) if isinstance(paths, str) else tuple(map(str, paths))
+
+
+def _with_system(record: PreferenceRecord, system: str, tokenizer: Any) -> PreferenceRecord:
+    is_templated = getattr(tokenizer, "is_templated", None)
+    if is_templated is not None and is_templated(record.prompt):
+        raise ValueError(
+            "--system cannot be put into a prompt that is written in the chat template already"
+        )
+    prompt = with_system(record.prompt, system)
+    return PreferenceRecord(prompt, record.chosen, record.rejected, record.extra)
+
+
+def _about_joints(tokenizer: Any, rows: Sequence[dict[str, list[int]]]) -> list[str]:
+    """Whether prompt and response would be other tokens if they were one text."""
+    joins = getattr(tokenizer, "joins", None)
+    if joins is None:
+        return []
+    apart = sum(
+        not all(joins(row["prompt"], row[name]) for name in ("chosen", "rejected")) for row in rows
+    )
+    if not apart:
+        return []
+    return [
+        f"in {apart:,} pairs prompt and response as one text would be other tokens; they are "
+        "encoded apart, as the model writes behind the prompt"
+    ]
 
 
 def _without_bad(
-    file: PreferenceFile, path: str, skip_bad: bool
+    file: PreferenceFile, settings: DataSettings
 ) -> tuple[PreferenceFile, dict[str, int]]:
     if not file.problems:
         return file, {}
-    text = f"{path}: {file.describe_problems()}"
-    if not skip_bad:
-        raise ValueError(f"{text}\n--skip-bad leaves them out")
+    text = f"{settings.name}: {file.describe_problems()}"
     if not file.records:
         raise ValueError(f"{text}\nno row is left")
+    if not settings.skip_bad:
+        raise ValueError(f"{text}\n--skip-bad leaves them out")
     print(f"{text}\nskipped (--skip-bad)", file=sys.stderr)
     return file._replace(problems=[]), dict(Counter(p.kind for p in file.problems))

@@ -128,13 +128,13 @@ class HeldOut:
     def __call__(self, policy: nn.Module, first: int | None = None) -> dict[str, Any]:
         """Score all pairs, or the ``first`` ones."""
         self.start(policy)
-        some = self.dataset if first is None else _first(self.dataset, first)
+        some = (
+            self.dataset
+            if first is None
+            else self.dataset.take(range(min(first, len(self.dataset))))
+        )
         now = pair_log_probs(policy, some, self.dtype)
         return score(now, self.reference[:, : len(some)], some, self.loss, self.beta)
-
-
-def _first(dataset: PreferenceDataset, number: int) -> PreferenceDataset:
-    return PreferenceDataset(dataset.records[:number], dataset.tokenizer)
 
 
 def lengths(dataset: PreferenceDataset) -> tuple[float, float]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from dpo_lib.data import Tokenizer
-from dpo_lib.models.pretrained import load_pretrained, quiet_transformers
+from dpo_lib.models.pretrained import load_pretrained, quiet_transformers, set_end_token
 
 TINY = "tiny"  # the SFT model of the tiny world; reads its 150 words only
 TINY_FILES = ("tiny_gpt.json", "tiny_gpt.safetensors")
@@ -27,7 +27,7 @@ class OpenModel:
     name: str
     model: nn.Module
     tokenizer: Tokenizer
-    chat: bool | None = None
+    options: dict[str, Any] = field(default_factory=dict)  # of the tokenizer
     wrapper: Any = None  # the model with adapters, as peft sees it
 
     @property
@@ -38,6 +38,13 @@ class OpenModel:
             if isinstance(getattr(config, name, None), int):
                 return getattr(config, name)
         return 1 << 30
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids that the model knows."""
+        if is_tiny(self.model):
+            return len(self.tokenizer)
+        return self.model.get_input_embeddings().weight.shape[0]
 
     def add_lora(self, rank: int, seed: int) -> None:
         """Freeze the model and put adapters of this rank into all its linear layers."""
@@ -57,7 +64,7 @@ class OpenModel:
             with self.wrapper.disable_adapter():
                 yield self.model
         else:
-            yield open_model(self.name, self.chat).model
+            yield open_model(self.name, self.options).model
 
     def save(self, folder: Path) -> None:
         """Write the files that transformers (or peft, or `open_model` for a tiny model) loads."""
@@ -65,9 +72,12 @@ class OpenModel:
         if is_tiny(self.model):
             save_tiny(self.model, folder)
         else:
+            set_end_token(self.model, self.tokenizer.eos_id)
             with quiet_transformers():
                 (self.wrapper or self.model).save_pretrained(str(folder))
                 self.tokenizer.save(folder)
+                if self.wrapper is not None and self.model.generation_config is not None:
+                    self.model.generation_config.save_pretrained(str(folder))
             license_file = Path(str(self.model.config._name_or_path)) / "LICENSE"
             if license_file.is_file():  # as Apache-2.0 asks for
                 (folder / "LICENSE").write_bytes(license_file.read_bytes())
@@ -75,8 +85,14 @@ class OpenModel:
             path.chmod(0o644)  # safetensors writes 0600
 
 
-def open_model(name: str, chat: bool | None = None) -> OpenModel:
+def open_model(name: str, options: Mapping[str, Any] | None = None) -> OpenModel:
     """Load a model by the name that was typed: see the help of ``--model``.
+
+    Parameters
+    ----------
+    name : str
+    options : mapping, optional
+        Settings of its `PretrainedTokenizer`, such as ``{"chat": False}``.
 
     Raises
     ------
@@ -94,8 +110,8 @@ def open_model(name: str, chat: bool | None = None) -> OpenModel:
 
         model = load_sft() if name == TINY else load_tiny(folder)
         return OpenModel(name, model, world_tokenizer())
-    model, tokenizer = load_pretrained(str(folder) if folder.is_dir() else name, chat=chat)
-    return OpenModel(name, model, tokenizer, chat)
+    found = load_pretrained(str(folder) if folder.is_dir() else name, options=options)
+    return OpenModel(name, *found, dict(options or {}))
 
 
 def is_tiny(model: nn.Module) -> bool:

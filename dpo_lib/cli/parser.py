@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable
 
 # Named here so that the help page needs no torch; a test holds them against dpo_lib.losses.LOSSES.
@@ -24,6 +25,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     _add_train(commands.add_parser("train", help="train a model on a file of preferences"))
+    _add_show(commands.add_parser("show", help="see pairs as the model will read them"))
     _add_eval(commands.add_parser("eval", help="score preferences with a trained model"))
     _add_sample(commands.add_parser("sample", help="let a model answer prompts"))
     _add_compare(commands.add_parser("compare", help="answers before and after, side by side"))
@@ -98,6 +100,12 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_show(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="smollm2", help=f"{MODEL_HELP} (%(default)s)")
+    parser.add_argument("--rows", type=_at_least(0), default=2, help="pairs shown (%(default)s)")
+    _add_data(parser, required=True)
+
+
 def _add_eval(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help=MODEL_HELP)
     parser.add_argument(
@@ -127,14 +135,25 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
 def _add_data(parser: argparse.ArgumentParser, required: bool) -> None:
     group = parser.add_argument_group("preferences")
     group.add_argument(
-        "--data", required=required, metavar="FILE",
-        help="JSON lines, JSON or Parquet with prompt, chosen and rejected, as text or messages"
+        "--data", required=required, metavar="FILE", nargs="+",
+        help="JSON lines, JSON, Parquet, CSV or TSV, also gzipped, or folders of them: prompt, "
+        "chosen and rejected as text or messages, Alpaca's or ShareGPT's columns, transcripts"
         + ("" if required else " (the pairs that the run held out)"),
     )  # fmt: skip
     group.add_argument(
         "--map", action="append", type=_pair(str), default=[], metavar="THEIRS=OURS",
         help="use a column under another name, such as instruction=prompt; may be repeated",
     )  # fmt: skip
+    group.add_argument(
+        "--score", metavar="COLUMN",
+        help="scores of the responses: the best is taken against the worst",
+    )  # fmt: skip
+    group.add_argument(
+        "--label", type=_pair(str), metavar="COLUMN=VALUE",
+        help="where the column has this value, chosen is better as it stands; elsewhere rejected",
+    )  # fmt: skip
+    group.add_argument("--system", metavar="TEXT", help="system text of prompts that have none")
+    _add_encoding(group)
     group.add_argument(
         "--skip-bad", action="store_true",
         help="leave out bad rows and say how many, instead of stopping",
@@ -147,14 +166,33 @@ def _add_data(parser: argparse.ArgumentParser, required: bool) -> None:
     group.add_argument(
         "--plain", action="store_true", help="prompts are text to continue: no chat template"
     )
+    group.add_argument(
+        "--control-tokens", action="store_true",
+        help="read strings such as <|im_end|> in the data as control tokens (they stay text)",
+    )  # fmt: skip
+    group.add_argument(
+        "--answer-prefix", default="", metavar="TEXT",
+        help="put before every answer and scored with it, such as an empty think block",
+    )  # fmt: skip
+    group.add_argument(
+        "--template", action="append", type=_variable, default=[], metavar="NAME=VALUE",
+        help="a variable of the chat template, such as enable_thinking=false; may be repeated",
+    )  # fmt: skip
+
+
+def _add_encoding(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--encoding", metavar="NAME", help="of text files, such as cp1252 (utf-8)")
 
 
 def _add_prompts(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("prompts")
     group.add_argument("--prompt", action="append", default=[], help="may be repeated")
     group.add_argument(
-        "--prompts", metavar="FILE", help="text, one prompt a line (without: some held-out ones)"
-    )
+        "--prompts", metavar="FILE",
+        help="text, one prompt a line, or a data file's prompts (without: some held-out ones)",
+    )  # fmt: skip
+    group.add_argument("--system", metavar="TEXT", help="system text of prompts that have none")
+    _add_encoding(group)
     group.add_argument("--plain", action="store_true", help="no chat template")
     how = parser.add_argument_group("sampling")
     how.add_argument(
@@ -193,6 +231,14 @@ def _share(text: str) -> float:
     if not 0 <= value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 0 and below 1, got {text}")
     return value
+
+
+def _variable(text: str) -> tuple[str, object]:
+    name, value = _pair(str)(text)
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
 
 
 def _pair(kind: type) -> Callable[[str], tuple[str, object]]:

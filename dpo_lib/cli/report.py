@@ -107,7 +107,7 @@ def write_report(
     settings = run["settings"]
     notes = (f'<p class="note">{_text(line[:1].upper() + line[1:])}.</p>' for line in run["advice"])
     page = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
-        title=_text(f"{settings['model']}, trained on {Path(run['data']).name}"),
+        title=_text(f"{settings['model']}, trained on {_names(run['data'])}"),
         verdict=_text(verdict(run["results"])),
         notes="\n".join(notes),
         answers=_answers(samples, run) if samples else "",
@@ -302,3 +302,8 @@ def _answers(samples: Sequence[dict], run: dict[str, Any]) -> str:
         '<thead><tr><th scope="col">Prompt</th><th scope="col">Before</th>'
         f'<th scope="col">After</th></tr></thead><tbody>{body}</tbody></table></div>'
     )
+
+
+def _names(data: str | Sequence[str]) -> str:
+    """The names of the files that were trained on."""
+    return ", ".join(Path(path).name for path in ([data] if isinstance(data, str) else data))

@@ -10,20 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from dpo_lib.cli import records
-from dpo_lib.cli.answers import answer, as_row
+from dpo_lib.cli.answers import answer, as_prompt_row, as_row, prompt_of_row
+from dpo_lib.cli.data import tokenizer_options
 from dpo_lib.cli.models import open_model
+from dpo_lib.data.files import SUFFIXES, Row, find_files, not_utf8, read_rows, to_utf8, unpack
+from dpo_lib.data.formats import BadRow, make_prompt, with_system
 
 
 def run_sample(args: argparse.Namespace) -> int:
     """Answer prompts with one model."""
     run = records.read_json(Path(args.model) / "run.json")
-    opened = open_model(args.model, _chat(args, run))
-    prompts = _prompts(args)
+    prompts = _prompts(args, run)
+    opened = open_model(args.model, _options(args, run))
     asked = [prompt for prompt in prompts for _ in range(args.n)]
     replies = answer(opened, asked, args.max_new_tokens, args.temperature, args.seed)
     for prompt, reply in zip(asked, replies, strict=True):
         if args.json:
-            print(json.dumps({"prompt": prompt, **as_row(reply)}, ensure_ascii=False))
+            print(json.dumps({**as_prompt_row(prompt), **as_row(reply)}, ensure_ascii=False))
         else:
             print(f"> {prompt}\n{reply.text}{'' if reply.finished else ' …'}\n")
     return 0
@@ -37,10 +40,10 @@ def run_compare(args: argparse.Namespace) -> int:
         raise ValueError(f"there is no folder {args.model}")
     if before is None:
         raise ValueError("--before is needed: the model is not a run of this command line")
-    prompts, chat = _prompts(args), _chat(args, run)
+    prompts, options = _prompts(args, run), _options(args, run)
     columns = []
     for name in (before, args.model):
-        opened = open_model(name, chat)  # one after the other: only one is in memory
+        opened = open_model(name, options)  # one after the other: only one is in memory
         columns.append(answer(opened, prompts, args.max_new_tokens, args.temperature, args.seed))
     width = (args.width - 3) // 2
     print(f"{f'before: {before}':<{width}} | after: {args.model}")
@@ -60,21 +63,55 @@ def _lines(reply: Any, width: int) -> list[str]:
     return [part for line in text.splitlines() for part in textwrap.wrap(line, width) or [""]]
 
 
-def _chat(args: argparse.Namespace, run: dict[str, Any] | None) -> bool | None:
-    return False if args.plain or (run and run["settings"]["plain"]) else None
+def _options(args: argparse.Namespace, run: dict[str, Any] | None) -> dict[str, Any]:
+    """The tokenizer's settings: those of the run, and what was typed."""
+    options = tokenizer_options(run["settings"] if run else {})
+    if args.plain:
+        options["chat"] = False
+    return options
 
 
-def _prompts(args: argparse.Namespace) -> list[str]:
+def _prompts(args: argparse.Namespace, run: dict[str, Any] | None) -> list[str]:
+    """What was typed, or stands in the file, or was asked in the run."""
     prompts = list(args.prompt)
     if args.prompts:
-        path = Path(args.prompts)
-        if not path.is_file():
-            raise ValueError(f"there is no file {path}")
-        lines = path.read_text(encoding="utf-8").splitlines()
-        prompts += [line for line in lines if line.strip()]
+        prompts += read_prompts(args.prompts, args.encoding)
     if not prompts:
         samples = records.read_json(Path(args.model) / "samples.json")
-        prompts = [row["prompt"] for row in samples or []]
+        prompts = [prompt_of_row(row) for row in samples or []]
     if not prompts:
         raise ValueError("no prompts: give --prompt or --prompts")
-    return prompts
+    system = args.system or (run and run["settings"].get("system"))
+    return [with_system(prompt, system) for prompt in prompts] if system else prompts
+
+
+def read_prompts(path: str | Path, encoding: str | None = None) -> list[str]:
+    """Prompts of a file: one a line of text, or those of a data file (conversations stay such).
+
+    Only a newline ends a line: other separators of Unicode belong to the text.
+    """
+    (file,) = find_files([path]) if not Path(path).is_dir() else (None,)
+    if file is None:
+        raise ValueError(f"{path} is a folder; --prompts takes a file")
+    if file.name.lower().removesuffix(".gz").endswith(SUFFIXES):
+        return [_prompt_of(row) for row in read_rows(file, encoding)]
+    data = to_utf8(unpack(file.read_bytes(), file), file, encoding)
+    found = []
+    for number, line in enumerate(data.split(b"\n"), start=1):
+        try:
+            text = line.decode().removesuffix("\r")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{file}, line {number}: {not_utf8(line)}") from error
+        if text.strip():
+            found.append(text)
+    return found
+
+
+def _prompt_of(row: Row) -> str:
+    place = f"{row.file}, {row.unit} {row.line}"
+    if isinstance(row.value, Exception):
+        raise ValueError(f"{place}: {row.value}")
+    try:
+        return make_prompt(row.value)
+    except BadRow as error:
+        raise ValueError(f"{place}: {error}") from error

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import inspect
+import json
 import os
 import platform
 import random
@@ -23,7 +23,7 @@ from dpo_lib.cli.live import Live
 from dpo_lib.cli.machines import Machines
 from dpo_lib.cli.models import OpenModel, is_tiny, open_model
 from dpo_lib.cli.report import advice, write_report
-from dpo_lib.data import PreferenceDataset, PreferenceRecord, split_by_prompt
+from dpo_lib.data import PreferenceDataset
 from dpo_lib.losses import LOSSES
 from dpo_lib.models.pretrained import cache_folder
 from dpo_lib.training import DPOConfig, train_dpo
@@ -35,32 +35,34 @@ _FREE = ("out", "restart", "quiet", "command", "data", "samples", "max_new_token
 def run_train(args: argparse.Namespace) -> int:
     """Train, or go on with a run that was interrupted."""
     out = Path(args.out)
-    file, skipped = data.read_pairs(args.data, dict(args.map), args.skip_bad)
+    read = data.read_pairs(data.DataSettings.of(args))
     make_loss(args.loss or "dpo", dict(args.option))  # wrong names are found before the model
     machines = Machines()
     with machines.quiet_others(), _locked(out, machines):
-        opened = open_model(args.model, False if args.plain else None)
+        opened = open_model(args.model, read.settings.tokenizer())
         machines.place(opened)
-        found, too_long = data.fit_to_model(file, args.data, opened, args.max_length, args.skip_bad)
-        skipped = {**skipped, **too_long}
-        _complete(args, opened, round(len(found) * (1 - args.held_out)))
+        pairs = data.fit_to_model(read, opened)
+        _complete(args, opened, round(len(pairs.dataset) * (1 - args.held_out)))
         loss = make_loss(args.loss, dict(args.option))
-        train, held_out = _split(found, args)
-        dataset = PreferenceDataset(_used(train, args), opened.tokenizer)
-        counts = {"pairs": len(found), "held_out": len(held_out), "skipped": skipped}
+        train, held_out = _split(pairs.dataset, args)
+        dataset = _used(train, args)
+        counts = {
+            "pairs": len(pairs.dataset),
+            "held_out": len(held_out or ()),
+            "skipped": pairs.skipped,
+        }
         if _take_up(out, args, counts, machines):
             machines.say(f"{out} is finished already; --restart trains again")
             return 0
         if args.lora:
             opened.add_lora(args.lora, args.seed)
-        machines.say(_introduction(args, opened, found, skipped, len(train), len(held_out)))
+        machines.say(_introduction(args, opened, pairs, len(train), len(held_out or ())))
 
         watch = None
         if held_out:
-            scored = PreferenceDataset(held_out, opened.tokenizer)
             kept = out / "held_out.json"
-            watch = HeldOut(scored, loss, args.beta, args.dtype, kept, machines.main)
-        prompts = list(dict.fromkeys(record.prompt for record in held_out or train))
+            watch = HeldOut(held_out, loss, args.beta, args.dtype, kept, machines.main)
+        prompts = list(dict.fromkeys(record.prompt for record in (held_out or train).records))
         if machines.main:
             answer_before(out, opened, prompts[: args.samples], args.max_new_tokens)
 
@@ -131,13 +133,14 @@ def _complete(args: argparse.Namespace, opened: OpenModel, pairs: int) -> None:
 
 
 def _split(
-    found: list[PreferenceRecord], args: argparse.Namespace
-) -> tuple[list[PreferenceRecord], list[PreferenceRecord]]:
+    found: PreferenceDataset, args: argparse.Namespace
+) -> tuple[PreferenceDataset, PreferenceDataset | None]:
     if args.held_out == 0:
-        return found, []
-    train, held_out = split_by_prompt(found, args.held_out, args.seed)
-    random.Random(args.seed).shuffle(held_out)  # the first ones are scored while training
-    return train, held_out
+        return found, None
+    train, held_out = found.split(args.held_out, args.seed)
+    order = [*range(len(held_out))]
+    random.Random(args.seed).shuffle(order)  # the first ones are scored while training
+    return train, held_out.take(order)
 
 
 def _reference_cache() -> Path | None:
@@ -151,12 +154,12 @@ def _reference_cache() -> Path | None:
     return folder if os.access(folder, os.W_OK) else None
 
 
-def _used(train: list[PreferenceRecord], args: argparse.Namespace) -> list[PreferenceRecord]:
+def _used(train: PreferenceDataset, args: argparse.Namespace) -> PreferenceDataset:
     """The pairs that the run will come to, so that the reference scores no others."""
     number = args.steps * args.batch_size
     if number >= len(train):
         return train
-    return random.Random(args.seed).sample(train, number)
+    return train.take(random.Random(args.seed).sample(range(len(train)), number))
 
 
 @contextlib.contextmanager
@@ -186,8 +189,8 @@ def _take_up(
 ) -> bool:
     """Note what is run, or check that the folder holds the same run; whether it is finished."""
     settings = {key: value for key, value in vars(args).items() if key not in _FREE}
-    settings["data_sha256"] = hashlib.sha256(Path(args.data).read_bytes()).hexdigest()
-    settings = {key: [*map(list, v)] if isinstance(v, list) else v for key, v in settings.items()}
+    settings["data_sha256"] = data.DataSettings.of(args).digest()
+    settings = json.loads(json.dumps(settings))  # as `run.json` gives them back
     if machines.main and args.restart:
         records.clear(out)
     machines.wait()
@@ -226,8 +229,7 @@ def _take_up(
 def _introduction(
     args: argparse.Namespace,
     opened: OpenModel,
-    found: list[PreferenceRecord],
-    skipped: dict[str, int],
+    pairs: data.Pairs,
     train: int,
     held_out: int,
 ) -> str:
@@ -237,8 +239,9 @@ def _introduction(
     size = f"LoRA of rank {args.lora}" if args.lora else "every weight"
     passes = f"{used / train:.1f} passes" if used >= train else f"{used} are used, once each"
     return (
-        f"data   {data.describe(found, skipped)}\n"
+        f"data   {data.describe(pairs.records, pairs.skipped)}\n"
         f"       {train} to train on ({passes}), {held_out} held out by prompt\n"
+        f"{pairs.introduce()}\n"
         f"model  {args.model}: {sum(weights):,} weights, {sum(trained):,} trained ({size})\n"
         f"how    loss {args.loss}, beta {args.beta:g}, learning rate {args.lr:g}, "
         f"{args.steps} updates of {args.batch_size} pairs, seed {args.seed}"
@@ -248,7 +251,7 @@ def _introduction(
 def _in_whole(opened: OpenModel, out: Path, args: argparse.Namespace) -> OpenModel:
     """The trained model in one process, after its parameters were spread over many (FSDP)."""
     state = torch.load(out / "checkpoint.pt", map_location="cpu", weights_only=True)["policy"]
-    whole = open_model(opened.name, opened.chat)
+    whole = open_model(opened.name, opened.options)
     if args.lora:
         whole.add_lora(args.lora, args.seed)
     names = {name for name, _ in whole.model.named_parameters()}

@@ -1,11 +1,14 @@
 """Preference records: on disk as they are found, in memory as text, in training as batches."""
 
+from dpo_lib.data.files import json_lines
 from dpo_lib.data.records import (
     Batch,
     PreferenceDataset,
     PreferenceRecord,
     Tokenizer,
-    json_lines,
+    UnpairedRecord,
+    encode_answers,
+    encode_record,
     make_preferences,
     read_jsonl,
     split_by_prompt,
@@ -18,6 +21,9 @@ __all__ = [
     "PreferenceDataset",
     "PreferenceRecord",
     "Tokenizer",
+    "UnpairedRecord",
+    "encode_answers",
+    "encode_record",
     "json_lines",
     "make_preferences",
     "read_jsonl",

@@ -1,31 +1,62 @@
-"""Preference files as they are found: JSON lines, JSON or Parquet, plain text or messages.
+"""Rows of preference files, in every form that users bring, as records.
 
 Every row becomes a `PreferenceRecord` or a `Problem` with its place and reason; none is left out
-in silence, and no text is changed or cut. Forms of a row:
+in silence, no text is cut, and what is done beyond reading is counted in ``notes``. Forms of a row:
 
 - ``prompt``, ``chosen``, ``rejected`` as text (chapter 1's annotator writes this);
-- messages, ``[{"role": "user", "content": "..."}, ...]``, in any of the three;
-- no ``prompt``: then it is what ``chosen`` and ``rejected`` have in common at their beginning;
-- a ``system`` text beside a prompt, which becomes the first message.
+- messages, ``[{"role": "user", "content": "..."}, ...]``, in any of the three, also of ShareGPT's
+  names (``from``, ``value``) and written as a string of JSON or Python; ``tools`` beside them;
+- Alpaca: ``instruction``, ``input``, ``history``; ``question`` and ``query`` are prompts too;
+- transcripts, ``Human: ... Assistant: ...`` (Anthropic's HH), with or without a ``prompt``;
+- no prompt: then it is what ``chosen`` and ``rejected`` have in common at their beginning;
+- lists of responses, or a response a row, with scores: the best against the worst (``score``);
+- two responses and a column that says which is better (``label``; SHP's by itself);
+- a ``system`` text, which becomes the first message.
+
+A response with a verdict of its own, not a pair, is an `UnpairedRecord` (`read_unpaired`).
 """
 
 from __future__ import annotations
 
+import ast
+import itertools
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from dpo_lib.data.records import PreferenceRecord, json_lines
+from dpo_lib.data.files import Row, read_rows, reason
+from dpo_lib.data.records import PreferenceRecord, UnpairedRecord
 
 Kind = Literal[
-    "unreadable", "malformed", "empty", "identical", "too long", "unknown words"
+    "unreadable", "malformed", "empty", "identical", "too long", "unknown words", "template"
 ]  # fmt: skip
 Message = dict[str, str]
-_ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "prompter": "user"}
-_TURN = re.compile(r"\n\n(Human|Assistant): ?")  # how Anthropic's HH set writes a conversation
+_SHOWN = 20  # ranges of lines in a message, and messages
+
+_ROLES = {
+    "human": "user",
+    "prompter": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bot": "assistant",
+    "ai": "assistant",
+    "model": "assistant",
+}
+_MARK = r"(?:#{2,3}[ ]?)?(Human|User|Assistant|AI|Bot|System)[ \t]*:[ \t]*"
+_FIRST_MARK = re.compile(r"\s*" + _MARK)
+_APART = re.compile(r"(?:\A\s*|\n[ \t]*\n\s*)" + _MARK)  # turns with a blank line between them
+_CLOSE = re.compile(r"(?:\A\s*|\n\s*)" + _MARK)
+_LIKE_MESSAGES = re.compile(
+    r"""\s*(?:array\()?\[?\s*\{\s*['"](?:role|content|from|value)['"]\s*:"""
+)
+_SAYS_WHICH = re.compile(r"label|prefer|winner|choice|better|vote|verdict|judg", re.IGNORECASE)
+_LISTS = ("responses", "completions", "answers", "outputs", "output", "candidates", "generations")
+_ONE = ("response", "completion", "answer", "output", "text", "content", "message", "value")
+_PROMPTS = ("question", "query")
+_CONVERSATIONS = ("conversations", "conversation", "messages")
 
 
 class Problem(NamedTuple):
@@ -34,29 +65,47 @@ class Problem(NamedTuple):
     line: int  # of the file, counted from 1; in Parquet the row
     kind: Kind
     reason: str
+    file: str = ""  # where there are several
 
 
 class PreferenceFile(NamedTuple):
-    """What a file holds: its records, where they stand, and its bad rows."""
+    """What files hold: their records, where they stand, their bad rows, and what was done."""
 
-    records: list[PreferenceRecord]
+    records: list[Any]  # PreferenceRecord, or UnpairedRecord
     lines: list[int]  # of each record
     problems: list[Problem]
     unit: str = "line"  # what is counted: "line" or "row"
+    files: tuple[str, ...] = ()  # of each record, where there are several
+    notes: tuple[str, ...] = ()  # what the reader did beyond reading, a sentence each
 
     def describe_problems(self) -> str:
         """The number of bad rows of each kind, then all of them with their reasons."""
         kinds = Counter(problem.kind for problem in self.problems)
         counts = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())
-        alike: dict[tuple[str, str], list[int]] = {}
-        for line, kind, reason in sorted(self.problems):
-            alike.setdefault((kind, reason), []).append(line)
+        alike: dict[tuple[str, str, str], list[int]] = {}
+        for line, kind, why, file in sorted(self.problems, key=lambda p: (p.file, p.line)):
+            alike.setdefault((file, kind, why), []).append(line)
         rows = [
-            f"{self.unit}{'s' * (len(lines) > 1)} {_ranges(lines)}: {kind}: {reason}"
-            for (kind, reason), lines in alike.items()
+            f"{file and f'{file}, '}{self.unit}{'s' * (len(lines) > 1)} {_ranges(lines)}: "
+            f"{kind}: {why}"
+            for (file, kind, why), lines in alike.items()
         ]
+        if len(rows) > _SHOWN:
+            left = sum(map(len, [*alike.values()][_SHOWN:]))
+            rows[_SHOWN:] = [f"and {left} more"]
         bad, total = len(self.problems), len(self.records) + len(self.problems)
         return "\n".join([f"{bad} of {total} rows are bad ({counts})", *rows])
+
+    def unused_columns(self) -> dict[str, int]:
+        """Columns that nothing was read from, with the number of rows that have them."""
+        return dict(
+            Counter(
+                name
+                for record in self.records
+                for name, value in record.extra.items()
+                if value not in (None, "", [], {})
+            ).most_common()
+        )
 
 
 def _ranges(numbers: Sequence[int]) -> str:
@@ -67,22 +116,34 @@ def _ranges(numbers: Sequence[int]) -> str:
             ranges[-1][1:] = [number]
         else:
             ranges.append([number])
-    return ", ".join("-".join(map(str, ends)) for ends in ranges)
+    shown = ", ".join("-".join(map(str, ends)) for ends in ranges[:_SHOWN])
+    left = sum(ends[-1] - ends[0] + 1 for ends in ranges[_SHOWN:])
+    return f"{shown} and {left} more" if left else shown
 
 
 class Conversation(str):
-    """A prompt of several messages. As text it is their transcript."""
+    """A prompt of several messages, or with tools. As text it is their transcript."""
 
     messages: tuple[Message, ...]
+    tools: tuple[dict[str, Any], ...]
 
-    def __new__(cls, messages: Sequence[Message]) -> Conversation:  # noqa: D102
-        text = "\n\n".join(f"{message['role']}: {message['content']}" for message in messages)
-        self = super().__new__(cls, text)
+    def __new__(  # noqa: D102
+        cls, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()
+    ) -> Conversation:
+        parts = [f"{message['role']}: {message['content']}" for message in messages]
+        if tools:
+            parts.insert(0, f"tools: {json.dumps(list(tools), ensure_ascii=False, default=str)}")
+        self = super().__new__(cls, "\n\n".join(parts))
         self.messages = tuple({**message} for message in messages)
+        self.tools = tuple(tools)
         return self
 
     def __getnewargs__(self) -> tuple[Any, ...]:
-        return (self.messages,)
+        return self.messages, self.tools
+
+
+class _Scored(dict):
+    """A row whose pair was made by scores, of columns under our names."""
 
 
 class BadRow(ValueError):
@@ -93,15 +154,40 @@ class BadRow(ValueError):
         self.kind = kind
 
 
-def read_preferences(path: str | Path, rename: Mapping[str, str] | None = None) -> PreferenceFile:
-    """Read a file of preference pairs; what it is, is seen from its contents.
+def with_system(prompt: str, system: str) -> str:
+    """The prompt with a system text as its first message, unless it has one."""
+    messages = getattr(prompt, "messages", ({"role": "user", "content": str(prompt)},))
+    if messages[0]["role"] == "system":
+        return prompt
+    first = {"role": "system", "content": system}
+    return Conversation([first, *messages], getattr(prompt, "tools", ()))
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+def read_preferences(
+    paths: str | Path | Sequence[str | Path],
+    rename: Mapping[str, str] | None = None,
+    *,
+    encoding: str | None = None,
+    score: str | None = None,
+    label: tuple[str, str] | None = None,
+) -> PreferenceFile:
+    """Read preference pairs; what a file is, is seen from its contents.
 
     Parameters
     ----------
-    path : str or path
-        JSON lines, a JSON list of objects, or Parquet.
+    paths : path or sequence of paths
+        Files (JSON lines, JSON, Parquet, Arrow, CSV, TSV; gzipped or not), or folders of them.
     rename : mapping, optional
         The file's column names to ours: ``{"instruction": "prompt"}``.
+    encoding : str, optional
+        Of text files; UTF-8 by default.
+    score : str, optional
+        Column of scores: the best response is taken against the worst.
+    label : (column, value), optional
+        ``chosen`` is the better one where the column has this value, ``rejected`` elsewhere.
 
     Returns
     -------
@@ -111,30 +197,30 @@ def read_preferences(path: str | Path, rename: Mapping[str, str] | None = None) 
     Raises
     ------
     ValueError
-        If the file does not exist or holds no row.
+        If a file does not exist or cannot be read at all, or there is no row.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"there is no file {path}")
-    with path.open("rb") as file:
-        parquet = file.read(4) == b"PAR1"
-    if parquet:
-        rows = _parquet_rows(path)
-    else:
-        data = path.read_bytes()
-        rows = _json_rows(data) if _is_one_document(data) else json_lines(data)
-    records, lines, problems = [], [], []
-    for line, row in rows:
-        try:
-            if isinstance(row, Exception):
-                raise BadRow("unreadable", _reason(row))
-            records.append(make_record(row, rename))
-            lines.append(line)
-        except BadRow as error:
-            problems.append(Problem(line, error.kind, str(error)))
-    if not records and not problems:
-        raise ValueError(f"{path} holds no rows")
-    return PreferenceFile(records, lines, problems, "row" if parquet else "line")
+    notes: Counter[str] = Counter()
+    rows: Iterable[Row] = read_rows(paths, encoding)
+    if score is not None:
+        rows = _pair_up(rows, rename or {}, score, notes)
+    return _collect(rows, paths, notes, lambda row: _record(row, rename or {}, score, label, notes))
+
+
+def read_unpaired(
+    paths: str | Path | Sequence[str | Path],
+    rename: Mapping[str, str] | None = None,
+    *,
+    encoding: str | None = None,
+) -> PreferenceFile:
+    """Read responses with a verdict each, as for KTO; see `read_preferences`.
+
+    A row has a prompt in any of its forms, a ``completion`` (or ``response``, ``answer``,
+    ``output``) and a ``label``: true or false, 1 or 0, or words such as "good" and "bad".
+    Messages that end with the answer may stand in place of both texts.
+    """
+    notes: Counter[str] = Counter()
+    rows = read_rows(paths, encoding)
+    return _collect(rows, paths, notes, lambda row: _unpaired(row, rename or {}, notes))
 
 
 def make_record(row: object, rename: Mapping[str, str] | None = None) -> PreferenceRecord:
@@ -145,39 +231,178 @@ def make_record(row: object, rename: Mapping[str, str] | None = None) -> Prefere
     BadRow
         A ``ValueError`` with the kind of problem.
     """
-    if not isinstance(row, dict):
-        raise BadRow("malformed", f"a row must be an object with named values, got {row!r:.80}")
-    row = _renamed(row, rename or {})
-    prompt, chosen, rejected = (row.pop(name, None) for name in ("prompt", "chosen", "rejected"))
-    _check_present(prompt, chosen, rejected, row)
-    system = row.pop("system", None)
-    chosen, rejected = _text_or_messages(chosen, "chosen"), _text_or_messages(rejected, "rejected")
-    if prompt is not None:
-        prompt = _text_or_messages(prompt, "prompt")
+    return _record(row, rename or {}, None, None, Counter())
+
+
+def make_unpaired(row: object, rename: Mapping[str, str] | None = None) -> UnpairedRecord:
+    """Record of one decoded row with a verdict, see `read_unpaired`."""
+    return _unpaired(row, rename or {}, Counter())
+
+
+def make_prompt(row: object) -> str:
+    """Prompt of one decoded row, whichever form it has; its other columns are ignored."""
+    notes: Counter[str] = Counter()
+    row = _renamed(row if isinstance(row, dict) else {"prompt": row}, {})
+    prompt = _take_prompt(row, {}, False, notes)
+    if prompt is None:
+        raise BadRow("malformed", f"missing prompt; {_columns(row)}")
+    if isinstance(prompt, str) and _is_transcript(prompt):
+        prompt = _open_transcript(prompt, notes)
+    prompt = _finish_prompt(prompt, row)
+    _check_text("prompt", prompt)
+    return prompt
+
+
+def _collect(
+    rows: Iterable[Row],
+    paths: object,
+    notes: Counter[str],
+    make: Any,
+) -> PreferenceFile:
+    records, lines, files, problems, unit, names = [], [], [], [], "line", {}
+    for value, line, file, unit in rows:  # noqa: B007
+        names[file] = None
+        try:
+            if isinstance(value, Exception):
+                raise BadRow("unreadable", reason(value))
+            records.append(make(value))
+            lines.append(line)
+            files.append(file)
+        except BadRow as error:
+            problems.append(Problem(line, error.kind, str(error), file))
+        except RecursionError:
+            problems.append(Problem(line, "malformed", "the row is nested too deep", file))
+    if not records and not problems:
+        name = paths if isinstance(paths, str | Path) else ", ".join(map(str, paths))
+        raise ValueError(f"{name} holds no rows")
+    if len(names) == 1:
+        problems = [problem._replace(file="") for problem in problems]
+        files = []
+    told = tuple(f"{what} in {number:,} rows" for what, number in notes.items())
+    return PreferenceFile(records, lines, problems, unit, tuple(files), told)
+
+
+def _pair_up(
+    rows: Iterable[Row], rename: Mapping[str, str], score: str, notes: Counter[str]
+) -> Iterator[Row]:
+    """Rows of one response each, joined by their prompt: the best and the worst of each."""
+    groups: dict[str, list[tuple[float, Row, dict[str, Any], str]]] = {}
+    for row in rows:
+        value = row.value
+        columns = value if isinstance(value, dict) else {}
+        columns = {rename.get(name, name): v for name, v in columns.items()}
+        name = next((n for n in _ONE[:4] if isinstance(columns.get(n), str)), None)
+        if name is None or "chosen" in columns or score not in columns:
+            yield row
+            continue
+        try:
+            number = _number(columns[score], score)
+        except BadRow as error:
+            yield row._replace(value=error)
+            continue
+        prompt = {
+            n: columns.get(n) for n in ("system", "prompt", "instruction", "input", *_PROMPTS)
+        }
+        key = json.dumps(prompt, default=str, sort_keys=True)
+        groups.setdefault(key, []).append((number, row, columns, name))
+    for group in groups.values():
+        group.sort(key=lambda entry: entry[0] if "rank" in score.lower() else -entry[0])
+        first, (best, row, columns, name) = min(e[1].line for e in group), group[0]
+        worst, _, others, other = group[-1]
+        row = row._replace(line=first)
+        if len(group) == 1:
+            yield row._replace(value=BadRow("malformed", "only one response to its prompt"))
+        elif best == worst:
+            yield row._replace(value=BadRow("identical", f"all {score} are equal ({best:g})"))
+        else:
+            notes[f"best response against worst by {score} (of several rows with one prompt)"] += 1
+            kept = {n: v for n, v in columns.items() if n not in (name, score)}
+            pair = {"chosen": columns[name], "rejected": others[other]}
+            yield row._replace(value=_Scored({**kept, **pair}))
+
+
+# --- rows ----------------------------------------------------------------------------------------
+
+
+def _record(
+    row: object,
+    rename: Mapping[str, str],
+    score: str | None,
+    label: tuple[str, str] | None,
+    notes: Counter[str],
+) -> PreferenceRecord:
+    if isinstance(row, _Scored):
+        row = dict(row)
+    else:
+        row = _renamed(row, rename)
+        _take_shp(row, notes)
+        _take_label(row, rename, label, notes)
+        if not _take_list(row, score, notes):
+            _take_scores(row, score, notes)
+    chosen, rejected = row.pop("chosen", None), row.pop("rejected", None)
+    _check_present(chosen, rejected, row)
+    chosen = _text_or_messages(chosen, "chosen", notes)
+    rejected = _text_or_messages(rejected, "rejected", notes)
     if isinstance(chosen, str) != isinstance(rejected, str):
         raise BadRow("malformed", "one of chosen and rejected is text, the other messages")
+    whole = not isinstance(chosen, str) and len(chosen) > 1
+    prompt = _take_prompt(row, rename, whole, notes)
     split = _split_texts if isinstance(chosen, str) else _split_messages
-    prompt, chosen, rejected = split(prompt, chosen, rejected)
-    if system is not None and not isinstance(system, str):
-        raise BadRow("malformed", f"system must be text, got {system!r:.80}")
-    if system and system.strip():
-        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-        if messages and messages[0]["role"] != "system":
-            prompt = [{"role": "system", "content": system}, *messages]
-    texts = {"prompt": _as_prompt(prompt), "chosen": chosen, "rejected": rejected}
+    prompt, chosen, rejected = split(prompt, chosen, rejected, row, notes)
+    texts = {"prompt": _finish_prompt(prompt, row), "chosen": chosen, "rejected": rejected}
     for name, text in texts.items():
-        if not text.strip():
-            raise BadRow("empty", f"{name} must not be empty, got {text!r}")
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise BadRow("malformed", f"{name} holds half a character: {error.reason}") from error
+        _check_text(name, text)
     if chosen == rejected:
         raise BadRow("identical", f"chosen and rejected must differ, both are {chosen!r:.60}")
     return PreferenceRecord(**texts, extra=row)
 
 
-def _renamed(row: dict[str, Any], rename: Mapping[str, str]) -> dict[str, Any]:
+def _unpaired(row: object, rename: Mapping[str, str], notes: Counter[str]) -> UnpairedRecord:
+    row = _renamed(row, rename)
+    if row.get("label") is None:
+        raise BadRow("malformed", f"missing label; {_columns(row)}; --map THEIRS=label renames")
+    desired = _verdict(row.pop("label"))
+    name = next((n for n in _ONE[:4] if row.get(n) is not None), None)
+    if name is None:  # the answer is the last of the messages
+        name = next((n for n in (*_CONVERSATIONS, "prompt") if row.get(n) is not None), None)
+        whole = None if name is None else _text_or_messages(row.pop(name), name, notes)
+        if not isinstance(whole, list) or len(whole) < 2:
+            raise BadRow("malformed", f"missing completion; {_columns([*row, 'label'])}")
+        prompt, answer = whole[:-1], whole[-1:]
+    else:
+        answer = _text_or_messages(row.pop(name), name, notes)
+        prompt = _take_prompt(row, rename, False, notes)
+        if prompt is None:
+            raise BadRow("malformed", f"missing prompt; {_columns([*row, name, 'label'])}")
+        if isinstance(prompt, str) and _is_transcript(prompt):
+            prompt = _open_transcript(prompt, notes)
+    if isinstance(answer, list):
+        if isinstance(prompt, list) and answer[: len(prompt)] == prompt:
+            answer = answer[len(prompt) :]
+        if [message["role"] for message in answer] != ["assistant"]:
+            raise BadRow("malformed", "the completion must be one answer of the assistant")
+        answer = answer[0]["content"]
+    prompt = _finish_prompt(prompt, row)
+    _check_text("prompt", prompt)
+    _check_text(name, answer)
+    return UnpairedRecord(prompt, answer, desired, row)
+
+
+def _verdict(value: object) -> bool:
+    words = {
+        **dict.fromkeys(("true", "1", "1.0", "yes", "good", "up", "thumbs_up", "desirable"), True),
+        **dict.fromkeys(("false", "0", "0.0", "-1", "-1.0", "no", "bad", "down"), False),
+        **dict.fromkeys(("thumbs_down", "undesirable"), False),
+    }
+    found = words.get(str(value).strip().lower())
+    if found is None:
+        raise BadRow("malformed", f"label must be true or false, got {value!r:.60}")
+    return found
+
+
+def _renamed(row: object, rename: Mapping[str, str]) -> dict[str, Any]:
+    if not isinstance(row, dict):
+        raise BadRow("malformed", f"a row must be an object with named values, got {row!r:.80}")
     row = {str(key): value for key, value in row.items()}
     for old, new in rename.items():
         if old not in row:
@@ -188,12 +413,136 @@ def _renamed(row: dict[str, Any], rename: Mapping[str, str]) -> dict[str, Any]:
     return {**{key: value for key, value in row.items() if key not in rename}, **moved}
 
 
-def _check_present(prompt: object, chosen: object, rejected: object, rest: Mapping) -> None:
+def _take_shp(row: dict[str, Any], notes: Counter[str]) -> None:
+    """Two answers of a forum and which of them has more votes, as the SHP set has them."""
+    names = ("human_ref_A", "human_ref_B", "labels")
+    if "chosen" in row or "rejected" in row or not set(names) <= row.keys():
+        return
+    first, second, which = (row.pop(name) for name in names)
+    if str(which) not in ("0", "1"):
+        raise BadRow("malformed", f"labels must be 1 (A is better) or 0, got {which!r:.60}")
+    row["chosen"], row["rejected"] = (first, second) if str(which) == "1" else (second, first)
+    if "prompt" not in row and "history" in row:
+        row["prompt"] = row.pop("history")
+    notes["human_ref_A or human_ref_B taken as chosen, as labels says,"] += 1
+
+
+def _take_label(
+    row: dict[str, Any],
+    rename: Mapping[str, str],
+    label: tuple[str, str] | None,
+    notes: Counter[str],
+) -> None:
+    """Turn a pair round if the column that says which is better says so."""
+    if label is not None:
+        name, wanted = label
+        if name not in row:
+            raise BadRow("malformed", f"there is no {name!r} (--label); {_columns(row)}")
+        value = row.pop(name)
+        plain = f"{value:g}" if isinstance(value, float) else str(value).strip()
+        if not plain or value is None or re.search(r"tie|both|draw|neither", plain, re.IGNORECASE):
+            raise BadRow("malformed", f"{name} is {value!r:.60}: neither is better")
+        if plain.lower() != wanted.lower():
+            row["chosen"], row["rejected"] = row.get("rejected"), row.get("chosen")
+            notes[f"chosen and rejected turned round, as {name} is {plain!r:.20},"] += 1
+        return
+    if {"chosen", "rejected"} & {*rename.values()}:
+        says = [name for name in row if _SAYS_WHICH.search(name) and row[name] is not None]
+        if says:
+            raise BadRow(
+                "malformed",
+                f"the column {says[0]!r} may say which response is better, and it is not used: "
+                f"--label {says[0]}=VALUE names the value at which chosen, as mapped, is better",
+            )
+
+
+def _take_list(row: dict[str, Any], score: str | None, notes: Counter[str]) -> bool:
+    """The best and the worst of a list of responses; whether there is one."""
+    if row.get("chosen") is not None or row.get("rejected") is not None:
+        return False
+    lists = {n: _as_list(row[n]) for n in _LISTS if n in row}
+    name = next((n for n, value in lists.items() if value), None)
+    if name is None:
+        return False
+    entries = lists[name]
+    if score is None:
+        raise BadRow(
+            "malformed",
+            f"{name} is a list of {len(entries)} responses whose order does not say which is "
+            "best: --score COLUMN names their scores",
+        )
+    numbers = _as_list(row.get(score))
+    if not numbers:
+        numbers = [entry.get(score) if isinstance(entry, dict) else None for entry in entries]
+    if len(numbers) != len(entries) or len(entries) < 2:
+        raise BadRow("malformed", f"{len(entries)} responses in {name}, {len(numbers)} in {score}")
+    values = [_number(number, score) for number in numbers]
+    if "rank" in score.lower():
+        values = [-value for value in values]
+    best, worst = values.index(max(values)), values.index(min(values))
+    if best == worst or values[best] == values[worst]:
+        raise BadRow("identical", f"all {score} are equal ({numbers[0]})")
+    row.pop(name)
+    row.pop(score, None)
+    row["chosen"], row["rejected"] = (_text_of(entries[i], name) for i in (best, worst))
+    notes[f"best response against worst by {score} (of a list)"] += 1
+    return True
+
+
+def _take_scores(row: dict[str, Any], score: str | None, notes: Counter[str]) -> None:
+    """Check, or turn round, a pair by its two scores."""
+    if score is None or row.get("chosen") is None or row.get("rejected") is None:
+        return
+    if score not in row:
+        raise BadRow("malformed", f"there is no {score!r} (--score); {_columns(row)}")
+    other = score.replace("chosen", "\0").replace("rejected", "chosen").replace("\0", "rejected")
+    if other == score or other not in row:
+        raise BadRow("malformed", f"{score} has no counterpart to compare with; {_columns(row)}")
+    mine, theirs = _number(row.pop(score), score), _number(row.pop(other), other)
+    if "rejected" in score:
+        mine, theirs = theirs, mine
+    if "rank" in score.lower():
+        mine, theirs = -mine, -theirs
+    if mine == theirs:
+        raise BadRow("identical", f"{score} and {other} are equal ({abs(mine):g})")
+    if mine < theirs:
+        row["chosen"], row["rejected"] = row["rejected"], row["chosen"]
+        notes[f"chosen and rejected turned round by {score} and {other}"] += 1
+
+
+def _number(value: object, name: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = float("nan")
+    if number != number:
+        raise BadRow("malformed", f"{name} must be a number, got {value!r:.60}")
+    return number
+
+
+def _as_list(value: object) -> list[Any]:
+    """A list, also one that is written as a string; otherwise nothing."""
+    if isinstance(value, str) and value.strip().startswith("["):
+        value = _decoded(value)
+    return list(value) if isinstance(value, list | tuple) else []
+
+
+def _text_of(entry: object, name: str) -> object:
+    """The text of one of several responses."""
+    if isinstance(entry, dict) and not {"role", "from"} & entry.keys():
+        found = [key for key in _ONE if isinstance(entry.get(key), str)]
+        if not found:
+            raise BadRow("malformed", f"{name}: there is no text in {entry!r:.80}")
+        return entry[found[0]]
+    return entry
+
+
+def _check_present(chosen: object, rejected: object, rest: Mapping) -> None:
     missing = [n for n, v in (("chosen", chosen), ("rejected", rejected)) if v is None]
     if not missing:
         return
-    given = [n for n, v in (("prompt", prompt), ("chosen", chosen), ("rejected", rejected)) if v]
-    if {"completion", "label"} <= rest.keys():
+    given = [n for n, v in (("chosen", chosen), ("rejected", rejected)) if v is not None]
+    if "label" in rest and any(name in rest for name in _ONE[:2]):
         hint = "a completion with a label is not a pair"
     else:
         hint = f"{_columns([*given, *rest])}; --map THEIRS={missing[0]} renames"
@@ -204,24 +553,163 @@ def _columns(row: Mapping | Sequence) -> str:
     return f"the row has {', '.join(sorted(map(str, row))) or 'nothing'}"
 
 
-def _text_or_messages(value: object, name: str) -> str | list[Message]:
+def _check_text(name: str, text: str) -> None:
+    if not text.strip():
+        raise BadRow("empty", f"{name} must not be empty, got {text!r}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadRow("malformed", f"{name} holds half a character: {error.reason}") from error
+
+
+# --- prompts -------------------------------------------------------------------------------------
+
+
+def _take_prompt(
+    row: dict[str, Any], rename: Mapping[str, str], whole: bool, notes: Counter[str]
+) -> str | list[Message] | None:
+    """The prompt, from whichever columns it is in; None if it is inside the responses."""
+    instruction = rename.get("instruction") == "prompt"
+    prompt = row.pop("prompt", None)
+    if prompt is None and row.get("instruction") is not None:
+        prompt, instruction = row.pop("instruction"), True
+    if prompt is None and not whole:
+        for name in (*_PROMPTS, *_CONVERSATIONS):
+            if row.get(name) is not None:
+                prompt = row.pop(name)
+                notes[f"{name} used as the prompt"] += 1
+                break
+    if prompt is None:
+        return None
+    prompt = _text_or_messages(prompt, "prompt", notes)
+    if instruction and isinstance(prompt, str):
+        more = row.get("input")
+        if isinstance(more, str):
+            row.pop("input")
+            if more.strip():
+                prompt = f"{prompt}\n\n{more}" if prompt.strip() else more
+                notes["input joined to the instruction, after a blank line,"] += 1
+        before = _history(row.pop("history", None))
+        if before:
+            prompt = [*before, {"role": "user", "content": prompt}]
+            notes["history put before the instruction, as turns,"] += 1
+    return prompt
+
+
+def _history(value: object) -> list[Message]:
+    """Turns before an instruction: a list of questions with their answers."""
     if isinstance(value, str):
-        return value
+        if not value.strip():
+            return []
+        value = _decoded(value)
+    if not value:
+        return []
+    if not isinstance(value, list) or not all(
+        isinstance(turn, list | tuple)
+        and len(turn) == 2
+        and all(isinstance(text, str) for text in turn)
+        for turn in value
+    ):
+        raise BadRow(
+            "malformed", f"history must be a list of [question, answer], got {value!r:.60}"
+        )
+    roles = ("user", "assistant")
+    return [
+        {"role": role, "content": text}
+        for turn in value
+        for role, text in zip(roles, turn, strict=True)
+    ]
+
+
+def _finish_prompt(prompt: str | list[Message], row: dict[str, Any]) -> str:
+    """The prompt with its system text and tools, as a record holds it."""
+    systems = [row.pop(name, None) for name in ("system", "system_prompt")]
+    for system in systems:
+        if system is not None and not isinstance(system, str):
+            raise BadRow("malformed", f"system must be text, got {system!r:.80}")
+    system = next((s for s in systems if s and s.strip()), None)
+    tools = _tools(row.pop("tools", None))
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    if messages[-1]["role"] != "user":
+        raise BadRow("malformed", f"the prompt must end with the user, got {messages[-1]['role']}")
+    if not messages[-1]["content"].strip():
+        if len(messages) == 1:
+            raise BadRow("empty", f"prompt must not be empty, got {messages[-1]['content']!r}")
+        raise BadRow("empty", "the prompt's last message must not be empty")
+    if system and messages[0]["role"] != "system":
+        messages = [{"role": "system", "content": system}, *messages]
+    elif system and messages[0]["content"] != system:
+        raise BadRow("malformed", "system differs from the system message in the prompt")
+    if len(messages) == 1 and not tools:
+        return messages[0]["content"]
+    return Conversation(messages, tools)
+
+
+def _tools(value: object) -> list[dict[str, Any]]:
+    if isinstance(value, str):
+        if not value.strip():
+            return []
+        value = _decoded(value)
+    if not value:
+        return []
     if isinstance(value, dict):
         value = [value]
+    if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
+        raise BadRow("malformed", f"tools must be a list of objects, got {value!r:.80}")
+    return value
+
+
+# --- messages ------------------------------------------------------------------------------------
+
+
+def _decoded(text: str) -> object:
+    """The value that a string of JSON, or of Python, writes down; None if it is neither."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    for source in (text, re.sub(r"\}\s*\n\s*\{", "}, {", text)):  # NumPy writes no commas
+        try:
+            return ast.literal_eval(source.strip())
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+            continue
+    return None
+
+
+def _text_or_messages(value: object, name: str, notes: Counter[str]) -> str | list[Message]:
+    if isinstance(value, bytes):
+        try:
+            value = value.decode()
+        except UnicodeDecodeError as error:
+            raise BadRow("malformed", f"{name} is not UTF-8") from error
+    if isinstance(value, str):
+        found = _decoded(value) if value.lstrip()[:1] == '"' else value
+        if isinstance(found, str) and _LIKE_MESSAGES.match(found):
+            value = _decoded(found)
+            if not isinstance(value, list | dict):
+                raise BadRow(
+                    "malformed", f"{name} looks like messages, but cannot be read: {found!r:.60}"
+                )
+            notes[f"{name}: messages written as a string"] += 1
+        else:
+            return value
+    if isinstance(value, dict):
+        inside = [value[key] for key in _CONVERSATIONS if isinstance(value.get(key), list)]
+        value = inside[0] if inside else [value]
     if not isinstance(value, list | tuple):
         raise BadRow("malformed", f"{name} must be text or messages, got {value!r:.80}")
     if not value:
         raise BadRow("empty", f"{name} must not be empty, got {value!r}")
-    return [_message(entry, name) for entry in value]
+    return [_message(entry, name, notes) for entry in value]
 
 
-def _message(entry: object, name: str) -> Message:
+def _message(entry: object, name: str, notes: Counter[str]) -> Message:
     """One message, of the form role/content or from/value."""
     if not isinstance(entry, dict):
         raise BadRow("malformed", f"{name}: a message must be an object, got {entry!r:.80}")
     role = entry.get("role", entry.get("from"))
-    role = _ROLES.get(role, role)
+    if isinstance(role, str):
+        role = _ROLES.get(role.strip().lower(), role.strip().lower())
     if role not in ("system", "user", "assistant"):
         raise BadRow("malformed", f"{name}: role must be system, user or assistant, got {role!r}")
     content = entry.get("content", entry.get("value"))
@@ -231,42 +719,30 @@ def _message(entry: object, name: str) -> Message:
         content = "".join(str(part.get("text") or "") for part in content)
     if not isinstance(content, str):
         raise BadRow("malformed", f"{name}: content must be text, got {content!r:.80}")
-    calls = entry.get("tool_calls")
-    if calls:
-        raise BadRow("malformed", f"{name}: tool calls cannot be used, got {calls!r:.80}")
+    for key, value in entry.items():
+        if key in ("role", "from", "content", "value") or value in (None, "", [], {}):
+            continue
+        if key in ("tool_calls", "function_call"):
+            raise BadRow("malformed", f"{name}: tool calls cannot be used, got {value!r:.80}")
+        if "reason" in str(key) or "think" in str(key):
+            raise BadRow(
+                "malformed",
+                f"{name}: {key} cannot be used: write it into content, as the model does",
+            )
+        notes[f"{name}: {key} of the messages not used"] += 1
     return {"role": role, "content": content}
 
 
-def _split_texts(
-    prompt: str | list[Message] | None, chosen: str, rejected: str
-) -> tuple[str | list[Message], str, str]:
-    if prompt is not None:
-        return prompt, chosen, rejected
-    same = next(
-        (i for i, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b),
-        min(len(chosen), len(rejected)),
-    )
-    turns = [turn for turn in _TURN.finditer(chosen) if turn.end() <= same]
-    if turns and turns[0].start() == 0 and turns[-1][1] == "Assistant":
-        cut = turns[-1].end()
-        ends = [turn.start() for turn in turns[1:]]
-        messages = [
-            {"role": "user" if t[1] == "Human" else "assistant", "content": chosen[t.end() : end]}
-            for t, end in zip(turns, ends, strict=False)
-        ]
-        return messages, chosen[cut:].strip(), rejected[cut:].strip()
-    # Back to the last space: half a word that both begin with belongs to the responses.
-    cut = max(chosen.rfind(white, 0, same) for white in " \n\t") + 1
-    if not chosen[:cut].strip():
-        raise BadRow("malformed", "no prompt, and chosen and rejected have no common beginning")
-    prompt = chosen[:cut].rstrip(" ")  # a space before a word is part of the word's token
-    return prompt, chosen[len(prompt) :], rejected[len(prompt) :]
-
-
 def _split_messages(
-    prompt: str | list[Message] | None, chosen: list[Message], rejected: list[Message]
+    prompt: str | list[Message] | None,
+    chosen: list[Message],
+    rejected: list[Message],
+    row: Mapping[str, Any],
+    notes: Counter[str],
 ) -> tuple[str | list[Message], str, str]:
     """Prompt as given or as what both conversations begin with; one answer behind it."""
+    if isinstance(prompt, str) and _is_transcript(prompt):
+        prompt = _open_transcript(prompt, notes)
     if isinstance(prompt, list):
         before = len(prompt) if chosen[: len(prompt)] == prompt == rejected[: len(prompt)] else 0
     else:
@@ -287,70 +763,133 @@ def _split_messages(
     return prompt, chosen[-1]["content"], rejected[-1]["content"]
 
 
-def _as_prompt(prompt: str | list[Message]) -> str:
+# --- texts and transcripts -----------------------------------------------------------------------
+
+
+def _split_texts(
+    prompt: str | list[Message] | None,
+    chosen: str,
+    rejected: str,
+    row: Mapping[str, Any],
+    notes: Counter[str],
+) -> tuple[str | list[Message], str, str]:
+    marked = [_begins_with_user(text) for text in (chosen, rejected)]
+    if all(marked) and (
+        prompt is None or isinstance(prompt, list) or any(map(_has_answer, (chosen, rejected)))
+    ):
+        return _split_transcripts(prompt, chosen, rejected, notes)
+    if prompt is None and any(marked):
+        raise BadRow("malformed", "one of chosen and rejected is a transcript, the other is not")
+    if isinstance(prompt, str) and _is_transcript(prompt):
+        prompt = _open_transcript(prompt, notes)
+        return prompt, _answer("chosen", chosen), _answer("rejected", rejected)
+    if prompt is not None:
+        return prompt, chosen, rejected
+    other = [n for n, v in row.items() if isinstance(v, str) and " " in v.strip()]
+    other = [name for name in other if name not in ("system", "system_prompt", "tools")]
+    if other:
+        raise BadRow(
+            "malformed",
+            f"missing prompt; {_columns(row)} beside the pair; --map {other[0]}=prompt renames",
+        )
+    same = next(
+        (i for i, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b),
+        min(len(chosen), len(rejected)),
+    )
+    # Back to the last space: half a word that both begin with belongs to the responses.
+    cut = max(chosen.rfind(white, 0, same) for white in " \n\t") + 1
+    if not chosen[:cut].strip():
+        raise BadRow("malformed", "no prompt, and chosen and rejected have no common beginning")
+    prompt = chosen[:cut].rstrip(" ")  # a space before a word is part of the word's token
+    notes["what chosen and rejected begin with taken as the prompt"] += 1
+    return prompt, chosen[len(prompt) :], rejected[len(prompt) :]
+
+
+def _begins_with_user(text: str) -> bool:
+    mark = _FIRST_MARK.match(text)
+    return mark is not None and mark[1] in ("Human", "User", "System")
+
+
+def _has_answer(text: str) -> bool:
+    return any(mark[1] in ("Assistant", "AI", "Bot") for mark in _CLOSE.finditer(text))
+
+
+def _is_transcript(text: str) -> bool:
+    """Whether a prompt is written as turns: it begins with the user and names the assistant."""
+    return _begins_with_user(text) and _has_answer(text)
+
+
+def _turns(text: str) -> list[Message]:
+    """The turns of a transcript, without white space around them."""
+    text = text.replace("\r\n", "\n")
+    found: list[list[Message]] = []
+    for pattern in (_APART, _CLOSE):  # a turn may hold "\nHuman:" where turns stand apart
+        marks = [*pattern.finditer(text)]
+        ends = [mark.start() for mark in marks[1:]] + [len(text)]
+        turns = [
+            {
+                "role": _ROLES.get(mark[1].lower(), mark[1].lower()),
+                "content": text[mark.end() : end].strip(),
+            }
+            for mark, end in zip(marks, ends, strict=True)
+        ]
+        roles = [turn["role"] for turn in turns if turn["role"] != "system"]
+        if len(roles) > 1 and all(a != b for a, b in itertools.pairwise(roles)):
+            return turns
+        found.append(turns)
+    return found[0] if len(found[0]) > 1 else found[1]
+
+
+def _open_transcript(prompt: str, notes: Counter[str]) -> list[Message]:
+    """The turns of a prompt; the empty one of the assistant at its end is the answer's place."""
+    turns = _turns(prompt)
+    if turns[-1]["role"] == "assistant" and not turns[-1]["content"]:
+        turns = turns[:-1]
+    notes["a transcript read as turns"] += 1
+    return turns
+
+
+def _split_transcripts(
+    prompt: str | list[Message] | None, chosen: str, rejected: str, notes: Counter[str]
+) -> tuple[list[Message], str, str]:
+    turns = {"chosen": _turns(chosen), "rejected": _turns(rejected)}
+    common = 0
+    for a, b in zip(*turns.values(), strict=False):
+        if a != b:
+            break
+        common += 1
+    shorter = min(map(len, turns.values()))
+    for name, found in turns.items():
+        if found[-1]["role"] != "assistant":
+            raise BadRow("malformed", f"{name} must end with the assistant's answer")
+        if len(found) > shorter or common < len(found) - 1:
+            raise BadRow(
+                "malformed",
+                f"{name} holds further turns behind turn {common}, where the two differ; "
+                "one answer each can be compared",
+            )
+        if not found[-1]["content"]:
+            raise BadRow("empty", f"{name} must not be empty: the transcript's last answer is")
+    before = turns["chosen"][:-1]
+    given = prompt
     if isinstance(prompt, str):
-        return prompt
-    if prompt[-1]["role"] != "user":
-        raise BadRow("malformed", f"the prompt must end with the user, got {prompt[-1]['role']}")
-    if not prompt[-1]["content"].strip():
-        raise BadRow("empty", "the prompt's last message must not be empty")
-    return prompt[0]["content"] if len(prompt) == 1 else Conversation(prompt)
+        given = _open_transcript(prompt, Counter()) if _is_transcript(prompt) else None
+        if given is None and before[-1]["content"] != prompt.strip():
+            raise BadRow("malformed", "prompt is not the last turn before the answers")
+    if isinstance(given, list) and [m["content"].strip() for m in given] != [
+        m["content"] for m in before
+    ]:
+        raise BadRow("malformed", "prompt is not what stands before the answers")
+    notes["a transcript read as turns"] += 1
+    return before, turns["chosen"][-1]["content"], turns["rejected"][-1]["content"]
 
 
-# --- rows of a file ------------------------------------------------------------------------------
-
-
-def _is_one_document(data: bytes) -> bool:
-    """Whether this is one JSON value: a list, or an object over several lines."""
-    start = data.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if start[:1] == b"[":
-        return True
-    if start[:1] != b"{":
-        return False
-    try:
-        json.loads(start.split(b"\n", 1)[0])
-        return False  # a line that stands for itself
-    except ValueError:
-        return re.match(rb'\{\s*"\w+"\s*:\s*\[', start) is not None
-
-
-def _json_rows(data: bytes) -> Iterator[tuple[int, object]]:
-    """Rows of a JSON list, each with the line on which it begins; an error where one ends it."""
-    try:
-        text = data.decode("utf-8-sig")
-    except ValueError as error:
-        yield data[: getattr(error, "start", 0)].count(b"\n") + 1, error
-        return
-    opening = re.match(r'\s*(\{\s*"\w+"\s*:\s*)?\[', text)
-    if not opening:
-        yield 1, ValueError("a JSON file must hold a list of objects")
-        return
-    decoder, place, line, seen = json.JSONDecoder(), opening.end(), 1, 0
-    skip = re.compile(r"[\s,]*")
-    while True:
-        place = skip.match(text, place).end()
-        line, seen = line + text.count("\n", seen, place), place
-        if text[place : place + 1] == "]":
-            return
-        try:
-            row, place = decoder.raw_decode(text, place)
-        except (ValueError, RecursionError) as error:
-            yield line, ValueError(f"{_reason(error)}; nothing behind it was read")
-            return
-        yield line, row
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[int, object]]:
-    import pyarrow.parquet
-
-    try:
-        rows = pyarrow.parquet.read_table(path).to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(f"{path} is not a readable Parquet file: {error}") from error
-    yield from enumerate(rows, start=1)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return f"not JSON: {error.msg} at column {error.colno}"
-    return str(error)
+def _answer(name: str, text: str) -> str:
+    """The one answer to a transcript, without white space around it and its mark."""
+    mark = _FIRST_MARK.match(text)
+    if mark and mark[1] in ("Assistant", "AI", "Bot"):
+        text = text[mark.end() :]
+    text = text.replace("\r\n", "\n").strip()
+    if any(mark.start() for mark in _APART.finditer(text)):
+        raise BadRow("malformed", f"{name} holds further turns; one answer each can be compared")
+    return text

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dpo_lib._files import replacing
+from dpo_lib.data.files import json_lines
 from dpo_lib.logprobs import pad_rows
 
 Batch = dict[str, Tensor]
@@ -34,6 +37,20 @@ class Tokenizer(Protocol):
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ids, specials left out."""
+
+
+def encode_answers(
+    tokenizer: Tokenizer, prompt: str, answers: Sequence[str]
+) -> tuple[list[int], list[list[int]]]:
+    """Ids of a prompt and of each answer to it.
+
+    A tokenizer whose answers depend on the prompt, as chat templates can make them, has a method
+    ``encode_answers`` of its own.
+    """
+    own = getattr(tokenizer, "encode_answers", None)
+    if own is not None:
+        return own(prompt, answers)
+    return tokenizer.encode_prompt(prompt), [tokenizer.encode_response(text) for text in answers]
 
 
 @dataclass(frozen=True)
@@ -78,15 +95,28 @@ class PreferenceRecord:
         return {**own, **{k: v for k, v in self.extra.items() if k not in own}}
 
 
-def json_lines(data: bytes) -> Iterator[tuple[int, Any]]:
-    """Number and value of each line that is not blank; of one that cannot be read, the error."""
-    for number, line in enumerate(data.splitlines(), start=1):
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            if text.strip():
-                yield number, json.loads(text)
-        except (ValueError, RecursionError) as error:
-            yield number, error
+@dataclass(frozen=True)
+class UnpairedRecord:
+    """One response to a prompt, and whether it was liked (a thumb up or down).
+
+    Raises
+    ------
+    ValueError
+        If a text is missing or blank, or ``desired`` is neither True nor False.
+    """
+
+    prompt: str
+    response: str
+    desired: bool
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)  # the row's other keys
+
+    def __post_init__(self) -> None:
+        for name in ("prompt", "response"):
+            value = getattr(self, name)
+            if not isinstance(value, str) or not value.strip():
+                raise ValueError(f"{name} must be text and not empty, got {value!r}")
+        if not isinstance(self.desired, bool):
+            raise ValueError(f"desired must be True or False, got {self.desired!r}")
 
 
 def read_jsonl(path: str | Path) -> list[PreferenceRecord]:
@@ -120,6 +150,12 @@ def write_jsonl(path: str | Path, records: Iterable[PreferenceRecord]) -> None:
             file.write(line.encode())
 
 
+def encode_record(record: PreferenceRecord, tokenizer: Tokenizer) -> dict[str, list[int]]:
+    """Ids of a pair: ``prompt``, ``chosen`` and ``rejected``."""
+    prompt, answers = encode_answers(tokenizer, record.prompt, (record.chosen, record.rejected))
+    return {"prompt": prompt, "chosen": answers[0], "rejected": answers[1]}
+
+
 class PreferenceDataset(Dataset):
     """Tokenized preference records.
 
@@ -128,6 +164,8 @@ class PreferenceDataset(Dataset):
     records : sequence of PreferenceRecord
     tokenizer : Tokenizer
         Its ``encode_response`` ends each response with EOS, so that the end is scored too.
+    rows : sequence of dict, optional
+        The ids of each record, where they are known already.
 
     Notes
     -----
@@ -135,24 +173,44 @@ class PreferenceDataset(Dataset):
     right, so that every response starts in the same column.
     """
 
-    def __init__(self, records: Sequence[PreferenceRecord], tokenizer: Tokenizer) -> None:
+    def __init__(
+        self,
+        records: Sequence[PreferenceRecord],
+        tokenizer: Tokenizer,
+        rows: Sequence[dict[str, list[int]]] | None = None,
+    ) -> None:
         self.records, self.tokenizer = list(records), tokenizer
         if not self.records:
             raise ValueError("records must hold at least one record, got none")
-        self.rows = [
-            {
-                "prompt": tokenizer.encode_prompt(record.prompt),
-                "chosen": tokenizer.encode_response(record.chosen),
-                "rejected": tokenizer.encode_response(record.rejected),
-            }
-            for record in self.records
-        ]
+        if rows is not None and len(rows) != len(self.records):
+            raise ValueError(
+                f"rows must be one for each of {len(self.records)} records, got {len(rows)}"
+            )
+        self.rows = (
+            [encode_record(record, tokenizer) for record in self.records]
+            if rows is None
+            else list(rows)
+        )
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, list[int]]:
         return self.rows[index]
+
+    def take(self, indices: Iterable[int]) -> PreferenceDataset:
+        """The data set of these rows, in this order; nothing is encoded again."""
+        some = [int(i) for i in indices]
+        return PreferenceDataset(
+            [self.records[i] for i in some], self.tokenizer, [self.rows[i] for i in some]
+        )
+
+    def split(
+        self, held_out_share: float, seed: int = 0
+    ) -> tuple[PreferenceDataset, PreferenceDataset]:
+        """Split as `split_by_prompt` does; nothing is encoded again."""
+        sides = split_indices(self.records, held_out_share, seed)
+        return self.take(sides[0]), self.take(sides[1])
 
     def collate(self, rows: Sequence[dict[str, list[int]]]) -> Batch:
         """Pad rows into one batch; usable as ``collate_fn`` of a DataLoader."""
@@ -200,29 +258,48 @@ class PreferenceDataset(Dataset):
             waiting = waiting[batch_size:]
 
 
+def normalize_prompt(prompt: str) -> str:
+    """A prompt without what hardly makes it another one: case, white space, its last marks."""
+    text = unicodedata.normalize("NFKC", prompt).casefold()
+    return re.sub(r"\s+", " ", text).strip(" .,;:!?…\"'“”‘’")
+
+
+def split_indices(
+    records: Sequence[PreferenceRecord], held_out_share: float, seed: int = 0
+) -> tuple[list[int], list[int]]:
+    """The indices of `split_by_prompt`'s two sides."""
+    if not 0 < held_out_share < 1:
+        raise ValueError(f"held_out_share must lie in (0, 1), got {held_out_share}")
+    keys = [normalize_prompt(record.prompt) for record in records]
+    prompts: dict[str, str] = {}  # by key, the first in order: the split is that of the prompts
+    for key, record in zip(keys, records, strict=True):
+        prompts[key] = min(prompts.get(key, record.prompt), record.prompt)
+    order = sorted(prompts, key=prompts.__getitem__)
+    random.Random(seed).shuffle(order)
+    held_out = set(order[: round(held_out_share * len(order))])
+    if not 0 < len(held_out) < len(order):
+        raise ValueError(f"held_out_share {held_out_share} of {len(order)} prompts empties a side")
+    sides: tuple[list[int], list[int]] = ([], [])
+    for i, key in enumerate(keys):
+        sides[key in held_out].append(i)
+    return sides
+
+
 def split_by_prompt(
     records: Sequence[PreferenceRecord], held_out_share: float, seed: int = 0
 ) -> tuple[list[PreferenceRecord], list[PreferenceRecord]]:
     """Split into (train, held out) so that no prompt is in both.
+
+    Prompts that differ in case, white space or their last marks alone count as one
+    (`normalize_prompt`).
 
     Raises
     ------
     ValueError
         If the share is not inside (0, 1) or leaves one side without a prompt.
     """
-    if not 0 < held_out_share < 1:
-        raise ValueError(f"held_out_share must lie in (0, 1), got {held_out_share}")
-    prompts = sorted({record.prompt for record in records})
-    random.Random(seed).shuffle(prompts)
-    held_out = set(prompts[: round(held_out_share * len(prompts))])
-    if not 0 < len(held_out) < len(prompts):
-        raise ValueError(
-            f"held_out_share {held_out_share} of {len(prompts)} prompts empties a side"
-        )
-    return (
-        [record for record in records if record.prompt not in held_out],
-        [record for record in records if record.prompt in held_out],
-    )
+    train, held_out = split_indices(records, held_out_share, seed)
+    return [records[i] for i in train], [records[i] for i in held_out]
 
 
 # (prompt, short and right, long and right, short and bad, long and bad)

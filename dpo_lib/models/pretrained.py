@@ -18,15 +18,14 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from dpo_lib.models.chat import PretrainedTokenizer
 
 SMOLLM2 = "smollm2"  # short name; always the same weights, those of the package
 SMOLLM2_ON_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -47,84 +46,11 @@ class Pretrained(NamedTuple):
     tokenizer: PretrainedTokenizer
 
 
-class PretrainedTokenizer:
-    """A tokenizer of transformers behind the methods that data and sampling use.
-
-    Parameters
-    ----------
-    backend : PreTrainedTokenizerBase
-        Any tokenizer of transformers. Used as it is, never changed.
-    chat : bool, optional
-        Put a prompt into the chat template as the user's message; by default if there is one.
-        Without, a prompt is plain text to be continued.
-
-    Raises
-    ------
-    ValueError
-        If ``chat`` is asked for and there is no template, or no token can end a response.
-
-    Notes
-    -----
-    A response ends with the token that ends the assistant's turn in the template, which in some
-    models is not ``eos_token``; without a template with ``eos_token``.
-    """
-
-    def __init__(self, backend: PreTrainedTokenizerBase, chat: bool | None = None) -> None:
-        self.backend = backend
-        self.chat = bool(backend.chat_template) if chat is None else chat
-        if self.chat and not backend.chat_template:
-            raise ValueError("chat is asked for, but the tokenizer has no chat template")
-        end = self._end_of_turn() if self.chat else backend.eos_token_id
-        if end is None:
-            raise ValueError("the tokenizer has neither an end-of-turn token nor an eos_token")
-        self.eos_id: int = end
-        self.pad_id: int = end if backend.pad_token_id is None else backend.pad_token_id
-
-    def __len__(self) -> int:
-        return len(self.backend)
-
-    def encode_prompt(self, text: str) -> list[int]:
-        """Ids of a prompt, ready to be continued; a `Conversation` keeps its messages."""
-        messages = getattr(text, "messages", None)
-        if not self.chat:
-            if messages is not None:
-                raise ValueError("a prompt of several messages needs a chat template")
-            return self.backend.encode(text)
-        return self._render(messages or [{"role": "user", "content": text}], answer_next=True)
-
-    def encode_response(self, text: str) -> list[int]:
-        """Ids of a response, ended by the end-of-turn token."""
-        return [*self.backend.encode(text, add_special_tokens=False), self.eos_id]
-
-    def decode(self, ids: Iterable[int], keep_specials: bool = False) -> str:
-        """Text of the ids; specials left out unless kept."""
-        return self.backend.decode(list(ids), skip_special_tokens=not keep_specials)
-
-    def save(self, folder: str | Path) -> None:
-        """Write the files that ``AutoTokenizer.from_pretrained`` reads."""
-        self.backend.save_pretrained(folder)
-
-    def _render(self, messages: list[dict[str, str]], answer_next: bool) -> list[int]:
-        text = self.backend.apply_chat_template(
-            [dict(message) for message in messages],
-            add_generation_prompt=answer_next,
-            tokenize=False,
-        )
-        return self.backend.encode(text, add_special_tokens=False)  # the template has them
-
-    def _end_of_turn(self) -> int | None:
-        """First special token that the template puts behind an answer."""
-        question = {"role": "user", "content": "x"}
-        prompt = self._render([question], answer_next=True)
-        answer = self.backend.encode("x", add_special_tokens=False)
-        whole = self._render([question, {"role": "assistant", "content": "x"}], answer_next=False)
-        behind = whole[len(prompt) + len(answer) :] if whole[: len(prompt)] == prompt else []
-        special = {*self.backend.all_special_ids, *self.backend.get_added_vocab().values()}
-        return next((token for token in behind if token in special), self.backend.eos_token_id)
-
-
 def load_pretrained(
-    name: str | Path = SMOLLM2, dtype: torch.dtype = torch.float32, chat: bool | None = None
+    name: str | Path = SMOLLM2,
+    dtype: torch.dtype = torch.float32,
+    chat: bool | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> Pretrained:
     """Load a causal language model of transformers, or an adapter of peft, with its tokenizer.
 
@@ -136,6 +62,8 @@ def load_pretrained(
         Of the weights.
     chat : bool, optional
         As in `PretrainedTokenizer`.
+    options : mapping, optional
+        More of `PretrainedTokenizer`'s settings, by name.
 
     Returns
     -------
@@ -153,16 +81,16 @@ def load_pretrained(
     of the package, the same bits everywhere; only if pip cannot get it, the hub is asked for the
     original ones. The hub's name falls back on the package in the same way.
     """
-    name = str(name)
+    name, how = str(name), {"chat": chat, **(options or {})}
     with quiet_transformers():
         if name == SMOLLM2:
-            return _load_smollm2(dtype, chat)
+            return _load_smollm2(dtype, how)
         if Path(name).is_dir():
-            return _load_folder(Path(name), dtype, chat)
+            return _load_folder(Path(name), dtype, how)
         if Path(name).exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
             raise ValueError(f"model {name!r} is not a folder")
         try:
-            return _load(name, dtype, chat)
+            return _load(name, dtype, how)
         except Exception as error:
             reason = _first_line(error)
             if name != SMOLLM2_ON_HUB:
@@ -172,7 +100,7 @@ def load_pretrained(
                 ) from error
             log.warning("the hub did not give %s (%s); using %s", name, reason, PACKAGE)
         try:
-            return _load(smollm2_folder(), dtype, chat)
+            return _load(smollm2_folder(), dtype, how)
         except ValueError as error:
             raise _no_source(error, reason) from error
 
@@ -218,13 +146,13 @@ def cache_folder() -> Path:
     return Path(own) if own else Path(user) / "dpo_lib"
 
 
-def _load_smollm2(dtype: torch.dtype, chat: bool | None) -> Pretrained:
+def _load_smollm2(dtype: torch.dtype, how: Mapping[str, Any]) -> Pretrained:
     try:
-        return _load(smollm2_folder(), dtype, chat)
+        return _load(smollm2_folder(), dtype, how)
     except ValueError as error:
         log.warning("%s; asking the hub for %s", _first_line(error), SMOLLM2_ON_HUB)
         try:
-            return _load(SMOLLM2_ON_HUB, dtype, chat)
+            return _load(SMOLLM2_ON_HUB, dtype, how)
         except Exception as hub:
             raise _no_source(error, _first_line(hub)) from error
 
@@ -236,35 +164,49 @@ def _no_source(package: Exception, hub: str) -> ValueError:
     )
 
 
-def _load_folder(folder: Path, dtype: torch.dtype, chat: bool | None) -> Pretrained:
+def _load_folder(folder: Path, dtype: torch.dtype, how: Mapping[str, Any]) -> Pretrained:
     adapter = folder / "adapter_config.json"
     if not adapter.exists():
         if not (folder / "config.json").exists():
             raise ValueError(f"model folder {folder} has no config.json and no adapter_config.json")
-        return _load(folder, dtype, chat)
+        return _load(folder, dtype, how)
     from peft import PeftModel
 
     base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
     if not Path(base).is_dir() and Path(base).name == FOLDER:
         base = SMOLLM2  # the cache of another machine or user
-    model, tokenizer = load_pretrained(base, dtype, chat)
+    model, tokenizer = load_pretrained(base, dtype, options=how)
     adapted = PeftModel.from_pretrained(model, str(folder)).eval()
     # The model itself, with the adapter's layers inside: the wrapper hides forward's arguments.
     return Pretrained(adapted.get_base_model(), tokenizer)
 
 
-def _load(source: str | Path, dtype: torch.dtype, chat: bool | None) -> Pretrained:
+def _load(source: str | Path, dtype: torch.dtype, how: Mapping[str, Any]) -> Pretrained:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     local = isinstance(source, Path)
+    # An adapter writes its base's name down: as an absolute path it is found from any folder.
+    source = str(source.resolve()) if local else source
     try:
-        backend = AutoTokenizer.from_pretrained(str(source), local_files_only=local)
-        model = AutoModelForCausalLM.from_pretrained(
-            str(source), dtype=dtype, local_files_only=local
-        )
-    except (OSError, ValueError, KeyError) as error:
+        backend = AutoTokenizer.from_pretrained(source, local_files_only=local)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, local_files_only=local)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         raise ValueError(f"transformers cannot load {source}: {_first_line(error)}") from error
-    return Pretrained(model.eval(), PretrainedTokenizer(backend, chat))
+    except Exception as error:  # safetensors and tokenizers raise errors of their own
+        raise ValueError(f"{source} is damaged: {_first_line(error)}") from error
+    size = model.get_input_embeddings().weight.shape[0]
+    return Pretrained(model.eval(), PretrainedTokenizer(backend, vocab_size=size, **how))
+
+
+def set_end_token(model: nn.Module, eos_id: int) -> None:
+    """Let ``model.generate`` stop at the token that ended the responses in training."""
+    settings = getattr(model, "generation_config", None)
+    if settings is None:
+        return
+    ends = settings.eos_token_id
+    ends = ends if isinstance(ends, list | tuple) else [ends]
+    if eos_id not in ends:
+        settings.eos_token_id = eos_id
 
 
 def _fetch_wheel(folder: Path) -> Path:

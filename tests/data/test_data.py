@@ -79,7 +79,7 @@ class TestJsonl:
     def test_a_line_nested_too_deep_is_a_bad_line(self, tmp_path):
         path = tmp_path / "deep.jsonl"
         path.write_text("[" * 100_000)
-        with pytest.raises(ValueError, match="line 1: maximum recursion"):
+        with pytest.raises(ValueError, match=r"line 1: .*nested too deep"):
             read_jsonl(path)
 
     def test_blank_lines_windows_ends_and_byte_order_mark(self, tmp_path):

@@ -296,7 +296,7 @@ def test_every_bad_line_is_named(tmp_path):
     assert [line.split(":")[0] for line in text[1:]] == [f"line {n}" for n in (2, 4, 5, 6, 7, 8)]
     assert text[1].startswith("line 2: unreadable: not JSON: Expecting property name")
     assert text[1].endswith("at column 2")
-    assert text[2].startswith("line 4: unreadable: 'utf-8' codec can't decode byte 0xff")
+    assert text[2].startswith("line 4: unreadable: not UTF-8 but, it seems, Latin-1")
 
 
 def test_lines_with_one_reason_are_named_together(tmp_path):
@@ -310,7 +310,7 @@ def test_a_broken_json_list_says_where_it_ends(tmp_path):
     path.write_text(json.dumps(ROWS, indent=1)[:-20], encoding="utf-8")
     found = read_preferences(path)
     assert found.lines == [2, 7]
-    ((line, kind, reason),) = found.problems
+    ((line, kind, reason, _),) = found.problems
     assert (line, kind) == (12, "unreadable")
     assert "nothing behind it was read" in reason
 

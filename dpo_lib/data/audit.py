@@ -1,0 +1,190 @@
+"""What to know about preference pairs before training on them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from dpo_lib.data.records import PreferenceRecord, normalize_prompt
+
+LONGER = 0.7  # share of pairs with the same side longer that is worth a warning
+ONE_WORD = 0.9  # share of pairs that one word tells apart
+FEWEST = 8  # pairs below which shares mean nothing
+_WORD = re.compile(r"\w+(?:['’]\w+)*")
+_FOREIGN = re.compile(
+    r"<\|(?:im_start|im_end|start_header_id|end_header_id|eot_id|user|assistant|system|end|eot)\|>"
+    r"|<(?:start|end)_of_turn>|<｜(?:User|Assistant)｜>|\[/?INST\]|<<SYS>>"
+)
+
+
+def audit_pairs(
+    records: Sequence[PreferenceRecord],
+    rows: Sequence[dict[str, list[int]]] | None = None,
+    known: Sequence[str] = (),
+) -> list[str]:
+    """Warnings about a set of pairs, a sentence each; none if nothing stands out.
+
+    Parameters
+    ----------
+    records : sequence of PreferenceRecord
+    rows : sequence of dict, optional
+        Their token ids, by which length is measured; by characters without.
+    known : sequence of str
+        Control strings of the model's own template.
+
+    Returns
+    -------
+    list of str
+    """
+    found = [
+        *_repeats(records),
+        *_contradictions(records),
+        *_lengths(records, rows),
+        *_words(records),
+        *_foreign(records, known),
+        *_beginnings(records),
+        *_scores(records),
+    ]
+    return found
+
+
+def audit_split(
+    train: Sequence[PreferenceRecord], held_out: Sequence[PreferenceRecord]
+) -> list[str]:
+    """Warnings about prompts on both sides, up to case, white space and last marks."""
+    seen = {normalize_prompt(record.prompt) for record in train}
+    shared = [record for record in held_out if normalize_prompt(record.prompt) in seen]
+    if not shared:
+        return []
+    return [
+        f"{_pairs(len(shared))} of {len(held_out):,} to evaluate on have a prompt that is trained "
+        f"on too, such as {str(shared[0].prompt)!r:.60}: their accuracy says little"
+    ]
+
+
+def _repeats(records: Sequence[PreferenceRecord]) -> Iterator[str]:
+    """Identical prompts, and prompts that hardly differ."""
+    number = Counter(record.prompt for record in records)
+    forms: dict[str, set[str]] = defaultdict(set)
+    for prompt in number:
+        forms[normalize_prompt(prompt)].add(prompt)
+    if len(records) >= FEWEST and len(number) == 1:
+        yield f"all {len(records):,} pairs have one prompt: {records[0].prompt!r:.60}"
+    elif len(records) > len(number):
+        often, times = number.most_common(1)[0]
+        some = sum(n for n in number.values() if n > 1)
+        yield (
+            f"{some:,} pairs have a prompt that another pair has too ({len(number):,} prompts in "
+            f"all; most often, {times} times, {str(often)!r:.50})"
+        )
+    near = sorted(sorted(found) for found in forms.values() if len(found) > 1)
+    if near:
+        yield (
+            f"{len(near):,} prompts are there in forms that differ in case, white space or last "
+            f"marks alone, such as {near[0][0]!r:.50} and {near[0][1]!r:.50}; they stay on one "
+            "side of the split"
+        )
+
+
+def _contradictions(records: Sequence[PreferenceRecord]) -> Iterator[str]:
+    keys = [(normalize_prompt(r.prompt), r.chosen.strip(), r.rejected.strip()) for r in records]
+    there = set(keys)
+    against = {key for key in there if key[1] < key[2] and (key[0], key[2], key[1]) in there}
+    if against:
+        prompt, a, b = min(against)
+        yield (
+            f"{len(against):,} pairs are there both ways round, once with each response chosen, "
+            f"such as {a!r:.40} and {b!r:.40} to {prompt!r:.50}"
+        )
+
+
+def _lengths(
+    records: Sequence[PreferenceRecord], rows: Sequence[dict[str, list[int]]] | None
+) -> Iterator[str]:
+    if len(records) < FEWEST:
+        return
+    if rows is None:
+        sizes = [(len(record.chosen), len(record.rejected)) for record in records]
+    else:
+        sizes = [(len(row["chosen"]), len(row["rejected"])) for row in rows]
+    for name, i in (("chosen", 0), ("rejected", 1)):
+        longer = sum(pair[i] > pair[1 - i] for pair in sizes)
+        if longer > LONGER * len(sizes):
+            yield (
+                f"the {name} response is the longer one in {longer / len(sizes):.0%} of the pairs: "
+                "the model may learn the length"
+            )
+
+
+def _words(records: Sequence[PreferenceRecord]) -> Iterator[str]:
+    """A word that stands on one side only tells the sides apart without any understanding."""
+    if len(records) < FEWEST:
+        return
+    number: dict[str, Counter[str]] = {"chosen": Counter(), "rejected": Counter()}
+    for record in records:
+        words = [{*_WORD.findall(text.casefold())} for text in (record.chosen, record.rejected)]
+        number["chosen"].update(words[0] - words[1])
+        number["rejected"].update(words[1] - words[0])
+    best: list[tuple[int, str, str]] = []
+    for name, other in (("chosen", "rejected"), ("rejected", "chosen")):
+        for word, times in number[name].items():
+            right = times - number[other][word]
+            if right >= ONE_WORD * len(records):
+                best.append((right, word, name))
+    if best:
+        right, word, name = min(best, key=lambda entry: (-entry[0], entry[1]))
+        more = f" (and {len(best) - 1} more words do)" if len(best) > 1 else ""
+        yield (
+            f"the word {word!r} alone tells the {name} response in {right / len(records):.0%} of "
+            f"the pairs{more}: accuracy will be high whatever else is learned"
+        )
+
+
+def _foreign(records: Sequence[PreferenceRecord], known: Sequence[str]) -> Iterator[str]:
+    """Marks of a chat template that is not the model's."""
+    marks: Counter[str] = Counter()
+    for record in records:
+        text = f"{record.prompt}\n{record.chosen}\n{record.rejected}"
+        marks.update({*_FOREIGN.findall(text)} - {*known})
+    if marks:
+        shown = ", ".join(mark for mark, _ in marks.most_common(3))
+        yield (
+            f"{_pairs(max(marks.values()))} hold marks of a chat template that is not this "
+            f"model's ({shown}): they are read as text"
+        )
+
+
+def _beginnings(records: Sequence[PreferenceRecord]) -> Iterator[str]:
+    some = sum(
+        len(r.prompt) > 20 and r.chosen.startswith(r.prompt) and r.rejected.startswith(r.prompt)
+        for r in records
+    )
+    if some:
+        yield f"in {_pairs(some)} both responses begin with the whole prompt, which is there twice"
+
+
+def _scores(records: Sequence[PreferenceRecord]) -> Iterator[str]:
+    """Columns of scores that say the opposite."""
+    against: Counter[tuple[str, str]] = Counter()
+    for record in records:
+        for name, value in record.extra.items():
+            other = name.replace("chosen", "rejected")
+            if "chosen" in name and "rank" not in name.lower():
+                scores = _number(value), _number(record.extra.get(other))
+                if None not in scores and scores[0] < scores[1]:
+                    against[name, other] += 1
+    for (name, other), times in against.items():
+        yield f"in {_pairs(times)} {name} is below {other}; --score {name} turns them round"
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _pairs(number: int) -> str:
+    return f"{number:,} pair{'s' * (number != 1)}"
