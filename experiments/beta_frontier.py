@@ -18,7 +18,7 @@ from torch import nn
 from dpo_lib import DPOConfig, make_reference, train_dpo
 from dpo_lib.data import PreferenceDataset
 from dpo_lib.evaluation import evaluate_samples
-from dpo_lib.losses import LOSSES
+from dpo_lib.losses import as_loss_function
 from dpo_lib.models import load_sft
 from dpo_lib.world import judge, preference_prompts, world_tokenizer
 from experiments import preference_runs
@@ -65,7 +65,7 @@ def train(
     policy = load_sft()
     reference = make_reference(policy)
     config = replace(CONFIG, beta=beta, seed=seed, steps=steps)
-    loss = partial(LOSSES[name], **options) if options else name
+    loss = partial(as_loss_function(name), **options) if options else name
     history = train_dpo(policy, reference, dataset, config, loss=loss, progress=False)
     early = history.column("margin")[:EARLY]
     return {"early_margin": sum(early) / EARLY} | measure(policy, reference)

@@ -14,7 +14,7 @@ from dpo_lib.cli import data, records
 from dpo_lib.cli.held_out import lengths, pair_log_probs, score
 from dpo_lib.cli.models import open_model
 from dpo_lib.data.files import digest_files
-from dpo_lib.losses import LOSSES
+from dpo_lib.losses import dpo_loss, naive_loss
 
 
 def run_eval(args: argparse.Namespace) -> int:
@@ -37,10 +37,10 @@ def run_eval(args: argparse.Namespace) -> int:
         _, dataset = dataset.split(run["settings"]["held_out"], run["settings"]["seed"])
     policy = pair_log_probs(opened.model, dataset)
     if base is None:
-        reference, loss = torch.zeros_like(policy), LOSSES["reference_free"]
+        reference, loss = torch.zeros_like(policy), naive_loss
     else:
         reference = pair_log_probs(open_model(base, settings.tokenizer()).model, dataset)
-        loss = LOSSES["dpo"]
+        loss = dpo_loss
     chosen, rejected = lengths(dataset)
     result: dict[str, Any] = {
         "model": args.model,

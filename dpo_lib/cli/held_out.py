@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from dpo_lib.cli.records import read_json, write_json
 from dpo_lib.data import PreferenceDataset
 from dpo_lib.fast.pair_log_probs import PairLogProbs
-from dpo_lib.losses import LOSSES, PreferenceLoss
+from dpo_lib.losses import PreferenceLoss, as_loss_function, takes_lengths
+from dpo_lib.losses.form import FOUR, LENGTHS
 from dpo_lib.rewards import reward_accuracy
 from dpo_lib.scores import apply_loss, pair_scores, summarize, tie_width
 
@@ -22,26 +23,31 @@ BATCH = 16  # pairs in a forward pass
 
 
 def make_loss(name: str, options: dict[str, float]) -> Loss:
-    """A loss by name, with its own settings.
+    """A loss by name, with its own settings, each tried on one pair.
 
     Raises
     ------
     ValueError
-        If the loss has no such setting.
+        If there is no such loss, it has no such setting, needs one that is not given, or a value
+        is out of its range.
     """
     import inspect
 
-    loss = LOSSES[name]
-    given = {"beta", "chosen_lengths", "rejected_lengths"}
-    known = [
-        key
+    loss = as_loss_function(name)
+    known = {
+        key: value.default is value.empty
         for key, value in inspect.signature(loss).parameters.items()
-        if value.default is not value.empty and key not in given
-    ]
+        if key not in (*FOUR, *LENGTHS, "beta")
+    }
     for key in options:
         if key not in known:
-            raise ValueError(f"loss {name} has no setting {key!r}; it has {known or 'none'}")
-    return functools.partial(loss, **options) if options else loss
+            raise ValueError(f"loss {name} has no setting {key!r}; it has {[*known] or 'none'}")
+    for key, needed in known.items():
+        if needed and key not in options:
+            raise ValueError(f"loss {name} needs a value of its own for {key!r}: {key}=VALUE")
+    chosen = functools.partial(loss, **options) if options else loss
+    chosen(*[-1.0] * 4, **(dict.fromkeys(LENGTHS, 1) if takes_lengths(loss) else {}))
+    return chosen
 
 
 @torch.no_grad()

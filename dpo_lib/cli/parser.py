@@ -8,9 +8,12 @@ from collections.abc import Callable
 
 # Named here so that the help page needs no torch; a test holds them against dpo_lib.losses.LOSSES.
 LOSS_NAMES = (
-    "dpo", "cdpo", "robust", "ipo", "hinge", "r_dpo", "length_normalized", "simpo", "orpo", "kto",
-    "dpop", "rpo", "reference_free",
+    "dpo", "naive", "cdpo", "robust_dpo", "ipo", "ipo_per_token", "hinge", "odpo", "r_dpo",
+    "length_normalized_dpo", "simpo", "orpo", "kto", "apo_zero", "apo_down", "bco", "nca", "sppo",
+    "cal_dpo", "dpop", "forward_kl_dpo", "js_dpo", "alpha_dpo", "chi_po", "sft", "rpo", "mpo",
+    "wpo",
 )  # fmt: skip
+FORMER_LOSS_NAMES = ("robust", "length_normalized", "reference_free")  # stored runs carry them
 MODEL_HELP = (
     "smollm2 (needs no hub), tiny (the book's own model), a folder, or a name on the hub; "
     "the --out of an earlier run is a folder too"
@@ -32,7 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="a short run on the twelve pairs of the book")
     demo.add_argument("--steps", type=_at_least(1), default=30, help="updates (%(default)s)")
     demo.add_argument("--seed", type=_at_least(0), default=0, help="(%(default)s)")
-    demo.add_argument("--loss", choices=LOSS_NAMES, default="dpo", help="(%(default)s)")
+    _add_loss(demo, "dpo")
     return parser
 
 
@@ -55,7 +58,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         "--lora", type=_at_least(1), metavar="RANK", help="train adapters of this rank (8)"
     )
     size.add_argument("--full", action="store_true", help="train every weight")
-    how.add_argument("--loss", choices=LOSS_NAMES, help="(dpo; with --full rpo)")
+    _add_loss(how, None)
     how.add_argument(
         "--option", action="append", type=_pair(float), default=[], metavar="NAME=VALUE",
         help="a setting of the loss, such as alpha=0.3; may be repeated",
@@ -200,6 +203,14 @@ def _add_prompts(parser: argparse.ArgumentParser) -> None:
     )
     how.add_argument("--seed", type=_at_least(0), default=0, help="(%(default)s)")
     _add_length(how)
+
+
+def _add_loss(group: argparse._ActionsContainer, default: str | None) -> None:
+    usual = default or "dpo; with --full rpo"
+    group.add_argument(
+        "--loss", metavar="NAME", default=default, choices=(*LOSS_NAMES, *FORMER_LOSS_NAMES),
+        help=f"({usual}) one of {', '.join(LOSS_NAMES)}",
+    )  # fmt: skip
 
 
 def _add_length(group: argparse._ArgumentGroup) -> None:

@@ -18,7 +18,7 @@ TEMPLATE = Path(__file__).with_name("report.html")
 
 # Losses whose margin tells when to stop: beta times log-ratios in nats, nothing that ends it early
 # and nothing that holds up the chosen responses.
-_STOP_BY_MARGIN = ("dpo", "cdpo", "robust", "r_dpo")
+_STOP_BY_MARGIN = ("dpo", "cdpo", "robust_dpo", "robust", "r_dpo")
 _WORKS_AGAINST = {  # a fall of the chosen responses, by loss
     "rpo": "a larger alpha (--option alpha=...)",
     "dpop": "a larger penalty (--option penalty=...)",

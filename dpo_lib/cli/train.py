@@ -24,7 +24,7 @@ from dpo_lib.cli.machines import Machines
 from dpo_lib.cli.models import OpenModel, is_tiny, open_model
 from dpo_lib.cli.report import advice, write_report
 from dpo_lib.data import PreferenceDataset
-from dpo_lib.losses import LOSSES
+from dpo_lib.losses import as_loss_function
 from dpo_lib.models.pretrained import cache_folder
 from dpo_lib.training import DPOConfig, train_dpo
 
@@ -124,7 +124,7 @@ def _complete(args: argparse.Namespace, opened: OpenModel, pairs: int) -> None:
     args.full = not args.lora
     args.loss = args.loss or ("rpo" if args.full and not tiny else "dpo")
     if args.beta is None:
-        usual = inspect.signature(LOSSES[args.loss]).parameters["beta"].default
+        usual = inspect.signature(as_loss_function(args.loss)).parameters["beta"].default
         args.beta = 1.0 if tiny and usual == 0.1 else usual
     args.lr = args.lr or (5e-6 if args.full and not tiny else 2e-4)
     args.batch_size = args.batch_size or (32 if tiny else 8)

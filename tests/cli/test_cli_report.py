@@ -125,7 +125,7 @@ def test_advice_names_what_looks_wrong(history):
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_margin_is_warned_of_where_it_has_the_scale_of_dpo(history, loss):
     found = advice(history, {"held_out": {**GOOD, "margin": 2.5}}, loss)
-    assert bool(found) == (loss in ("dpo", "cdpo", "robust", "r_dpo"))
+    assert bool(found) == (loss in ("dpo", "cdpo", "robust_dpo", "r_dpo"))
     assert all(f"margin is 2.5; with {loss}," in line for line in found)
     assert advice(history, {"held_out": {**GOOD, "margin": 1.9}}, loss) == []
 

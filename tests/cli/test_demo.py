@@ -239,7 +239,7 @@ def test_a_training_loop_that_swaps_the_sides_is_noticed(run, monkeypatch):
 
 def test_only_the_relatives_may_differ_from_dpo():
     assert demo.loss_problems(dpo_loss) == []
-    assert demo.loss_problems(LOSSES["reference_free"])
+    assert demo.loss_problems(LOSSES["naive"])
     assert demo.loss_problems(LOSSES["ipo"])
 
 

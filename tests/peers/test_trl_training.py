@@ -238,8 +238,8 @@ def on_a_flat_reference(loss, policy_chosen, policy_rejected, *reference_and_bet
         ("dpo", 0.1, {"loss_type": ["sigmoid"]}),
         ("dpo", 1.0, {"loss_type": ["sigmoid"]}),
         ("hinge", 0.5, {"loss_type": ["hinge"]}),
-        ("robust", 0.3, {"loss_type": ["robust"], "label_smoothing": 0.1}),
-        ("length_normalized", 2.0, {"loss_type": ["sigmoid_norm"]}),
+        ("robust_dpo", 0.3, {"loss_type": ["robust"], "label_smoothing": 0.1}),
+        ("length_normalized_dpo", 2.0, {"loss_type": ["sigmoid_norm"]}),
         (ipo_on_means, 0.5, {"loss_type": ["ipo"]}),
     ],
 )
@@ -284,7 +284,7 @@ def test_rpo_with_chosen_responses_of_one_length(tmp_path):
     ("loss", "beta", "theirs"),
     [
         ("simpo", 2.0, {"loss_type": "simpo", "simpo_gamma": 1.0}),
-        ("reference_free", 0.3, {"loss_type": "sigmoid"}),
+        ("naive", 0.3, {"loss_type": "sigmoid"}),
         ("cdpo", 0.3, {"loss_type": "sigmoid", "label_smoothing": 0.1}),
     ],
 )

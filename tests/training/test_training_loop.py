@@ -14,9 +14,10 @@ from torch import nn
 from dpo_lib import fingerprint, get_pair_log_probs, make_reference
 from dpo_lib.data import PreferenceDataset, make_preferences
 from dpo_lib.fast.cache import cache_reference_log_probs
-from dpo_lib.losses import LOSSES, PreferenceLoss, dpo_loss, takes_lengths
+from dpo_lib.losses import LOSSES, PreferenceLoss, as_loss_function, dpo_loss, takes_lengths
 from dpo_lib.models import InstructionTokenizer, TinyGPT, TinyGPTConfig
 from dpo_lib.training import DPOConfig, dpo_training_step, train_dpo
+from tests.losses.facts import FACTS
 
 CONFIG = DPOConfig(steps=6, batch_size=5, learning_rate=1e-3, eval_every=2)
 
@@ -219,6 +220,7 @@ def test_a_loss_by_name(dataset):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_every_loss_gets_its_log_probs_and_lengths(dataset, name):
+    loss = functools.partial(LOSSES[name], **FACTS[name].needs) if name != "kto" else name
     policy, reference = new_policy(), make_reference(new_policy())
     reference.final_norm.weight.data *= 1.3
     one_step = dataclasses.replace(CONFIG, steps=1)
@@ -229,8 +231,8 @@ def test_every_loss_gets_its_log_probs_and_lengths(dataset, name):
             extra[f"{side}_lengths"] = torch.tensor([len(dataset[int(i)][side]) for i in pairs])
     with torch.no_grad():
         logps = [get_pair_log_probs(model, batch) for model in (policy, reference)]
-    expected = LOSSES[name](*logps[0], *logps[1], CONFIG.beta, **extra)
-    history = train_dpo(policy, reference, dataset, one_step, loss=name, progress=False)
+    expected = as_loss_function(loss)(*logps[0], *logps[1], CONFIG.beta, **extra)
+    history = train_dpo(policy, reference, dataset, one_step, loss=loss, progress=False)
     assert history.steps[0]["loss"] == pytest.approx(expected.losses.mean().item(), rel=1e-9)
     margin = (expected.chosen_rewards - expected.rejected_rewards).mean().item()
     assert history.steps[0]["margin"] == pytest.approx(margin, rel=1e-9)

@@ -1,0 +1,91 @@
+"""Thumbs up and thumbs down, each on a response of its own: a loss without pairs (Appendix D)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dpo_lib._validation import check_paired_log_probs, check_positive, check_same_shape
+from dpo_lib.losses.dpo import LogProbs
+from dpo_lib.losses.form import check_option, coupled
+
+
+class UnpairedLoss(NamedTuple):
+    """What a loss of unpaired responses returns: losses and detached rewards, one shape."""
+
+    losses: Tensor
+    rewards: Tensor
+
+
+@coupled
+def unpaired_kto_loss(
+    policy_logps: LogProbs,
+    reference_logps: LogProbs,
+    desirable: Tensor | bool,
+    beta: float = 0.1,
+    *,
+    kl: Tensor | float | None = None,
+    desirable_weight: float = 1.0,
+    undesirable_weight: float = 1.0,
+) -> UnpairedLoss:
+    r"""KTO on thumbs: each response alone, against one level :math:`z_0` of the whole batch.
+
+    .. math::
+        \lambda_D\,\sigma(\beta(z_0 - \rho)) \text{ for a thumb up}, \qquad
+        \lambda_U\,\sigma(\beta(\rho - z_0)) \text{ for a thumb down},
+
+    with the log-ratio :math:`\rho = \log\pi_\theta(y\mid x) - \log\pi_{\mathrm{ref}}(y\mid x)` of
+    sums. The two kinds may be of any number, in any order.
+
+    Parameters
+    ----------
+    policy_logps, reference_logps : Tensor or float
+        Summed log-probabilities (nats), one shape, such as ``(batch,)``.
+    desirable : Tensor of bool
+        True for a thumb up, in that shape.
+    beta : float
+        As in `dpo_loss`.
+    kl : Tensor or float, optional
+        The level :math:`z_0` (nats), at least 0. Absent, it is the mean log-ratio of this call,
+        without gradient, or 0 if that is negative; see `kto_loss` for what the paper takes.
+    desirable_weight, undesirable_weight : float
+        :math:`\lambda_D` and :math:`\lambda_U`, above 0. The paper keeps
+        :math:`\lambda_D n_D : \lambda_U n_U`, with the numbers of thumbs, between 1 and 3/2
+        (eq. 9): with three thumbs down for each one up, a desirable weight of 3 to 4.
+
+    Returns
+    -------
+    UnpairedLoss
+        ``losses`` (between 0 and the weight) and ``rewards`` :math:`\beta\rho`, detached.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, a log-probability is NaN, infinite or above 0, ``desirable`` is not of
+        bools, or an option is out of its range.
+
+    Notes
+    -----
+    On a batch of pairs, each cut in two, the mean of these losses is that of `kto_loss`.
+
+    References
+    ----------
+    Ethayarajh et al. (2024), sect. 4.1, eq. 8 of its fifth version (arXiv:2402.01306).
+    """
+    policy, reference = check_paired_log_probs(
+        policy_logps=policy_logps, reference_logps=reference_logps
+    )
+    thumbs = torch.as_tensor(desirable, device=policy.device)
+    if thumbs.dtype != torch.bool:
+        raise ValueError(f"desirable must be of bools, got {desirable!r}")
+    check_same_shape(policy_logps=policy, desirable=thumbs)
+    beta = check_positive(beta, "beta")
+    good = check_option(desirable_weight, "desirable_weight", policy)
+    bad = check_option(undesirable_weight, "undesirable_weight", policy)
+    ratio = policy - reference
+    level = ratio.detach().mean().clamp(min=0) if kl is None else check_option(kl, "kl", ratio)
+    up, down = torch.sigmoid(beta * (level - ratio)), torch.sigmoid(beta * (ratio - level))
+    losses = torch.where(thumbs, good * up, bad * down)
+    return UnpairedLoss(losses, beta * ratio.detach())
