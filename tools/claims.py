@@ -86,6 +86,7 @@ VERBATIM = {
     *("toctree", "tableofcontents", "contents", "bibliography", "eval-rst", "image", "glue"),
     *("mermaid", "graphviz", "digraph", "automodule", "autofunction", "autoclass", "autosummary"),
     *("currentmodule", "module", "jupyterquiz", "only", "index", "highlight", "parsed-literal"),
+    *("derivation-map", "dpo-formula"),
 }  # directives whose body is no prose
 UNTITLED = {
     "figure",

@@ -1,83 +1,84 @@
-"""The map of the derivation, the linked formula and the links to chapters."""
+"""The links to chapters, the map of the derivation and the linked formula."""
 
 import re
 from types import SimpleNamespace
-from xml.etree import ElementTree
 
 import dpo_chapters as chapters
 import pytest
+from dpo_contents import CHAPTERS
 
-NUMBERS = range(1, len(chapters.STATIONS) + 1)
-LINK = "../notebooks/{:02d}_x.html"
-
-
-def uris(*written):
-    return {n: LINK.format(n) if n in written else None for n in NUMBERS}
+INDEX = "book/index.html"
 
 
-def drawings(markup):
-    """The SVG elements of a drawing, without the one that holds the outlines."""
-    return [svg for svg in ElementTree.fromstring(markup) if "aria-label" in svg.attrib]
-
-
-def hrefs(svg):
-    return [a.get("href") for a in svg.iter("a")]
-
-
-def test_ten_stations():
-    assert len(chapters.STATIONS) == 10
-
-
-@pytest.mark.parametrize("written", [(), (2, 3), tuple(NUMBERS)])
-def test_the_map_links_the_chapters_that_are_written(written):
-    wide, narrow = drawings(chapters.draw_map(uris(*written)))
-    assert hrefs(wide) == hrefs(narrow) == [LINK.format(n) for n in written]
-
-
-def test_every_station_says_its_chapter_and_what_it_adds():
-    for svg in drawings(chapters.draw_map(uris(2, 3))):
-        labels = [
-            e.get("aria-label") for e in svg.iter() if e.tag in "ag" and "aria-label" in e.attrib
-        ]
-        assert len(labels) == 10
-        for number, (station, label) in enumerate(zip(chapters.STATIONS, labels, strict=True), 1):
-            assert label.startswith(f"Chapter {number}, {station.title}: {station.says}")
-            assert label.endswith("(to come)") == (number not in (2, 3))
-
-
-def test_every_symbol_of_the_formula_leads_to_its_chapter():
-    for svg in drawings(chapters.draw_formula(uris(*NUMBERS))):
-        led = sorted(int(re.search(r"(\d+)_x", href)[1]) for href in hrefs(svg))
-        assert led == [1, 2, 3, 4, 4, 7, 7, 8, 8, 9, 10]
-    for svg in drawings(chapters.draw_formula(uris(2))):
-        assert hrefs(svg) == [LINK.format(2)]
-
-
-def test_outlines_are_defined_once_on_the_page():
-    page = chapters.draw_map(uris(2)) + chapters.draw_formula(uris(2))
-    defined = re.findall(r' id="([^"]+)"', page)
-    assert len(defined) == len(set(defined))
-    assert set(re.findall(r'href="#([^"]+)"', page)) == set(defined)
-
-
-def test_drawing_twice_gives_the_same_bytes():
-    assert chapters.draw_map(uris(2, 3)) == chapters.draw_map(uris(2, 3))
-    assert chapters.draw_formula(uris(2, 3)) == chapters.draw_formula(uris(2, 3))
-
-
-def test_a_part_that_is_not_in_the_formula_is_an_error(monkeypatch):
-    broken = chapters.Station("A chapter", r"a + b", (r"\sigma",), "nothing")
-    monkeypatch.setattr(chapters, "STATIONS", (broken,) * 10)
-    with pytest.raises(ValueError, match="chapter 1"):
-        chapters.draw_map(uris())
-
-
-def test_a_chapter_is_found_by_its_number():
+@pytest.fixture
+def env():
     builder = SimpleNamespace(get_relative_uri=lambda source, target: f"../{target}.html")
-    found = {"book/index", "notebooks/02_bradley_terry", "notebooks/10_full_implementation"}
-    env = SimpleNamespace(
-        found_docs=found, docname="book/index", app=SimpleNamespace(builder=builder)
-    )
+    return SimpleNamespace(docname="book/index", app=SimpleNamespace(builder=builder))
+
+
+def test_a_chapter_is_found_by_its_number(env):
     assert chapters.chapter_uri(env, 2) == "../notebooks/02_bradley_terry.html"
     assert chapters.chapter_uri(env, 10) == "../notebooks/10_full_implementation.html"
-    assert chapters.chapter_uri(env, 1) is None
+    with pytest.raises(ValueError, match=r"no chapter 11: chapters run from 1 to 10"):
+        chapters.chapter_uri(env, 11)
+
+
+@pytest.mark.parametrize(
+    ("tex", "written"),
+    [
+        (r"\new{\sigma}(r_w)", r"\class{map-new}{\sigma}(\class{map-chosen}{r_w})"),
+        (r"\struck{a}\newline", r"\class{map-struck}{a}\newline"),
+        (r"\pi_\theta(y_l)", r"\class{map-policy}{\pi_\theta}(\class{map-rejected}{y_l})"),
+        (r"\pi_{\mathrm{ref}}", r"\class{map-reference}{\pi_{\mathrm{ref}}}"),
+        (r"\hat r_\theta(y_t)", r"\hat r_\theta(y_t)"),
+        (r"\chapter{2: it}{\sigma}", r"\href{../notebooks/02_bradley_terry.html}{\sigma}"),
+    ],
+)
+def test_formulas_are_written_for_mathjax(env, tex, written):
+    assert chapters.rewrite(tex, env)[0] == written
+
+
+def test_links_have_names(env):
+    _, names = chapters.rewrite(r"\chapter{8: beta}{\beta}\chapter{2: the sigmoid}{\sigma}", env)
+    assert names == ["beta: chapter 8", "the sigmoid: chapter 2"]
+
+
+def test_the_map_has_a_station_for_every_chapter(open_page):
+    page = open_page(INDEX)
+    stations = page.locator(".derivation-map li")
+    assert stations.count() == len(CHAPTERS)
+    for station, chapter in zip(stations.all(), CHAPTERS.values(), strict=True):
+        assert station.get_by_role("link").get_attribute("href").endswith(f"{chapter}.html")
+        assert station.locator("mjx-container").is_visible()
+    assert page.locator(".derivation-map mjx-math .map-struck").count() == 1
+    assert page.locator(".derivation-map mjx-math .map-new").count() == len(CHAPTERS)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_every_symbol_of_the_formula_leads_to_its_chapter_by_keyboard(open_page, theme):
+    page = open_page(INDEX, theme=theme)
+    group = page.get_by_role("group", name=re.compile("^The DPO loss of theta is"))
+    links = group.get_by_role("link").all()
+    led = []
+    links[0].focus()
+    for link in links:
+        focused = page.evaluate(
+            "[document.activeElement.getAttribute('href'), document.activeElement.ariaLabel]"
+        )
+        assert focused[0] == link.get_attribute("href")
+        number = int(re.search(r"(\d+)_", focused[0])[1])
+        assert focused[1].endswith(f": chapter {number}")
+        led.append(number)
+        page.keyboard.press("Tab")
+    assert led == [9, 10, 1, 3, 2, 8, 4, 7, 8, 4, 7]
+    assert not page.evaluate("Boolean(document.activeElement.closest('.dpo-formula'))")
+    links[4].focus()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/02_bradley_terry.html")
+
+
+def test_what_is_not_a_link_in_the_formula_is_silent(open_page):
+    page = open_page(INDEX)
+    group = page.get_by_role("group", name=re.compile("^The DPO loss of theta is"))
+    said = re.findall(r"- '?(\w+)", group.aria_snapshot())
+    assert said == ["group", "paragraph", *["link"] * 11]
