@@ -27,6 +27,7 @@ from dpo_contents import APPENDICES, CHAPTERS, NOTEBOOKS, ROOMS, appendix
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.ext.autodoc import preserve_defaults
 from sphinx.util.typing import ExtensionMetadata
 
 PACKAGE = "dpo_lib"
@@ -202,6 +203,14 @@ def fields_of(value: type) -> list[tuple[str, str, str]]:
         return []
     comments = dict(re.findall(r"^    (\w+): [^\n]*?  # ([^\n]*)$", source, re.MULTILINE))
     return [(name, str(types.get(name, "")), comments.get(name, "")) for name in names]
+
+
+def keep_made_signatures() -> None:
+    """Leave a signature that is made, not written, as it is: its defaults stand in no source."""
+    read = preserve_defaults._get_arguments
+    preserve_defaults._get_arguments = lambda value, /: (
+        None if hasattr(value, "__signature__") else read(value)
+    )
 
 
 def describe_fields(
@@ -444,6 +453,7 @@ def add_styles(
 
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Register the extension."""
+    keep_made_signatures()
     app.connect("source-read", write_sections)
     app.connect("autodoc-process-docstring", describe_fields, priority=400)  # before napoleon
     app.connect("autodoc-skip-member", skip_fields)
