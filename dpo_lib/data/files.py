@@ -202,7 +202,7 @@ def _rows(data: bytes, path: Path, encoding: str | None) -> Iterator[Row]:
     if data.startswith(b"PAR1"):
         yield from (Row(value, i, file, "row") for i, value in _table_rows(data, path, "Parquet"))
         return
-    if data.startswith(b"ARROW1") or (path.suffix == ".arrow" and data[:4] == b"\xff" * 4):
+    if data.startswith(b"ARROW1") or (data[:4] == b"\xff" * 4):
         yield from (Row(value, i, file, "row") for i, value in _table_rows(data, path, "Arrow"))
         return
     for start, what in _OTHERS.items():

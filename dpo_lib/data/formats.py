@@ -601,7 +601,8 @@ def _history(value: object) -> list[Message]:
     if isinstance(value, str):
         if not value.strip():
             return []
-        value = _decoded(value)
+        found = _decoded(value)
+        value = value if found is None else found
     if not value:
         return []
     if not isinstance(value, list) or not all(
@@ -649,7 +650,8 @@ def _tools(value: object) -> list[dict[str, Any]]:
     if isinstance(value, str):
         if not value.strip():
             return []
-        value = _decoded(value)
+        found = _decoded(value)
+        value = value if found is None else found
     if not value:
         return []
     if isinstance(value, dict):

@@ -7,7 +7,13 @@ import pickle
 import pytest
 
 from dpo_lib.data import split_by_prompt
-from dpo_lib.data.formats import BadRow, Conversation, make_record, read_preferences
+from dpo_lib.data.formats import (
+    BadRow,
+    Conversation,
+    make_record,
+    read_preferences,
+    read_unpaired,
+)
 
 ROW = {"prompt": "2+2?", "chosen": "4.", "rejected": "5."}
 
@@ -325,3 +331,260 @@ def test_an_empty_file_is_an_error(tmp_path, content):
 def test_a_file_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="there is no file"):
         read_preferences(tmp_path / "no.jsonl")
+
+
+# --- what users bring ----------------------------------------------------------------------------
+
+
+def read(tmp_path, rows, **options):
+    return read_preferences(write(tmp_path / "rows.jsonl", rows), **options)
+
+
+ALPACA = {"instruction": "Add.", "input": "2 and 2", "chosen": "4.", "rejected": "5."}
+CHAT = [system("Be brief."), user("2+2?")]
+
+
+@pytest.mark.parametrize(
+    ("row", "prompt"),
+    [
+        (ALPACA, "Add.\n\n2 and 2"),
+        ({**ALPACA, "input": ""}, "Add."),
+        ({**ALPACA, "instruction": ""}, "2 and 2"),
+        (
+            {**ALPACA, "history": [["Hi.", "Hello."]]},
+            [user("Hi."), assistant("Hello."), user("Add.\n\n2 and 2")],
+        ),
+        (
+            {**ALPACA, "history": '[["Hi.", "Hello."]]', "system": "Be brief."},
+            [system("Be brief."), user("Hi."), assistant("Hello."), user("Add.\n\n2 and 2")],
+        ),
+        ({"question": "2+2?", "chosen": "4.", "rejected": "5."}, "2+2?"),
+        (
+            {
+                "conversations": [{"from": "human", "value": "2+2?"}],
+                "chosen": {"from": "gpt", "value": "4."},
+                "rejected": {"from": "gpt", "value": "5."},
+            },
+            "2+2?",
+        ),
+        ({**ROW, "prompt": json.dumps(CHAT)}, CHAT),
+        ({**ROW, "prompt": repr(CHAT)}, CHAT),
+        ({**ROW, "prompt": repr(CHAT).replace("}, {", "}\n {")}, CHAT),  # as NumPy writes it
+        ({**ROW, "prompt": json.dumps(json.dumps(CHAT))}, CHAT),
+        (
+            {
+                "prompt": "2+2?",
+                "chosen": repr(assistant("4.")),
+                "rejected": json.dumps(assistant("5.")),
+            },
+            "2+2?",
+        ),
+        (
+            {
+                "chosen": json.dumps([*CHAT, assistant("4.")]),
+                "rejected": repr([*CHAT, assistant("5.")]),
+            },
+            CHAT,
+        ),
+        (
+            {
+                "chosen": {"messages": [*CHAT, assistant("4.")]},
+                "rejected": {"messages": [*CHAT, assistant("5.")]},
+            },
+            CHAT,
+        ),
+    ],
+)
+def test_prompts_in_other_forms(row, prompt):
+    record = make_record(row)
+    assert (record.chosen, record.rejected) == ("4.", "5.")
+    if isinstance(prompt, str):
+        assert record.prompt == prompt
+        assert not isinstance(record.prompt, Conversation)
+    else:
+        assert record.prompt.messages == tuple(prompt)
+
+
+HH = (
+    "\n\nHuman: Is Pell far?\n\nAssistant: {}",
+    "Human: Is Pell far?\n\nAssistant: {}",
+    "Human: Is Pell far?\nAssistant: {}",
+    "Human: Is Pell far?\r\n\r\nAssistant: {}\r\n",
+    "\n\nHuman:Is Pell far? \n\n Assistant:{}\n\n",
+    "User: Is Pell far?\n\nAI: {}",
+    "### Human: Is Pell far?\n### Assistant: {}",
+)
+
+
+@pytest.mark.parametrize("form", HH)
+def test_transcripts_are_read_alike_however_they_are_written(form):
+    pair = {"chosen": form.format("Ten minutes."), "rejected": form.format("No idea.")}
+    expected = ("Is Pell far?", "Ten minutes.", "No idea.")
+    assert triple(make_record(pair)) == expected
+    assert triple(make_record({**pair, "prompt": "Is Pell far?"})) == expected
+    assert triple(make_record({**pair, "prompt": form.format("")})) == expected
+    apart = {
+        "prompt": form.format(""),
+        "chosen": " Ten minutes.",
+        "rejected": "Assistant: No idea.",
+    }
+    assert triple(make_record(apart)) == expected
+    with pytest.raises(BadRow, match="rejected must not be empty") as error:
+        make_record({**pair, "rejected": form.format("")})
+    assert error.value.kind == "empty"
+    more = form.format("Ten minutes.").rstrip() + "\n\nHuman: By car?\n\nAssistant: Two."
+    with pytest.raises(BadRow, match="further turns"):
+        make_record({**pair, "chosen": more})
+    with pytest.raises(BadRow, match="further turns"):
+        make_record({**apart, "chosen": "Ten minutes.\n\nHuman: By car?\n\nAssistant: Two."})
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({**ROW, "prompt": '[{"role": "user", "content": "2+2'}, "looks like messages, but cannot"),
+        ({"chosen": repr(assistant("4.")), "rejected": repr(assistant("5."))}, "no prompt"),
+        (
+            {"topic": "the sky above", "chosen": "The sky is", "rejected": "The sea is"},
+            "--map topic",
+        ),
+        ({**ROW, "prompt": CHAT, "system": "Be long."}, "system differs"),
+        ({**ROW, "tools": "clock"}, "tools must be a list of objects"),
+        ({**ALPACA, "history": [["one"]]}, r"list of \[question, answer\]"),
+        (
+            {
+                "prompt": "a",
+                "chosen": [{**assistant("b"), "reasoning_content": "c"}],
+                "rejected": [assistant("d")],
+            },
+            "reasoning_content cannot be used",
+        ),
+        ({"prompt": "a", "responses": ["b", "c"]}, "order does not say which is best: --score"),
+        (
+            {"chosen": "Human: a\n\nAssistant: b", "rejected": "c"},
+            "one of chosen and rejected is a t",
+        ),
+        (
+            {"chosen": "Human: a\n\nAssistant: b", "rejected": "Human: c\n\nAssistant: d"},
+            "further turns",
+        ),
+        ({**ROW, "prompt": [{"role": ["user"], "content": "a"}]}, "role must be"),
+        ({**ROW, "prompt": b"\xff"}, "prompt is not UTF-8"),
+    ],
+)
+def test_more_bad_rows(row, message):
+    with pytest.raises(BadRow, match=message):
+        make_record(row)
+
+
+def test_tools_go_with_the_prompt():
+    tools = [{"name": "clock"}]
+    for value in (tools, json.dumps(tools), tools[0]):
+        record = make_record({**ROW, "tools": value})
+        assert record.prompt.tools == tuple(tools)
+        assert record.prompt.messages == (user("2+2?"),)
+    for nothing in ([], None, "", "[]"):
+        assert make_record({**ROW, "tools": nothing}).prompt == "2+2?"
+
+
+def test_best_against_worst(tmp_path):
+    texts, scores = ["mid", "worst", "best"], [2, 1.5, "9"]
+    rows = [
+        {"prompt": "a", "responses": texts, "scores": scores},
+        {
+            "prompt": "a",
+            "completions": [
+                {"response": t, "scores": s} for t, s in zip(texts, scores, strict=True)
+            ],
+        },
+        {"prompt": "a", "responses": texts[:2], "scores": [1, 1]},
+        {"prompt": "a", "responses": texts, "scores": [1, 2]},
+        {"prompt": "a", "responses": texts, "scores": [1, 2, "x"]},
+    ]
+    found = read(tmp_path, rows, score="scores")
+    assert [triple(record) for record in found.records] == [("a", "best", "worst")] * 2
+    assert [p.line for p in found.problems] == [3, 4, 5]
+    assert [p.kind for p in found.problems] == ["identical", "malformed", "malformed"]
+    assert "best response against worst by scores (of a list) in 2 rows" in found.notes
+    ranked = read(tmp_path, [{"prompt": "a", "responses": texts, "rank": [2, 3, 1]}], score="rank")
+    assert triple(ranked.records[0]) == ("a", "best", "worst")
+
+
+def test_rows_of_one_response_are_paired_by_prompt(tmp_path):
+    rows = [
+        {"prompt": p, "response": f"{p}{s}", "stars": s, "id": s} for p in "ab" for s in (3, 1, 5)
+    ]
+    found = read(tmp_path, [*rows, {"prompt": "c", "response": "d", "stars": 1}], score="stars")
+    assert [triple(r) for r in found.records] == [("a", "a5", "a1"), ("b", "b5", "b1")]
+    assert (found.lines, [p.line for p in found.problems]) == ([1, 4], [7])
+    assert "only one response to its prompt" in found.problems[0].reason
+
+
+def test_two_scores_turn_a_pair_round(tmp_path):
+    rows = [{**ROW, "chosen_score": a, "rejected_score": b} for a, b in ((2, 1), (1, 2), (1, 1))]
+    found = read(tmp_path, rows, score="chosen_score")
+    assert [r.chosen for r in found.records] == ["4.", "5."]
+    assert found.problems[0].reason == "chosen_score and rejected_score are equal (1)"
+    assert (
+        "chosen and rejected turned round by chosen_score and rejected_score in 1 rows"
+        in found.notes
+    )
+    assert read(tmp_path, [ROW], score="chosen_score").problems[0].kind == "malformed"
+
+
+def test_a_column_that_says_which_is_better_is_not_left_out(tmp_path):
+    rows = [
+        {"history": f"{i}?", "human_ref_A": "4.", "human_ref_B": "5.", "labels": i % 2}
+        for i in range(4)
+    ]
+    rename = {"history": "prompt", "human_ref_A": "chosen", "human_ref_B": "rejected"}
+    refused = read(tmp_path, rows, rename=rename)
+    assert len(refused.problems) == 4
+    assert "--label labels=VALUE" in refused.problems[0].reason
+    expected = ["5.", "4.", "5.", "4."]
+    assert [
+        r.chosen for r in read(tmp_path, rows, rename=rename, label=("labels", "1")).records
+    ] == expected
+    assert [r.chosen for r in read(tmp_path, rows).records] == expected  # SHP's own names
+    tied = read(tmp_path, [{**ROW, "winner": "tie"}], label=("winner", "a"))
+    assert "neither is better" in tied.problems[0].reason
+
+
+def test_unused_columns_are_counted(tmp_path):
+    found = read(tmp_path, [{**ROW, "id": i, "note": "x" * (i > 1)} for i in range(3)])
+    assert found.unused_columns() == {"id": 3, "note": 1}
+
+
+def test_many_bad_rows_are_a_few_lines(tmp_path):
+    found = read(tmp_path, [ROW] + [{f"a{i}": 1} if i % 2 else {"b": 1} for i in range(999)])
+    text = found.describe_problems()
+    assert text.startswith("999 of 1000 rows are bad")
+    assert len(text.splitlines()) == 22
+    assert len(text) < 5000
+    assert text.endswith("more")
+
+
+def test_responses_with_a_verdict_each(tmp_path):
+    rows = [
+        {"prompt": "2+2?", "completion": "4.", "label": True, "id": 7},
+        {"prompt": [user("2+2?")], "completion": [assistant("5.")], "label": 0},
+        {"messages": [*CHAT, assistant("4.")], "label": "good"},
+        {"instruction": "Add.", "input": "2 and 2", "output": "4.", "label": "1"},
+        {"prompt": "\n\nHuman: 2+2?\n\nAssistant:", "response": "5.", "label": "thumbs_down"},
+        {"prompt": "a", "completion": "b", "label": "perhaps"},
+        {"prompt": "a", "completion": "b"},
+        {"prompt": "a", "completion": " ", "label": True},
+        {"completion": "b", "label": True},
+    ]
+    found = read_unpaired(write(tmp_path / "a.jsonl", rows))
+    assert [(str(r.prompt)[-4:], r.response, r.desired) for r in found.records] == [
+        ("2+2?", "4.", True),
+        ("2+2?", "5.", False),
+        ("2+2?", "4.", True),
+        ("nd 2", "4.", True),
+        ("2+2?", "5.", False),
+    ]
+    assert found.records[2].prompt.messages == tuple(CHAT)
+    assert found.unused_columns() == {"id": 1}
+    assert [p.line for p in found.problems] == [6, 7, 8, 9]
+    assert "is not a pair" in read(tmp_path, rows[:1]).problems[0].reason
