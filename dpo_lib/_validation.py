@@ -2,11 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 from torch import Tensor
 
 # A log-probability computed in float32 may land this far above 0 (nats) by rounding alone.
 LOG_PROB_SLACK = 1e-6
+
+
+class Checks:
+    """What has been asked of values and not yet looked at."""
+
+    def __init__(self) -> None:
+        self._asked: list[tuple[Tensor, Callable[[], str]]] = []
+
+    def add(self, bad: Tensor, message: Callable[[], str]) -> None:
+        """Ask for a ``ValueError`` if an entry of ``bad`` is true."""
+        self._asked.append((bad, message))
+
+    def failed(self) -> Tensor:
+        """Whether any check has failed: a scalar, where the values are, and not yet read."""
+        devices = [bad.device for bad, _ in self._asked]
+        device = next((d for d in devices if d.type != "cpu"), torch.device("cpu"))
+        found = [bad.any().to(device, non_blocking=True) for bad, _ in self._asked]
+        return torch.stack(found).any() if found else torch.zeros((), dtype=torch.bool)
+
+    def settle(self) -> None:
+        """Raise the error of the first check that has failed; if none has, look once."""
+        if self.failed():
+            for bad, message in self._asked:
+                if bad.any():
+                    raise ValueError(message())
+
+
+_gathered: ContextVar[Checks | None] = ContextVar("_gathered", default=None)
+
+
+@contextmanager
+def gathered_checks() -> Iterator[Checks]:
+    """Gather all checks within the block; who opened it looks at them."""
+    checks = Checks()
+    token = _gathered.set(checks)
+    try:
+        yield checks
+    finally:
+        _gathered.reset(token)
+
+
+@contextmanager
+def checked_at_once() -> Iterator[None]:
+    """Look at all checks within the block, or the decorated function, once, at its end.
+
+    Only a look that finds something wrong is followed by others, to find out what.
+    """
+    if _gathered.get() is not None:  # a part of something larger, which will look
+        yield
+        return
+    with gathered_checks() as checks:
+        try:
+            yield
+        finally:  # also upon another error: a bad value may be the reason
+            checks.settle()
 
 
 def as_float_tensor(value: object, name: str) -> Tensor:
@@ -24,22 +83,35 @@ def as_float_tensor(value: object, name: str) -> Tensor:
     return tensor if tensor.is_floating_point() else tensor.to(torch.float64)
 
 
+def refuse(bad: Tensor, message: Callable[[], str]) -> None:
+    """Raise ``ValueError(message())`` if an entry of ``bad`` is true.
+
+    The answer is looked at now, for which a GPU is waited for, or, within `gathered_checks` or
+    `checked_at_once`, together with all others.
+    """
+    checks = _gathered.get()
+    if checks is not None:
+        checks.add(bad, message)
+    elif bad.any():
+        raise ValueError(message())
+
+
 def check_finite(tensor: Tensor, name: str) -> None:
     """Refuse NaN and infinite entries."""
-    finite = torch.isfinite(tensor)
-    if not finite.all():
-        bad = tensor[~finite].flatten()[:3].tolist()
-        raise ValueError(f"{name} must be finite, got {bad}")
+    values = tensor.detach()
+    bad = ~torch.isfinite(values)
+    refuse(bad, lambda: f"{name} must be finite, got {values[bad].flatten()[:3].tolist()}")
 
 
 def check_log_probs(value: object, name: str) -> Tensor:
     """Return finite log-probabilities (nats) as a tensor; refuse values above 0."""
     tensor = as_float_tensor(value, name)
     check_finite(tensor, name)
-    if (tensor > LOG_PROB_SLACK).any():
-        raise ValueError(
-            f"{name} must be log-probabilities, which are at most 0; got {tensor.max().item():g}"
-        )
+    values = tensor.detach()
+    refuse(
+        values > LOG_PROB_SLACK,
+        lambda: f"{name} must be log-probabilities, which are at most 0; got {values.max():g}",
+    )
     return tensor
 
 
@@ -53,7 +125,8 @@ def check_same_shape(**tensors: Tensor) -> None:
 
 def check_paired_log_probs(**values: object) -> list[Tensor]:
     """Return log-probabilities of one shape as tensors; errors name them by their keywords."""
-    logps = {name: check_log_probs(value, name) for name, value in values.items()}
+    with checked_at_once():
+        logps = {name: check_log_probs(value, name) for name, value in values.items()}
     check_same_shape(**logps)
     return list(logps.values())
 

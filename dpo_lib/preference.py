@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dpo_lib._validation import as_float_tensor, check_finite
+from dpo_lib._validation import as_float_tensor, check_finite, checked_at_once
 
 
 def bradley_terry_probability(chosen_score: object, rejected_score: object) -> Tensor:
@@ -160,8 +160,9 @@ def fit_bradley_terry(
 def _score_difference(chosen_score: object, rejected_score: object) -> Tensor:
     chosen = as_float_tensor(chosen_score, "chosen_score")
     rejected = as_float_tensor(rejected_score, "rejected_score")
-    check_finite(chosen, "chosen_score")
-    check_finite(rejected, "rejected_score")
+    with checked_at_once():
+        check_finite(chosen, "chosen_score")
+        check_finite(rejected, "rejected_score")
     try:
         return chosen - rejected
     except RuntimeError as error:

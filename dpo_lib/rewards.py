@@ -11,6 +11,8 @@ from dpo_lib._validation import (
     check_paired_log_probs,
     check_positive,
     check_same_shape,
+    checked_at_once,
+    refuse,
 )
 
 
@@ -70,14 +72,16 @@ def dpo_reward(policy_logps: object, reference_logps: object, beta: float) -> Te
     return check_positive(beta, "beta") * (policy - reference)
 
 
-def reward_accuracy(chosen_rewards: object, rejected_rewards: object, tie: float = 0.0) -> Tensor:
+def reward_accuracy(
+    chosen_rewards: object, rejected_rewards: object, tie: float | Tensor = 0.0
+) -> Tensor:
     """Share of pairs whose chosen response has the higher reward; a tie counts one half.
 
     Parameters
     ----------
     chosen_rewards, rejected_rewards : Tensor or float
         Rewards of one shape, not empty.
-    tie : float
+    tie : float or Tensor
         Rewards at most this far apart are tied. Above 0 where the two models were not run on
         the same padded batch, so that equal log-probabilities differ in their last bits.
 
@@ -93,13 +97,14 @@ def reward_accuracy(chosen_rewards: object, rejected_rewards: object, tie: float
     """
     chosen = as_float_tensor(chosen_rewards, "chosen_rewards")
     rejected = as_float_tensor(rejected_rewards, "rejected_rewards")
-    check_finite(chosen, "chosen_rewards")
-    check_finite(rejected, "rejected_rewards")
+    with checked_at_once():
+        check_finite(chosen, "chosen_rewards")
+        check_finite(rejected, "rejected_rewards")
+        # Written so that NaN does not pass.
+        refuse(~(as_float_tensor(tie, "tie") >= 0), lambda: f"tie must be at least 0, got {tie!r}")
     check_same_shape(chosen_rewards=chosen, rejected_rewards=rejected)
     if chosen.numel() == 0:
         raise ValueError(f"chosen_rewards must hold at least one pair, got {tuple(chosen.shape)}")
-    if not tie >= 0:
-        raise ValueError(f"tie must be at least 0, got {tie!r}")
     difference = chosen - rejected
     wins = (difference > tie).double() + 0.5 * (difference.abs() <= tie).double()
     return wins.mean()

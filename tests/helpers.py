@@ -1,5 +1,6 @@
 """What several tests of the core share: a model small enough to enumerate, and plain arithmetic."""
 
+import contextlib
 import itertools
 from types import SimpleNamespace
 
@@ -7,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import settings
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 # Every run tries the same examples, and nothing is written to disk.
 deterministic = settings(derandomize=True, deadline=None, max_examples=60, database=None)
@@ -93,3 +95,46 @@ def every_response(vocab_size, length, eos=None):
         end = tokens.index(eos) + 1 if eos in tokens else length
         responses.add(tokens[:end])
     return sorted(responses)
+
+
+class looks_at_values(TorchDispatchMode):
+    """Counts how often a program asks for values: on a GPU it would wait for the device.
+
+    Whole numbers do not count: they are places in the data set, which stand on the CPU.
+    """
+
+    WAITING = ("_local_scalar_dense", "nonzero", "equal")
+
+    def __init__(self):
+        super().__init__()
+        self.number, self._paused = 0, False
+
+    def __enter__(self):
+        self._tolist = torch.Tensor.tolist
+
+        def counted(tensor):  # on the CPU it reads the memory and dispatches nothing
+            self._count(tensor)
+            with self.paused():
+                return self._tolist(tensor)
+
+        torch.Tensor.tolist = counted
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        torch.Tensor.tolist = self._tolist
+        return super().__exit__(*error)
+
+    @contextlib.contextmanager
+    def paused(self):
+        before, self._paused = self._paused, True
+        yield
+        self._paused = before
+
+    def _count(self, tensor):
+        whole = not (tensor.is_floating_point() or tensor.dtype == torch.bool)
+        self.number += not (whole or self._paused)
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.__name__.startswith(self.WAITING):
+            self._count(args[0])
+        return function(*args, **(kwargs or {}))
