@@ -1,8 +1,8 @@
 """What each trick of the fast step gains, on top of those before it.
 
-python -m benchmarks.tricks [--models tiny smollm2] [--rounds N] [--quick]
+python -m benchmarks.tricks [--models tiny smollm2] [--rounds N]
 
-writes tricks.json into the folder of this kind of processor in benchmarks/results.
+writes benchmarks/results/tricks.json.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.implementations import BFLOAT16_TOLERANCE, FLOAT32_TOLERANCE
-from benchmarks.machine import describe, without
+from benchmarks.machine import describe
 from benchmarks.peers import SIDES, make_optimizer, take_step, textbook_log_probs, whole_texts
-from benchmarks.step import parser_of, progress, read_options
+from benchmarks.step import parser_of, progress
 from benchmarks.turns import Implementation, Turn, take_turns
 from benchmarks.workloads import WORKLOADS, Workload, as_transformers, load_model
 from dpo_lib.fast import kernels
@@ -119,8 +119,7 @@ def run_rung(turn: Turn, workload: Workload, name: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and store."""
-    options = read_options(parser_of(__doc__, GROUPS), arguments)
-    left_out = without({name: rung.title for name, rung in RUNGS.items()})
+    options = parser_of(__doc__, GROUPS).parse_args(arguments)
     rows = []
     for model in options.models:
         warm_up, rounds = WARM_UP[model], options.rounds or ROUNDS[model]
@@ -134,7 +133,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     {"workload": workload, "name": name},
                 )
                 for name in names
-                if name not in left_out
             }
             counting = [False] * warm_up + [True] * rounds
             found = take_turns(
@@ -153,8 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                         "seconds": mine.seconds,
                     }
                 )
-    settings = {"machine": describe(options.threads), "left_out": left_out}
-    print(store("tricks", settings, rows, options.out), file=sys.stderr)
+    print(store("tricks", {"machine": describe(options.threads)}, rows, options.out))
 
 
 if __name__ == "__main__":

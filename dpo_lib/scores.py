@@ -6,7 +6,7 @@ averaged on the way: a loss may weigh a pair by its length, or compare it with i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -70,11 +70,10 @@ def pair_scores(
         shapes = [tuple(logps.shape) for logps in values]
         if shapes != [(len(rows),)] * 2:
             raise ValueError(f"{name} must be one value for each of {len(rows)} rows, got {shapes}")
-    lengths = (
-        torch.tensor([len(row[side]) for row in rows], device=device)
-        for side in ("chosen", "rejected")
-    )
-    return PairScores(*policy_logps, *(logps.to(device) for logps in reference_logps), *lengths)
+    lengths = [torch.tensor([len(row[side]) for row in rows]) for side in ("chosen", "rejected")]
+    # What comes from the CPU need not wait until the GPU has the policy's values.
+    beside = [x.to(device, non_blocking=device.type != "cpu") for x in (*reference_logps, *lengths)]
+    return PairScores(*policy_logps, *beside)
 
 
 def join_scores(parts: Sequence[PairScores]) -> PairScores:
@@ -129,3 +128,10 @@ def summarize(loss: Loss, scores: PairScores, beta: float) -> dict[str, Tensor]:
         "chosen_logp": (scores.chosen - scores.reference_chosen).mean(),
         "rejected_logp": (scores.rejected - scores.reference_rejected).mean(),
     }
+
+
+def read_numbers(scalars: Mapping[str, Tensor]) -> dict[str, float]:
+    """What scalars hold, fetched from their device all at once: a GPU is waited for only here."""
+    device = next(iter(scalars.values())).device
+    numbers = [value.detach().to(device, torch.float64) for value in scalars.values()]
+    return dict(zip(scalars, torch.stack(numbers).tolist(), strict=True))

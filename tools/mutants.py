@@ -24,7 +24,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 TIME_LIMIT = 600  # seconds a mutant may run: one that hangs is noticed too
 # Modules that stand in a package, and where in it.
-PACKAGES = {"training": "training/loop"}
+PACKAGES = {"step": "training/step"}
 ALL_LOSSES = tuple(
     f"losses/{name}.py" for name in ("facts", "test_losses", "test_form", "test_kto")
 )
@@ -32,8 +32,13 @@ ALL_LOSSES = tuple(
 TESTS = {
     "losses/dpo": ("losses/test_dpo.py",),
     **dict.fromkeys(("losses/form", "losses/relatives", "losses/unpaired"), ALL_LOSSES),
-    "_validation": (*ALL_LOSSES, "core/test_rewards.py", "core/test_preference.py"),
-    "training": ("training/test_training.py",),
+    "_validation": (
+        "core/test_validation.py",
+        *ALL_LOSSES,
+        "core/test_rewards.py",
+        "core/test_preference.py",
+    ),
+    "step": ("training/test_step.py",),
 }
 
 
@@ -309,32 +314,37 @@ MUTANTS = [
            "any(looks_across_pairs(term) for term, _ in terms)", "False"),
     Mutant("a sum forgets its weights", "losses/form", "weighted_sum", "weight * part", "part"),
     # the step
-    Mutant("reference log-probs with gradients", "training", "dpo_training_step",
+    Mutant("reference log-probs with gradients", "step", "dpo_training_step",
            "with torch.no_grad():", "with torch.enable_grad():"),
-    Mutant("reference log-probs from the policy", "training", "dpo_training_step",
+    Mutant("reference log-probs from the policy", "step", "dpo_training_step",
            "get_pair_log_probs(ref_model, batch)", "get_pair_log_probs(policy_model, batch)"),
-    Mutant("beta not passed on", "training", "dpo_training_step",
+    Mutant("beta not passed on", "step", "dpo_training_step",
            "reference_rejected, beta\n", "reference_rejected\n"),
-    Mutant("zero_grad missing", "training", "dpo_training_step", "optimizer.zero_grad()", "pass"),
-    Mutant("zero_grad after backward", "training", "dpo_training_step",
+    Mutant("zero_grad missing", "step", "dpo_training_step", "optimizer.zero_grad()", "pass"),
+    Mutant("zero_grad after backward", "step", "dpo_training_step",
            "loss.backward()", "loss.backward(); optimizer.zero_grad()"),
-    Mutant("no update", "training", "dpo_training_step", "optimizer.step()", "pass"),
-    Mutant("sum over pairs for mean", "training", "dpo_training_step",
+    Mutant("no update", "step", "dpo_training_step", "optimizer.step()", "pass"),
+    Mutant("sum over pairs for mean", "step", "dpo_training_step",
            "losses.mean()", "losses.sum()"),
-    Mutant("ascent for descent", "training", "dpo_training_step",
+    Mutant("ascent for descent", "step", "dpo_training_step",
            "loss.backward()", "(-loss).backward()"),
-    Mutant("gradients dropped before the checks", "training", "dpo_training_step",
+    Mutant("gradients dropped before the checks", "step", "dpo_training_step",
            "    policy_chosen, policy_rejected = ",
            "    optimizer.zero_grad()\n    policy_chosen, policy_rejected = "),
-    Mutant("the policy as its own reference", "training", "dpo_training_step",
+    Mutant("the policy as its own reference", "step", "dpo_training_step",
            "if ref_model is policy_model:", "if False:"),
-    Mutant("accuracy of the rejected", "training", "dpo_training_step",
+    Mutant("accuracy of the rejected", "step", "dpo_training_step",
            "reward_accuracy(chosen_rewards, rejected_rewards)",
            "reward_accuracy(rejected_rewards, chosen_rewards)"),
     # bad input
-    Mutant("NaN accepted", "_validation", "check_finite", "if not finite.all():", "if False:"),
+    Mutant("NaN accepted", "_validation", "check_finite",
+           "bad = ~torch.isfinite(values)", "bad = torch.zeros_like(values).bool()"),
     Mutant("log-probs above 0 accepted", "_validation", "check_log_probs",
-           "if (tensor > LOG_PROB_SLACK).any():", "if False:"),
+           "values > LOG_PROB_SLACK", "values > 1e9"),
+    Mutant("gathered checks never looked at", "_validation", "checked_at_once",
+           "checks.settle()", "pass"),
+    Mutant("checks within a block made one by one", "_validation", "refuse",
+           "if checks is not None:", "if False:"),
     Mutant("shapes broadcast", "_validation", "check_same_shape", "if len(", "if False and len("),
     Mutant("beta 0 accepted", "_validation", "check_positive", "0.0 < number", "0.0 <= number"),
     Mutant("beta infinite accepted", "_validation", "check_positive",

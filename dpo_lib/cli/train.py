@@ -20,13 +20,14 @@ from dpo_lib.cli import data, records
 from dpo_lib.cli.answers import answer_before, answers_and_kl
 from dpo_lib.cli.held_out import HeldOut, lengths, make_loss
 from dpo_lib.cli.live import Live
-from dpo_lib.cli.machines import Machines
 from dpo_lib.cli.models import OpenModel, is_tiny, open_model
 from dpo_lib.cli.report import advice, write_report
 from dpo_lib.data import PreferenceDataset
 from dpo_lib.losses import as_loss_function
 from dpo_lib.models.pretrained import cache_folder
 from dpo_lib.training import DPOConfig, train_dpo
+from dpo_lib.training.checkpoint import differences
+from dpo_lib.training.processes import Processes
 
 # What may differ when a run is taken up again: it does not change what is computed.
 _FREE = ("out", "restart", "quiet", "command", "data", "samples", "max_new_tokens")
@@ -37,10 +38,10 @@ def run_train(args: argparse.Namespace) -> int:
     out = Path(args.out)
     read = data.read_pairs(data.DataSettings.of(args))
     make_loss(args.loss or "dpo", dict(args.option))  # wrong names are found before the model
-    machines = Machines()
+    machines = Processes.launched()
     with machines.quiet_others(), _locked(out, machines):
         opened = open_model(args.model, read.settings.tokenizer())
-        machines.place(opened)
+        machines.place(opened.model)
         pairs = data.fit_to_model(read, opened)
         _complete(args, opened, round(len(pairs.dataset) * (1 - args.held_out)))
         loss = make_loss(args.loss, dict(args.option))
@@ -99,7 +100,7 @@ def run_train(args: argparse.Namespace) -> int:
                 checkpoint=out / "checkpoint.pt",
                 reference_cache=_reference_cache(),
                 progress=False,
-                **machines.for_training(),
+                accelerator=machines.accelerator,
             )
         if machines.main:
             if machines.sharded:
@@ -163,7 +164,7 @@ def _used(train: PreferenceDataset, args: argparse.Namespace) -> PreferenceDatas
 
 
 @contextlib.contextmanager
-def _locked(out: Path, machines: Machines) -> Iterator[None]:
+def _locked(out: Path, machines: Processes) -> Iterator[None]:
     """Let one process at a time write into the folder."""
     from filelock import FileLock, Timeout
 
@@ -185,7 +186,7 @@ def _locked(out: Path, machines: Machines) -> Iterator[None]:
 
 
 def _take_up(
-    out: Path, args: argparse.Namespace, counts: dict[str, Any], machines: Machines
+    out: Path, args: argparse.Namespace, counts: dict[str, Any], machines: Processes
 ) -> bool:
     """Note what is run, or check that the folder holds the same run; whether it is finished."""
     settings = {key: value for key, value in vars(args).items() if key not in _FREE}
@@ -208,12 +209,7 @@ def _take_up(
             records.write_json(out / "run.json", run)
         return False
     old = before["settings"]
-    changed = [
-        f"{key} was {old.get(key)!r}, is {settings.get(key)!r}"
-        for key in {**old, **settings}
-        if old.get(key) != settings.get(key)
-    ]
-    if changed:
+    if changed := differences(old, settings):
         raise ValueError(
             f"{out} holds another run ({'; '.join(changed)}); "
             "use another --out, or --restart to drop it"

@@ -1,10 +1,15 @@
 """Scores of pairs: what a loss gets, what the means are, and what counts as a tie."""
 
+import functools
+import inspect
+
 import pytest
 import torch
 
 from dpo_lib.losses import LOSSES, dpo_loss, simpo_loss
-from dpo_lib.scores import apply_loss, join_scores, pair_scores, summarize, tie_width
+from dpo_lib.scores import apply_loss, join_scores, pair_scores, read_numbers, summarize, tie_width
+from tests.helpers import looks_at_values
+from tests.losses.facts import FACTS
 
 ROWS = [
     {"prompt": [1], "chosen": [2, 3], "rejected": [4]},
@@ -25,11 +30,11 @@ def test_lengths_are_those_of_the_rows():
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_every_loss_gets_what_it_takes(name):
-    lengths = {}
-    if name in ("r_dpo", "length_normalized", "simpo", "orpo", "rpo"):
+    loss, lengths = functools.partial(LOSSES[name], **FACTS[name].needs), {}
+    if "chosen_lengths" in inspect.signature(loss).parameters:
         lengths = {"chosen_lengths": torch.tensor([2, 1]), "rejected_lengths": torch.tensor([1, 3])}
-    expected = LOSSES[name](*POLICY, *REFERENCE, 0.3, **lengths)
-    for ours, theirs in zip(apply_loss(LOSSES[name], scores(), 0.3), expected, strict=True):
+    expected = loss(*POLICY, *REFERENCE, beta=0.3, **lengths)
+    for ours, theirs in zip(apply_loss(loss, scores(), 0.3), expected, strict=True):
         assert torch.equal(ours, theirs)
 
 
@@ -90,3 +95,11 @@ def test_parts_are_joined_in_their_order():
 def test_values_that_do_not_fit_the_rows_are_named(policy, reference, message):
     with pytest.raises(ValueError, match=message):
         pair_scores(policy, reference, ROWS)
+
+
+def test_numbers_are_read_all_at_once_and_exactly():
+    third, half = torch.tensor(1 / 3), torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    with looks_at_values() as looks:
+        found = read_numbers({"third": third, "half": half, "yes": torch.tensor(True)})
+    assert looks.number == 1
+    assert found == {"third": third.item(), "half": 0.5, "yes": 1.0}

@@ -66,15 +66,11 @@ def ops(monkeypatch):
     def change(**changed):
         for name in ("mkldnn", "aten"):
             monkeypatch.setattr(torch.ops, name, Hidden(getattr(torch.ops, name), **changed))
-        forget()
-
-    def forget():
         kernels._onednn_product.cache_clear()
-        kernels._onednn_is_wide.cache_clear()
 
     yield change
     monkeypatch.undo()
-    forget()
+    kernels._onednn_product.cache_clear()
 
 
 def multiplied(*results):

@@ -7,6 +7,7 @@ import string
 import subprocess
 import sys
 from collections import Counter
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,6 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 RANK = {room: rank for rank, rooms in enumerate(ROOMS) for room in rooms}
 CORE = {room for room, rank in RANK.items() if rank < RANK["figures"]}
-# A method may fetch a room to its right when it is called, if there is a reason.
-LATE = {("training", "figures")}  # history.plot() draws; training needs no Matplotlib
 DOORS = {"pair_log_probs", "cache"}  # what the rest of the package may import of dpo_lib.fast
 HEAVY = ["IPython", "anywidget", "ipywidgets", "matplotlib", "pandas", "playwright", "transformers"]
 
@@ -66,36 +65,41 @@ def own_texts():
 # --- imports -------------------------------------------------------------------------------------
 
 
-def imported_rooms(tree, parts):
-    """Yield (room, late) for each import from dpo_lib; type-checking imports do not run."""
+def imported_paths(tree, parts):
+    """Yield the dotted path of every import from dpo_lib; type-checking imports do not run."""
 
-    def visit(node, late):
+    def visit(node):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             for child in node.orelse:
-                yield from visit(child, late)
+                yield from visit(child)
             return
         if isinstance(node, ast.Import):
             for alias in node.names:
                 if alias.name.split(".")[0] == "dpo_lib":
-                    yield [*alias.name.split("."), ""][1], late
+                    yield alias.name.split(".")
         elif isinstance(node, ast.ImportFrom):
             base = list(parts[: len(parts) - node.level]) if node.level else []
             path = base + (node.module.split(".") if node.module else [])
             if path[:1] == ["dpo_lib"]:
                 for alias in node.names:
-                    yield [*path, alias.name][1], late
-        late = late or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+                    yield [*path, alias.name]
         for child in ast.iter_child_nodes(node):
-            yield from visit(child, late)
+            yield from visit(child)
 
-    return visit(tree, False)
+    return visit(tree)
+
+
+def imported_rooms(tree, parts):
+    """Yield the room of each import from dpo_lib."""
+    for path in imported_paths(tree, parts):
+        yield [*path, ""][1]
 
 
 def wrong_imports(source, parts):
     """Describe the imports of one module (its dotted path in parts) that go the wrong way."""
     room = parts[1]
-    for other, late in imported_rooms(ast.parse(source), parts):
-        if other == room or (late and (room, other) in LATE):
+    for other in imported_rooms(ast.parse(source), parts):
+        if other == room:
             continue
         if other not in RANK:
             yield f"{room} imports {other!r}: is it a module, and a room in pyproject.toml?"
@@ -111,7 +115,7 @@ def dotted(path):
 def test_imports_run_one_way(path):
     parts = dotted(path)
     if parts[1:] == ("__init__",):
-        rooms = {room for room, _ in imported_rooms(ast.parse(path.read_text("utf-8")), parts)}
+        rooms = {*imported_rooms(ast.parse(path.read_text("utf-8")), parts)}
         assert rooms <= CORE
     else:
         assert parts[1] in RANK, f"add {parts[1]} to the rooms in pyproject.toml"
@@ -132,8 +136,7 @@ def test_imports_run_one_way(path):
         ("import dpo_lib", "losses", False),
         ("from dpo_lib import nobody", "losses", False),
         ("def f():\n    from dpo_lib import figures", "losses", False),
-        ("def f():\n    from dpo_lib.figures import plot", "training", True),
-        ("from dpo_lib.figures import plot", "training", False),
+        ("def f():\n    from dpo_lib.figures import plot", "training", False),
         ("if TYPE_CHECKING:\n    from dpo_lib.training import A", "losses", True),
         ("if True:\n    from dpo_lib.training import A", "losses", False),
         ("from ..preference import x\nfrom .spec import y", "widgets.base", True),
@@ -144,6 +147,37 @@ def test_imports_run_one_way(path):
 def test_the_direction_is_seen(source, module, fine):
     found = list(wrong_imports(source, ("dpo_lib", *module.split("."))))
     assert (found == []) is fine
+
+
+def module_graph(sources):
+    """Module -> modules that it imports, at any time; sources by their dotted path."""
+    graph = {}
+    for parts, source in sources.items():
+        graph[parts] = set()
+        for path in imported_paths(ast.parse(source), parts):
+            found = tuple(path)
+            while found not in sources and (*found, "__init__") not in sources:
+                found = found[:-1]
+            graph[parts].add(found if found in sources else (*found, "__init__"))
+    return graph
+
+
+def test_no_module_reaches_itself_over_others():
+    sources = {dotted(path): path.read_text("utf-8") for path in MODULES}
+    assert [*TopologicalSorter(module_graph(sources)).static_order()]
+
+
+def test_a_circle_is_seen():
+    sources = {
+        ("dpo_lib", "a", "__init__"): "",
+        ("dpo_lib", "a", "x"): "def f():\n    from dpo_lib.a.y import g",
+        ("dpo_lib", "a", "y"): "from dpo_lib import a\nfrom dpo_lib.a import z",
+        ("dpo_lib", "a", "z"): "import torch",
+    }
+    assert [*TopologicalSorter(module_graph(sources)).static_order()]
+    sources["dpo_lib", "a", "z"] = "from .x import f"
+    with pytest.raises(CycleError):
+        TopologicalSorter(module_graph(sources)).prepare()
 
 
 def behind_the_doors(source):

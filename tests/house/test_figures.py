@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from dpo_lib import figures
 from dpo_lib.figures import PALETTE, PAPER, figure_svg, label_line, plain_ticks, save_svg, spread
+from dpo_lib.training import DPOConfig, TrainingHistory
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -192,3 +193,17 @@ def test_in_ipython_figures_are_stored_as_svg_only_with_the_bytes_of_any_process
     ax.plot([0, 1 / 3, 2], marker="s")
     ax.set_title("$x_1$")
     assert svg == figure_svg(figure) + "\n"
+
+
+def test_a_history_is_drawn_column_by_column():
+    names = ["loss", "reward_accuracy", "margin", "chosen_logp", "rejected_logp"]
+    steps = [{"step": i, **{name: i + place for place, name in enumerate(names)}} for i in (0, 1)]
+    looks = [{"step": i, "entropy": 1.0 - i, "samples": ["Paris."]} for i in (0, 2)]
+    history = TrainingHistory(DPOConfig(steps=2), steps, looks)
+    drawn = [
+        (line.get_xdata().tolist(), line.get_ydata().tolist())
+        for ax in figures.plot_history(history).axes
+        for line in ax.get_lines()
+    ]
+    expected = [([0, 1], history.column(name)) for name in names]
+    assert drawn == [*expected, ([0, 2], [1.0, -1.0])]

@@ -3,20 +3,17 @@
 import dataclasses
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from dpo_lib.data import PreferenceDataset, make_preferences
 from dpo_lib.logprobs import get_pair_log_probs
-from dpo_lib.models import InstructionTokenizer
 from dpo_lib.training import train_dpo
-from tests.training.test_training_loop import CONFIG, Stopped, new_policy
+from dpo_lib.training.processes import Processes
+from tests.training.runs import CONFIG, Stopped, load_dataset, new_policy, run_in_two_processes
 
-ROOT = Path(__file__).resolve().parents[2]
 CASES = {
     # five pairs on two processes: three and two
     "dpo": ({}, "dpo"),
@@ -24,10 +21,6 @@ CASES = {
     "level": ({"batch_size": 6, "accumulate": 2}, "kto"),  # looks across the batch
     "resumed": ({"max_grad_norm": 0.1}, "dpo"),  # interrupted after two evaluations
 }
-
-
-def load_dataset():
-    return PreferenceDataset(make_preferences(), InstructionTokenizer())
 
 
 def look(policy):
@@ -91,22 +84,7 @@ def main(folder: str, way: str) -> None:
 @pytest.fixture(scope="module", params=["ddp", "fsdp"])
 def runs(request, tmp_path_factory):
     out = tmp_path_factory.mktemp(request.param)
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
-    result = subprocess.run(
-        [
-            sys.executable,
-            *command,
-            "-m",
-            "tests.training.test_distributed",
-            str(out),
-            request.param,
-        ],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    result = run_in_two_processes("tests.training.test_processes", str(out), request.param)
     assert result.returncode == 0, result.stderr[-3000:]
     return out, result.stderr
 
@@ -147,6 +125,28 @@ def test_more_parts_than_pairs_is_refused():
     config = dataclasses.replace(CONFIG, accumulate=2)
     with pytest.raises(ValueError, match=r"accumulate times the number of processes \(2 \* 4\)"):
         train_dpo(new_policy(), None, load_dataset(), config, accelerator=Machines())
+
+
+def test_without_a_launcher_a_process_is_alone(monkeypatch):
+    for name in ("WORLD_SIZE", "ACCELERATE_MIXED_PRECISION"):
+        monkeypatch.delenv(name, raising=False)
+    alone = Processes.launched()
+    assert (alone.number, alone.rank, alone.main, alone.sharded) == (1, 0, True, False)
+    assert alone.gather([1, "a"]) == [1, "a"]
+
+
+def test_an_error_that_all_meet_is_reported_once(capsys):
+    class Second:
+        num_processes, process_index, distributed_type = 2, 1, "MULTI_CPU"
+
+    first, second = Processes(), Processes(Second())
+    with pytest.raises(ValueError, match="bad"), first.quiet_others():
+        raise ValueError("bad")
+    with pytest.raises(SystemExit), second.quiet_others():
+        raise ValueError("bad")
+    for processes in (first, second):
+        processes.say("once")
+    assert capsys.readouterr().err == "once\n"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""The training loop: the numbers it reports, the order of the pairs, resuming, and its errors."""
+"""The training loop: the numbers it reports, the order of the pairs, and its errors."""
 
 import dataclasses
 import functools
+import itertools
 import math
 import platform
 import subprocess
@@ -12,50 +13,20 @@ import torch
 from torch import nn
 
 from dpo_lib import fingerprint, get_pair_log_probs, make_reference
-from dpo_lib.data import PreferenceDataset, make_preferences
 from dpo_lib.fast.cache import cache_reference_log_probs
-from dpo_lib.losses import LOSSES, PreferenceLoss, as_loss_function, dpo_loss, takes_lengths
-from dpo_lib.models import InstructionTokenizer, TinyGPT, TinyGPTConfig
-from dpo_lib.training import DPOConfig, dpo_training_step, train_dpo
+from dpo_lib.fast.pair_log_probs import PairLogProbs
+from dpo_lib.losses import (
+    LOSSES,
+    PreferenceLoss,
+    as_loss_function,
+    coupled,
+    dpo_loss,
+    takes_lengths,
+)
+from dpo_lib.training import dpo_training_step, train_dpo
+from tests.helpers import looks_at_values
 from tests.losses.facts import FACTS
-
-CONFIG = DPOConfig(steps=6, batch_size=5, learning_rate=1e-3, eval_every=2)
-
-
-@pytest.fixture(scope="module")
-def dataset():
-    return PreferenceDataset(make_preferences(), InstructionTokenizer())
-
-
-def new_policy(dropout: float = 0.0) -> TinyGPT:
-    torch.manual_seed(0)
-    config = TinyGPTConfig(260, context_length=128, width=16, heads=2, layers=1, dropout=dropout)
-    return TinyGPT(config).double()
-
-
-def run(dataset, policy=None, config=CONFIG, **options):
-    policy = policy or new_policy()
-    history = train_dpo(
-        policy, make_reference(new_policy()), dataset, config, progress=False, **options
-    )
-    return policy, history
-
-
-class Stopped(Exception):
-    pass
-
-
-def evaluate_until(last: int):
-    """An evaluation that stops the run at its call number ``last``, as a killed process would."""
-    calls = []
-
-    def evaluate(policy):
-        calls.append(None)
-        if len(calls) == last:
-            raise Stopped
-        return {"calls": 1.5}
-
-    return evaluate
+from tests.training.runs import CONFIG, Stopped, evaluate_until, new_policy, run
 
 
 def test_first_row_is_log_two_and_a_tie(dataset):
@@ -135,6 +106,7 @@ def test_weight_decay_shrinks_matrices_only(dataset):
         assert torch.allclose(after, kept * before, rtol=1e-7, atol=1e-8)
 
 
+@coupled
 def crowd_loss(chosen, rejected, reference_chosen, reference_rejected, beta):
     """A loss that compares every pair with its batch."""
     up, down = beta * (chosen - reference_chosen), beta * (rejected - reference_rejected)
@@ -142,9 +114,24 @@ def crowd_loss(chosen, rejected, reference_chosen, reference_rejected, beta):
     return PreferenceLoss(nn.functional.softplus(0.5 * z.mean() - z), up.detach(), down.detach())
 
 
+@coupled
+def large_crowd_loss(*logps):
+    """The same from four pairs on; fewer do not show that it is coupled."""
+    return crowd_loss(*logps) if len(logps[0]) > 3 else dpo_loss(*logps)
+
+
 @pytest.mark.parametrize(
     ("loss", "parts"),
-    [(dpo_loss, 2), (dpo_loss, 3), (crowd_loss, 5), (crowd_loss, 3), ("kto", 2), ("simpo", 4)],
+    [
+        (dpo_loss, 2),
+        (dpo_loss, 3),
+        (crowd_loss, 5),
+        (crowd_loss, 3),
+        (large_crowd_loss, 2),
+        (functools.partial(large_crowd_loss), 5),
+        ("kto", 2),
+        ("simpo", 4),
+    ],
 )
 def test_accumulated_parts_equal_the_whole_batch(dataset, loss, parts):
     (one, whole), (two, split) = (
@@ -155,32 +142,6 @@ def test_accumulated_parts_equal_the_whole_batch(dataset, loss, parts):
         assert row == pytest.approx(expected, rel=1e-8, abs=1e-10)
     for ours, expected in zip(one.parameters(), two.parameters(), strict=True):
         assert torch.allclose(ours, expected, atol=1e-8)
-
-
-def test_only_what_requires_gradients_is_trained_and_kept(dataset, tmp_path):
-    def frozen_policy():
-        policy = new_policy().requires_grad_(False)
-        policy.blocks[0].mlp.requires_grad_(True)
-        return policy
-
-    file = tmp_path / "run.pt"
-    whole, history = run(dataset, frozen_policy())
-    with pytest.raises(Stopped):
-        run(dataset, frozen_policy(), evaluate=evaluate_until(3), checkpoint=file)
-    kept = torch.load(file, weights_only=True)["policy"]
-    assert sorted(kept) == [
-        f"blocks.0.mlp.{n}.{part}" for n in (0, 2) for part in ("bias", "weight")
-    ]
-    other = frozen_policy()
-    other.final_norm.bias.data += 1
-    with pytest.raises(ValueError, match=r"of another run.*frozen parameters"):
-        run(dataset, other, checkpoint=file)
-    resumed, second = run(dataset, frozen_policy(), checkpoint=file)
-    assert fingerprint(resumed) == fingerprint(whole)
-    assert second.steps == history.steps
-    still = [name for name, p in whole.named_parameters() if ".mlp." not in name]
-    assert fingerprint(whole, still) == fingerprint(new_policy(), still)
-    assert fingerprint(whole) != fingerprint(new_policy())
 
 
 def test_without_trainable_parameters_nothing_starts(dataset):
@@ -216,6 +177,33 @@ def test_a_loss_by_name(dataset):
     assert by_name.steps == by_function.steps
     with pytest.raises(ValueError, match=r"loss must be a function or one of \['dpo'.*got 'dpa'"):
         run(dataset, loss="dpa")
+
+
+def test_a_loss_is_asked_for_every_part_and_for_the_row_and_never_tried_out(dataset):
+    sizes = []
+
+    def counting(*logps):
+        sizes.append(len(logps[0]))
+        return dpo_loss(*logps)
+
+    run(dataset, config=dataclasses.replace(CONFIG, steps=2, accumulate=2), loss=counting)
+    assert sizes == [3, 2, 5] * 2
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_an_update_waits_for_the_device_once(dataset, monkeypatch, parts):
+    forward = PairLogProbs.forward
+
+    def uncounted(self, rows):  # it checks ids on the CPU, before they go to the device
+        with looks.paused():
+            return forward(self, rows)
+
+    config = dataclasses.replace(CONFIG, steps=4, accumulate=parts)
+    monkeypatch.setattr(PairLogProbs, "forward", uncounted)
+    numbers = []
+    with looks_at_values() as looks:
+        run(dataset, config=config, on_step=lambda row: numbers.append(looks.number))
+    assert [b - a for a, b in itertools.pairwise(numbers)] == [1] * 3
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -257,6 +245,16 @@ def test_same_seed_same_bits_other_seed_other_order(dataset):
     assert first.steps != third.steps
 
 
+def test_a_way_to_compute_log_probs_that_is_there_already_is_used(dataset):
+    policy = new_policy()
+    log_probs, calls = PairLogProbs(policy), []
+    log_probs.register_forward_hook(lambda *_: calls.append(None))
+    _, history = run(dataset, policy, log_probs=log_probs)
+    _, expected = run(dataset)
+    assert len(calls) == 1 + CONFIG.steps  # against the reference, then once an update
+    assert history.steps == expected.steps
+
+
 def test_reference_is_read_only_once(dataset):
     calls = []
     reference = make_reference(new_policy())
@@ -273,68 +271,6 @@ def test_cached_values_are_those_of_any_batch_size(dataset):
         again = cache_reference_log_probs(reference, dataset, **options)
         assert all(torch.allclose(a, b, atol=1e-11) for a, b in zip(whole, again, strict=True))
     assert not whole[0].requires_grad
-
-
-@pytest.mark.parametrize("stop_at", [1, 2, 3, 4])
-def test_an_interrupted_run_ends_with_the_same_bits(dataset, tmp_path, stop_at):
-    whole, history = run(dataset, evaluate=evaluate_until(0))
-    file = tmp_path / "deep" / "run.pt"
-    with pytest.raises(Stopped):
-        run(dataset, evaluate=evaluate_until(stop_at), checkpoint=file)
-    resumed, second = run(dataset, evaluate=evaluate_until(0), checkpoint=file)
-    assert fingerprint(resumed) == fingerprint(whole)
-    assert second.steps == history.steps
-    assert second.evaluations == history.evaluations
-    assert [p.name for p in file.parent.iterdir()] == ["run.pt"]
-
-
-def test_a_checkpoint_of_another_run_is_refused(dataset, tmp_path):
-    run(dataset, checkpoint=tmp_path / "run.pt")
-    other = dataclasses.replace(CONFIG, seed=3)
-    with pytest.raises(ValueError, match=r"of another run.*seed=0.*seed=3"):
-        run(dataset, config=other, checkpoint=tmp_path / "run.pt")
-
-
-def other_reference(dataset, file):
-    policy, reference = new_policy(), make_reference(new_policy())
-    reference.final_norm.bias.data += 1
-    train_dpo(policy, reference, dataset, CONFIG, checkpoint=file, progress=False)
-
-
-def other_data(dataset, file):
-    run(PreferenceDataset(make_preferences("longer"), InstructionTokenizer()), checkpoint=file)
-
-
-def other_loss(dataset, file):
-    run(dataset, checkpoint=file, loss=functools.partial(dpo_loss, label_smoothing=0.1))
-
-
-def no_reference(dataset, file):
-    train_dpo(new_policy(), None, dataset, CONFIG, checkpoint=file, progress=False)
-
-
-@pytest.mark.parametrize("other", [other_reference, other_data, other_loss, no_reference])
-def test_a_checkpoint_belongs_to_its_data_loss_and_reference(dataset, tmp_path, other):
-    loss = functools.partial(dpo_loss, label_smoothing=0.2)
-    run(dataset, checkpoint=tmp_path / "run.pt", loss=loss if other is other_loss else dpo_loss)
-    with pytest.raises(ValueError, match="of another run"):
-        other(dataset, tmp_path / "run.pt")
-
-
-def test_a_failed_write_leaves_the_old_checkpoint(dataset, tmp_path, monkeypatch):
-    file = tmp_path / "run.pt"
-    run(dataset, checkpoint=file)
-    before = file.read_bytes()
-
-    def broken_save(state, target):
-        target.write(b"half")
-        raise OSError("disk full")
-
-    monkeypatch.setattr(torch, "save", broken_save)
-    with pytest.raises(OSError, match="disk full"):
-        run(dataset, checkpoint=file)
-    assert file.read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == ["run.pt"]
 
 
 def test_evaluations_come_before_every_second_update_and_at_the_end(dataset):
@@ -379,8 +315,18 @@ def test_divergence_stops_with_the_update_named(dataset):
         return {}
 
     poison.armed = False
-    with pytest.raises(FloatingPointError, match="nan at update 2, which was not made"):
+    with pytest.raises(FloatingPointError, match="probability is nan at update 2, which was not"):
         run(dataset, policy, evaluate=poison)
+
+
+def test_what_a_loss_refuses_stops_the_update_that_saw_it(dataset):
+    def wrong(chosen, rejected, *others):
+        return dpo_loss(chosen + 1000, rejected, *others)
+
+    policy = new_policy()
+    with pytest.raises(ValueError, match="policy_chosen_logps must be log-probabilities"):
+        run(dataset, policy, loss=wrong)
+    assert fingerprint(policy) == fingerprint(new_policy())
 
 
 def test_policy_as_its_own_reference_is_refused(dataset):
@@ -389,60 +335,11 @@ def test_policy_as_its_own_reference_is_refused(dataset):
         train_dpo(policy, policy, dataset, CONFIG, progress=False)
 
 
-@pytest.mark.parametrize(
-    ("schedule", "expected"),
-    [
-        ("constant", [0.5, 1.0, 1.0, 1.0, 1.0, 1.0]),
-        ("linear", [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]),
-        ("cosine", [0.5, 1.0, 1.0, 0.853553, 0.5, 0.146447]),
-    ],
-)
-def test_schedules(dataset, schedule, expected):
-    config = dataclasses.replace(CONFIG, learning_rate=1.0, warmup_steps=2, schedule=schedule)
-    rates = [config.learning_rate_at(step) for step in range(6)]
-    assert rates == pytest.approx(expected, abs=1e-6)
-    low = dataclasses.replace(config, learning_rate=1e-4)
-    _, history = run(dataset, config=low)
-    assert history.column("learning_rate") == pytest.approx([1e-4 * x for x in expected], abs=1e-9)
-
-
 def test_clipping_bounds_the_gradient(dataset):
     _, free = run(dataset, config=dataclasses.replace(CONFIG, steps=2, max_grad_norm=math.inf))
     _, clipped = run(dataset, config=dataclasses.replace(CONFIG, steps=2, max_grad_norm=1e-4))
     assert free.steps[0]["grad_norm"] == clipped.steps[0]["grad_norm"] > 1e-4
     assert free.steps[1]["loss"] != clipped.steps[1]["loss"]
-
-
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ({"beta": 0.0}, "beta must be"),
-        ({"learning_rate": -1.0}, "learning_rate must be"),
-        ({"steps": 0}, "steps must be at least 1, got 0"),
-        ({"batch_size": 0}, "batch_size must be at least 1"),
-        ({"warmup_steps": -1}, "warmup_steps must be at least 0"),
-        ({"accumulate": 0}, "accumulate must be at least 1"),
-        ({"accumulate": 6}, r"accumulate must be at most batch_size \(5\), got 6"),
-        ({"weight_decay": -0.1}, "weight_decay must be at least 0"),
-        ({"weight_decay": math.nan}, "weight_decay must be at least 0"),
-        ({"eval_every": 0}, "eval_every must be at least 1"),
-        ({"max_grad_norm": 0.0}, "max_grad_norm must be above 0"),
-        ({"max_grad_norm": math.nan}, "max_grad_norm must be above 0"),
-        ({"dtype": "float16"}, r"dtype must be one of .*'bfloat16'.*got 'float16'"),
-        ({"schedule": "step"}, "schedule must be one of .*'cosine'.*got 'step'"),
-    ],
-)
-def test_bad_settings_are_named(setting, message):
-    with pytest.raises(ValueError, match=message):
-        dataclasses.replace(CONFIG, **setting)
-
-
-def test_the_history_draws_itself(dataset):
-    _, history = run(dataset, evaluate=lambda policy: {"entropy": 1.0, "samples": ["Paris."]})
-    figure = history.plot()
-    drawn = [line.get_ydata().tolist() for ax in figure.axes for line in ax.get_lines()]
-    columns = ["loss", "reward_accuracy", "margin", "chosen_logp", "rejected_logp", "entropy"]
-    assert drawn == [history.column(name) for name in columns]
 
 
 PAGE_FAULTS = """

@@ -16,7 +16,7 @@ from dpo_lib import fingerprint
 from dpo_lib.data import PreferenceDataset, make_preferences
 from dpo_lib.models import InstructionTokenizer
 from dpo_lib.training import DPOConfig, train_dpo
-from tests.training.test_training_loop import new_policy
+from tests.training.runs import new_policy
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = DPOConfig(
@@ -35,7 +35,7 @@ def train(file):
 
 def start(file):
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.training.test_training_killed", str(file)],
+        [sys.executable, "-m", "tests.training.test_killed", str(file)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )

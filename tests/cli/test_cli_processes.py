@@ -1,10 +1,6 @@
 """``train`` in two processes: the numbers of one, and one set of files."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -12,8 +8,7 @@ from dpo_lib.cli import main
 from dpo_lib.cli.records import read_metrics
 from dpo_lib.data import write_jsonl
 from dpo_lib.world import label_by_reward, load_pairs
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.training.runs import run_in_two_processes
 
 
 def test_two_processes_train_as_one(tmp_path):
@@ -21,10 +16,7 @@ def test_two_processes_train_as_one(tmp_path):
     write_jsonl(data, label_by_reward(load_pairs(), 0)[::8])
     options = ["train", "--model", "tiny", "--data", str(data), "--steps", "4"]
     options += ["--batch-size", "6", "--eval-every", "2", "--out"]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node=2", "-m", "dpo_lib", *options, str(tmp_path / "two")]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    run = run_in_two_processes("dpo_lib", *options, str(tmp_path / "two"))
     assert run.returncode == 0, run.stderr[-3000:]
     assert run.stderr.count("held out by prompt") == 1
     assert run.stderr.count("update 4/4") == 1

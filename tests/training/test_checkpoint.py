@@ -1,0 +1,130 @@
+"""Checkpoints: an interrupted run goes on with the same bits; a file of another run is refused."""
+
+import dataclasses
+import functools
+
+import pytest
+import torch
+
+from dpo_lib import fingerprint, make_reference
+from dpo_lib.data import PreferenceDataset, make_preferences
+from dpo_lib.losses import dpo_loss
+from dpo_lib.models import InstructionTokenizer
+from dpo_lib.training import train_dpo
+from dpo_lib.training.checkpoint import differences
+from tests.training.runs import CONFIG, Stopped, evaluate_until, new_policy, run
+
+
+@pytest.mark.parametrize("stop_at", [1, 2, 3, 4])
+def test_an_interrupted_run_ends_with_the_same_bits(dataset, tmp_path, stop_at):
+    whole, history = run(dataset, evaluate=evaluate_until(0))
+    file = tmp_path / "deep" / "run.pt"
+    with pytest.raises(Stopped):
+        run(dataset, evaluate=evaluate_until(stop_at), checkpoint=file)
+    resumed, second = run(dataset, evaluate=evaluate_until(0), checkpoint=file)
+    assert fingerprint(resumed) == fingerprint(whole)
+    assert second.steps == history.steps
+    assert second.evaluations == history.evaluations
+    assert [p.name for p in file.parent.iterdir()] == ["run.pt"]
+
+
+def test_a_checkpoint_of_another_run_is_refused(dataset, tmp_path):
+    run(dataset, checkpoint=tmp_path / "run.pt")
+    other = dataclasses.replace(CONFIG, seed=3)
+    with pytest.raises(ValueError, match=r"of another run: seed was 0, is 3"):
+        run(dataset, config=other, checkpoint=tmp_path / "run.pt")
+
+
+def other_reference(dataset, file):
+    policy, reference = new_policy(), make_reference(new_policy())
+    reference.final_norm.bias.data += 1
+    train_dpo(policy, reference, dataset, CONFIG, checkpoint=file, progress=False)
+
+
+def other_data(dataset, file):
+    run(PreferenceDataset(make_preferences("longer"), InstructionTokenizer()), checkpoint=file)
+
+
+def other_loss(dataset, file):
+    run(dataset, checkpoint=file, loss=functools.partial(dpo_loss, label_smoothing=0.1))
+
+
+def no_reference(dataset, file):
+    train_dpo(new_policy(), None, dataset, CONFIG, checkpoint=file, progress=False)
+
+
+@pytest.mark.parametrize("other", [other_reference, other_data, other_loss, no_reference])
+def test_a_checkpoint_belongs_to_its_data_loss_and_reference(dataset, tmp_path, other):
+    loss = functools.partial(dpo_loss, label_smoothing=0.2)
+    run(dataset, checkpoint=tmp_path / "run.pt", loss=loss if other is other_loss else dpo_loss)
+    with pytest.raises(ValueError, match="of another run"):
+        other(dataset, tmp_path / "run.pt")
+
+
+def test_a_failed_write_leaves_the_old_checkpoint(dataset, tmp_path, monkeypatch):
+    file = tmp_path / "run.pt"
+    run(dataset, checkpoint=file)
+    before = file.read_bytes()
+
+    def broken_save(state, target):
+        target.write(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(torch, "save", broken_save)
+    with pytest.raises(OSError, match="disk full"):
+        run(dataset, checkpoint=file)
+    assert file.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["run.pt"]
+
+
+def test_only_what_requires_gradients_is_trained_and_kept(dataset, tmp_path):
+    def frozen_policy():
+        policy = new_policy().requires_grad_(False)
+        policy.blocks[0].mlp.requires_grad_(True)
+        return policy
+
+    file = tmp_path / "run.pt"
+    whole, history = run(dataset, frozen_policy())
+    with pytest.raises(Stopped):
+        run(dataset, frozen_policy(), evaluate=evaluate_until(3), checkpoint=file)
+    kept = torch.load(file, weights_only=True)["policy"]
+    assert sorted(kept) == [
+        f"blocks.0.mlp.{n}.{part}" for n in (0, 2) for part in ("bias", "weight")
+    ]
+    other = frozen_policy()
+    other.final_norm.bias.data += 1
+    with pytest.raises(ValueError, match=r"of another run.*frozen parameters"):
+        run(dataset, other, checkpoint=file)
+    resumed, second = run(dataset, frozen_policy(), checkpoint=file)
+    assert fingerprint(resumed) == fingerprint(whole)
+    assert second.steps == history.steps
+    still = [name for name, p in whole.named_parameters() if ".mlp." not in name]
+    assert fingerprint(whole, still) == fingerprint(new_policy(), still)
+    assert fingerprint(whole) != fingerprint(new_policy())
+
+
+@pytest.mark.parametrize("kept", [0, 0.5, 0.99])
+def test_a_file_that_is_cut_off_is_named_with_the_remedy(dataset, tmp_path, kept):
+    file = tmp_path / "run.pt"
+    run(dataset, checkpoint=file)
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(ValueError, match=r"run\.pt is empty, cut off or .*: delete it to train"):
+        run(dataset, checkpoint=file)
+
+
+@pytest.mark.parametrize("content", [{"policy": {}}, {"run": "of a first edition"}, [1.0]])
+def test_a_file_that_is_no_checkpoint_is_refused(dataset, tmp_path, content):
+    torch.save(content, tmp_path / "run.pt")
+    with pytest.raises(ValueError, match="no checkpoint of this version"):
+        run(dataset, checkpoint=tmp_path / "run.pt")
+
+
+def test_differences_name_what_changed_and_what_came_and_went():
+    assert differences({"a": 1, "b": 2.0}, {"b": 2.0, "a": 1}) == []
+    before, now = {"same": 0, "a": 1, "gone": "x"}, {"same": 0, "a": 2, "new": True}
+    assert differences(before, now) == [
+        "a was 1, is 2",
+        "gone was 'x', is None",
+        "new was None, is True",
+    ]
