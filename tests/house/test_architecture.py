@@ -29,6 +29,7 @@ NEEDED = {
 ALLOWED = NEEDED | {
     ".gitattributes",
     ".gitignore",
+    "CONTRIBUTING.md",
     "LICENSE",
     "benchmarks",
     "constraints.txt",
