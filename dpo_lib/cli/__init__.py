@@ -1,14 +1,18 @@
-"""The command line: train, show, eval, sample, compare, demo."""
+"""The command line: train, show, eval, sample, compare, merge, demo."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
 import logging
+import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from dpo_lib.cli.parser import make_parser
+from dpo_lib.cli.progress import Progress
 
 _COMMANDS = {  # imported when called: the help page needs no torch
     "train": "dpo_lib.cli.train",
@@ -16,6 +20,7 @@ _COMMANDS = {  # imported when called: the help page needs no torch
     "eval": "dpo_lib.cli.evaluate",
     "sample": "dpo_lib.cli.sample",
     "compare": "dpo_lib.cli.sample",
+    "merge": "dpo_lib.cli.merge",
     "demo": "dpo_lib.cli.demo",
 }
 
@@ -26,27 +31,66 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 if all went well; 2 for wrong usage or data, 1 if training broke down, 130 if it was
-        interrupted, each with one message on stderr.
+        0 if all went well; 2 for wrong usage or data, 1 if training broke down or a file cannot be
+        written, 130 if it was interrupted, each with one message on stderr.
     """
     args = make_parser().parse_args(argv)
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    logging.getLogger("dpo_lib").setLevel(logging.INFO)
+    # What torch could tell is not known yet, nor needed: one process of a run shows, the first.
+    show = not getattr(args, "quiet", False) and os.environ.get("RANK", "0") == "0"
+    with Progress(show) as args.progress, _logging_to(args.progress):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # peft and transformers
+                with args.progress.stage("starting"):
+                    module = importlib.import_module(_COMMANDS[args.command])
+                return getattr(module, f"run_{args.command}")(args)
+        except BrokenPipeError:  # the reader of a pipe has gone, as with `| head`
+            sys.stderr.close()
+            return 0
+        except KeyboardInterrupt as stop:
+            known = {"train": "the same command goes on where it stopped"}
+            then = str(stop) or known.get(args.command, "")
+            args.progress.say(f"interrupted{then and ': '}{then}")
+            return 130
+        except ValueError as error:
+            code, text = 2, str(error)
+        except FloatingPointError as error:
+            code, text = 1, str(error)
+        except Exception as error:
+            code, text = 1, _about_files(error)
+            if text is None:
+                raise
+        args.progress.say(f"error: {text}")
+        return code
+
+
+def _about_files(error: BaseException) -> str | None:
+    """What to tell of an error that a file has caused, at whatever depth; else None."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None:  # safetensors and torch have errors of their own
+        if not any(word in str(error) for word in ("No space left", "os error", "StreamWriter")):
+            return None
+        return f"a file cannot be written ({str(error).splitlines()[0]}); is the disk full?"
+    where = f" {cause.filename}" if cause.filename else ""
+    full = cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    then = "; make room, and the same command goes on from the last checkpoint" if full else ""
+    return f"cannot read or write{where}: {cause.strerror or cause}{then}"
+
+
+@contextlib.contextmanager
+def _logging_to(progress: Progress) -> Iterator[None]:
+    """Print what the package logs between the lines of the progress."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            progress.say(self.format(record))
+
+    logger, handler = logging.getLogger("dpo_lib"), Handler()
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # peft and transformers to each other
-            module = importlib.import_module(_COMMANDS[args.command])
-            return getattr(module, f"run_{args.command}")(args)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except FloatingPointError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        then = "; the same command goes on where it stopped" if args.command == "train" else ""
-        print(f"interrupted{then}", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of a pipe has gone, as with `| head`
-        sys.stderr.close()
-        return 0
+        yield
+    finally:
+        logger.removeHandler(handler)

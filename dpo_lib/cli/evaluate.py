@@ -33,7 +33,7 @@ def run_eval(args: argparse.Namespace) -> int:
     opened = open_model(args.model, settings.tokenizer())
     pairs = data.fit_to_model(read, opened)
     dataset = pairs.dataset
-    if args.data is None:
+    if args.data is None and not run.get("eval_data"):
         _, dataset = dataset.split(run["settings"]["held_out"], run["settings"]["seed"])
     policy = pair_log_probs(opened.model, dataset)
     if base is None:
@@ -41,7 +41,7 @@ def run_eval(args: argparse.Namespace) -> int:
     else:
         reference = pair_log_probs(open_model(base, settings.tokenizer()).model, dataset)
         loss = dpo_loss
-    chosen, rejected = lengths(dataset)
+    chosen, rejected = lengths(dataset.rows)
     result: dict[str, Any] = {
         "model": args.model,
         "reference": base,
@@ -49,7 +49,7 @@ def run_eval(args: argparse.Namespace) -> int:
         "data": settings.name,
         "pairs": len(dataset),
         "skipped": pairs.skipped,
-        **score(policy, reference, dataset, loss, beta),
+        **score(policy, reference, dataset.rows, loss, beta),
         "tokens_chosen": chosen,
         "tokens_rejected": rejected,
     }
@@ -70,10 +70,11 @@ def held_out_paths(run: dict[str, Any] | None) -> list[str]:
         raise ValueError("--data is needed: the model is not a run with held-out pairs")
     if not run["held_out"]:
         raise ValueError("--data is needed: the run held no pairs out")
-    paths = [run["data"]] if isinstance(run["data"], str) else run["data"]
+    which = "eval_data" if run.get("eval_data") else "data"
+    paths = [run[which]] if isinstance(run[which], str) else run[which]
     gone = [path for path in paths if not Path(path).exists()]
     if gone:
         raise ValueError(f"--data is needed: the run's file {gone[0]} is not there")
-    if digest_files(paths) != run["settings"]["data_sha256"]:
+    if digest_files(paths) != run["settings"][f"{which}_sha256"]:
         raise ValueError(f"--data is needed: the run's file {', '.join(paths)} has changed")
     return paths

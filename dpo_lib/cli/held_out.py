@@ -5,21 +5,24 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from dpo_lib.cli.parser import EVAL_PAIRS
 from dpo_lib.cli.records import read_json, write_json
+from dpo_lib.cli.settings import usual_every
 from dpo_lib.data import PreferenceDataset
-from dpo_lib.fast.pair_log_probs import PairLogProbs
+from dpo_lib.fast.pair_log_probs import PairLogProbs, Row, log_probs_of_rows
 from dpo_lib.losses import PreferenceLoss, as_loss_function, takes_lengths
 from dpo_lib.losses.form import FOUR, LENGTHS
 from dpo_lib.rewards import reward_accuracy
 from dpo_lib.scores import apply_loss, pair_scores, summarize, tie_width
 
 Loss = Callable[..., PreferenceLoss]
-BATCH = 16  # pairs in a forward pass
+SHARE = 1 / 4  # of the work of training: a fifth of both together
+LEAST = 16  # pairs: fewer say nothing
 
 
 def make_loss(name: str, options: dict[str, float]) -> Loss:
@@ -50,22 +53,57 @@ def make_loss(name: str, options: dict[str, float]) -> Loss:
     return chosen
 
 
+class Plan(NamedTuple):
+    """How many held-out pairs are scored, and when."""
+
+    final: int  # pairs at the end
+    first: int  # of them while training
+    every: int  # updates between two evaluations
+
+
+def plan(steps: int, batch_size: int, lora: bool, longer: float, held_out: int) -> Plan:
+    """Evaluations that take at most a fifth of the time, by counting what must be computed.
+
+    A pass forward over a pair is one unit of work. An update costs two of them a pair, or three
+    where every weight has a gradient; held-out pairs cost one for the reference and one each time
+    they are scored.
+
+    Parameters
+    ----------
+    steps, batch_size : int
+        Of the run.
+    lora : bool
+        Whether adapters alone are trained.
+    longer : float
+        Tokens of a held-out pair, in multiples of those of a pair that is trained on.
+    held_out : int
+        Pairs that there are.
+    """
+    units = steps * batch_size * (2 if lora else 3) * SHARE / longer
+    final = min(held_out, max(LEAST, int(0.4 * units)))
+    left = units - 2 * final
+    every = usual_every(steps)
+    rounds = len(range(every, steps, every)) + 1  # the start costs nothing, the end does
+    first = min(final, EVAL_PAIRS, int(left / rounds)) if left > 0 else 0
+    if first < min(final, LEAST):
+        return Plan(final, final, steps)
+    return Plan(final, first, every)
+
+
 @torch.no_grad()
 def pair_log_probs(model: nn.Module, dataset: PreferenceDataset, dtype: str = "float32") -> Tensor:
     """Log-probabilities (nats) of every pair, shape (2, N): chosen, then rejected."""
-    log_probs = PairLogProbs(model, dtype=dtype)
-    rows = dataset.rows
-    parts = [
-        torch.stack(log_probs(rows[start : start + BATCH])).cpu()
-        for start in range(0, len(rows), BATCH)
-    ]
-    return torch.cat(parts, dim=1)
+    return _values(PairLogProbs(model, dtype=dtype), dataset.rows)
+
+
+def _values(log_probs: PairLogProbs, rows: Sequence[Row]) -> Tensor:
+    return torch.stack(log_probs_of_rows(log_probs, rows)).cpu()  # (2, N)
 
 
 def score(
     policy: Tensor,
     reference: Tensor,
-    dataset: PreferenceDataset,
+    rows: Sequence[Row],
     loss: Loss,
     beta: float,
 ) -> dict[str, Any]:
@@ -74,7 +112,7 @@ def score(
     Accuracy is also given for the pairs whose chosen response is the longer one and for those
     where it is the shorter: a model that has learned the length alone is good at one of them.
     """
-    scores = pair_scores(tuple(policy), tuple(reference), dataset.rows)
+    scores = pair_scores(tuple(policy), tuple(reference), rows)
     result = {
         name.removeprefix("reward_"): value.item()
         for name, value in summarize(loss, scores, beta).items()
@@ -95,11 +133,12 @@ class HeldOut:
 
     Parameters
     ----------
-    dataset : PreferenceDataset
+    rows : sequence of mapping
+        Token ids of the pairs.
     loss : callable
     beta : float
-    dtype : str
-        As in `DPOConfig`.
+    log_probs : PairLogProbs
+        Of the policy that is trained.
     kept : path
         File of the reference's values; a resumed run finds them there.
     write : bool
@@ -108,14 +147,14 @@ class HeldOut:
 
     def __init__(
         self,
-        dataset: PreferenceDataset,
+        rows: Sequence[Row],
         loss: Loss,
         beta: float,
-        dtype: str,
+        log_probs: PairLogProbs,
         kept: Path,
         write: bool,
     ) -> None:
-        self.dataset, self.loss, self.beta, self.dtype = dataset, loss, beta, dtype
+        self.rows, self.loss, self.beta, self.log_probs = rows, loss, beta, log_probs
         self.kept, self.write = kept, write
         values = read_json(kept)
         self.reference: Tensor | None = None
@@ -123,32 +162,27 @@ class HeldOut:
             dtype = getattr(torch, values["dtype"])
             self.reference = torch.tensor(values["logps"], dtype=dtype)
 
-    def start(self, policy: nn.Module) -> None:
-        """Take the policy, as it is before training, for the reference."""
+    def at_start(self, first: int) -> dict[str, Any]:
+        """Score the ``first`` pairs before any update: the policy still is the reference."""
         if self.reference is None:
-            self.reference = pair_log_probs(policy, self.dataset, self.dtype)  # (2, N)
+            self.reference = _values(self.log_probs, self.rows)
             if self.write:
                 kind = str(self.reference.dtype).removeprefix("torch.")
                 write_json(self.kept, {"dtype": kind, "logps": self.reference.tolist()})
+        return self._score(self.reference[:, :first])
 
-    def __call__(self, policy: nn.Module, first: int | None = None) -> dict[str, Any]:
-        """Score all pairs, or the ``first`` ones."""
-        self.start(policy)
-        some = (
-            self.dataset
-            if first is None
-            else self.dataset.take(range(min(first, len(self.dataset))))
-        )
-        now = pair_log_probs(policy, some, self.dtype)
-        return score(now, self.reference[:, : len(some)], some, self.loss, self.beta)
+    def __call__(
+        self, first: int | None = None, log_probs: PairLogProbs | None = None
+    ) -> dict[str, Any]:
+        """Score all pairs, or the ``first`` ones; by the values of another model, if given."""
+        return self._score(_values(log_probs or self.log_probs, self.rows[:first]))
+
+    def _score(self, policy: Tensor) -> dict[str, Any]:
+        number = policy.shape[1]
+        reference = self.reference[:, :number]
+        return score(policy, reference, self.rows[:number], self.loss, self.beta)
 
 
-def lengths(dataset: PreferenceDataset) -> tuple[float, float]:
+def lengths(rows: Sequence[Row]) -> tuple[float, float]:
     """Mean number of tokens of the chosen and of the rejected responses."""
-
-    def mean(rows: Sequence[Sequence[int]]) -> float:
-        return sum(map(len, rows)) / len(rows)
-
-    return mean([row["chosen"] for row in dataset.rows]), mean(
-        [row["rejected"] for row in dataset.rows]
-    )
+    return tuple(sum(len(row[side]) for row in rows) / len(rows) for side in ("chosen", "rejected"))

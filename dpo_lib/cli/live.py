@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import sys
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
+import torch
 
+from dpo_lib.cli.progress import Progress, Stage
 from dpo_lib.cli.records import Metrics
+from dpo_lib.cli.trackers import Trackers
+from dpo_lib.fast.pair_log_probs import PairLogProbs
+
+LINES = 20  # of a run that are printed in any case
 
 
 class Live:
-    """A progress bar with the newest numbers, and their rows in ``metrics.jsonl``.
+    """The newest numbers on the screen, and their rows in ``metrics.jsonl`` and in trackers.
 
     Parameters
     ----------
@@ -20,42 +26,90 @@ class Live:
         The run's folder.
     steps : int
         Updates of the whole run.
-    show, write : bool
-        Whether to draw, and whether to write the file: with several processes one does.
+    pairs : int
+        Pairs whose reference is scored before the first update.
+    progress : Progress
+    trackers : Trackers
+    write : bool
+        Whether to write and show: with several processes one does.
     """
 
-    def __init__(self, out: Path, steps: int, show: bool, write: bool) -> None:
+    def __init__(
+        self,
+        out: Path,
+        steps: int,
+        pairs: int,
+        progress: Progress,
+        trackers: Trackers,
+        write: bool,
+    ) -> None:
         self.metrics = Metrics(out / "metrics.jsonl")
-        self.steps, self.show, self.write = steps, show and write, write
-        self.bar: tqdm | None = None
+        self.steps, self.pairs, self.progress, self.trackers = steps, pairs, progress, trackers
+        self.write = write
         self.held_out = ""
+        self._open = contextlib.ExitStack()  # the stage before the first update, or the training
+        self._stage: Stage | None = None
+        self._training: Stage | None = None
+        self._evaluation: Stage | None = None
+
+    @contextlib.contextmanager
+    def watching(self, log_probs: PairLogProbs) -> Iterator[None]:
+        """Show what `train_dpo` does within the block, by its calls of ``log_probs``."""
+        with contextlib.ExitStack() as hooks, self._open:
+            for handle in (
+                log_probs.register_forward_pre_hook(self._before_call),
+                log_probs.register_forward_hook(self._after_call),
+            ):
+                hooks.callback(handle.remove)
+            yield
+
+    @contextlib.contextmanager
+    def evaluating(self, pairs: int) -> Iterator[None]:
+        """Show the scoring of held-out pairs within the block."""
+        with self.progress.stage("held-out pairs", pairs, "pairs") as self._evaluation:
+            yield
+        self._evaluation = None
+
+    def _before_call(self, *_: object) -> None:
+        if self._training or self._evaluation:
+            return
+        if torch.is_grad_enabled():
+            if self._stage is None or self._stage.total:
+                self._enter("first update")
+        elif self._stage is None:
+            self._enter("reference", self.pairs, "pairs")
+
+    def _after_call(self, module: torch.nn.Module, arguments: tuple, result: object) -> None:
+        stage = self._evaluation or (None if self._training else self._stage)
+        if stage is not None and stage.total and not torch.is_grad_enabled():
+            stage.advance(len(arguments[0]))
+
+    def _enter(self, name: str, total: int | None = None, unit: str = "", done: int = 0) -> Stage:
+        self._open.close()
+        self._stage = self._open.enter_context(self.progress.stage(name, total, unit, done))
+        return self._stage
 
     def updated(self, row: dict[str, float]) -> None:
         """Take up the row of an update."""
-        if self.write:
-            self.metrics.add_update(row)
-        if not self.show:
+        if not self.write:
             return
+        self.metrics.add_update(row)
+        self.trackers.log(row)
         done = int(row["step"]) + 1
-        if self.bar is None:
-            self.bar = tqdm(
-                total=self.steps, initial=done - 1, unit="update", disable=not sys.stderr.isatty()
-            )
-        numbers = f"loss {row['loss']:.3f} acc {row['reward_accuracy']:.2f} "
-        numbers += f"margin {row['margin']:.2f}{self.held_out}"
-        self.bar.set_postfix_str(numbers, refresh=False)
-        self.bar.update()
-        if self.bar.disable and (done % max(1, self.steps // 20) == 0 or done == self.steps):
-            print(f"update {done}/{self.steps}  {numbers}", file=sys.stderr, flush=True)
+        if self._training is None:
+            self._training = self._enter("update", self.steps, done=done)
+        self._training.done = done
+        self._training.note = (
+            f"loss {row['loss']:.3f} acc {row['reward_accuracy']:.2f} "
+            f"margin {row['margin']:.2f}{self.held_out}"
+        )
+        if done % max(1, self.steps // LINES) == 0 or done == self.steps:
+            self.progress.tell(self._training)
 
     def evaluated(self, row: dict[str, Any]) -> None:
         """Take up the row of an evaluation."""
         if self.write:
             self.metrics.add_evaluation(row)
+            self.trackers.log({"step": self.metrics.step, **row})
         self.held_out = f" | held out: acc {row['held_out_accuracy']:.2f} "
         self.held_out += f"margin {row['held_out_margin']:.2f}"
-
-    def close(self) -> None:
-        """Leave the bar as it stands."""
-        if self.bar is not None:
-            self.bar.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,10 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dpo_lib.data import Tokenizer
-from dpo_lib.models.pretrained import load_pretrained, quiet_transformers, set_end_token
+from dpo_lib.models.pretrained import (
+    load_adapter,
+    load_pretrained,
+    quiet_transformers,
+    set_end_token,
+)
 
 TINY = "tiny"  # the SFT model of the tiny world; reads its 150 words only
 TINY_FILES = ("tiny_gpt.json", "tiny_gpt.safetensors")
@@ -29,6 +35,13 @@ class OpenModel:
     tokenizer: Tokenizer
     options: dict[str, Any] = field(default_factory=dict)  # of the tokenizer
     wrapper: Any = None  # the model with adapters, as peft sees it
+    start: dict[str, Tensor] = field(default_factory=dict)  # of the adapters that are trained
+    continued: bool = False  # whether they were there before
+
+    @property
+    def adapter_rank(self) -> int | None:
+        """Rank of the adapters that the model has."""
+        return None if self.wrapper is None else self.wrapper.active_peft_config.r
 
     @property
     def context(self) -> int:
@@ -46,25 +59,68 @@ class OpenModel:
             return len(self.tokenizer)
         return self.model.get_input_embeddings().weight.shape[0]
 
-    def add_lora(self, rank: int, seed: int) -> None:
-        """Freeze the model and put adapters of this rank into all its linear layers."""
-        from peft import LoraConfig, get_peft_model
+    def prepare(self, lora: int | None, seed: int) -> None:
+        """Choose what is trained: every weight, or adapters in all linear layers.
 
-        torch.manual_seed(seed)
-        config = LoraConfig(
-            r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"
-        )
-        self.wrapper = get_peft_model(self.model, config)
-        self.model = self.wrapper.get_base_model().eval()
+        Parameters
+        ----------
+        lora : int or None
+            None: every weight; adapters that the model has become part of them. A rank: the
+            adapters that it has, or new ones, which change nothing until they are trained.
+        seed : int
+            Of new adapters.
+        """
+        if lora is None:
+            self.merge()
+            self.model.requires_grad_(True)
+            return
+        if self.wrapper is None:
+            from peft import LoraConfig, get_peft_model
+
+            torch.manual_seed(seed)
+            config = LoraConfig(
+                r=lora, lora_alpha=2 * lora, target_modules="all-linear", task_type="CAUSAL_LM"
+            )
+            self.wrapper = get_peft_model(self.model, config)
+            self.model = self.wrapper.get_base_model().eval()
+        else:
+            self.wrapper.set_adapter(self.wrapper.active_adapter)  # its parameters learn again
+            self.continued = True
+        trained = ((name, p) for name, p in self.model.named_parameters() if p.requires_grad)
+        self.start = {name: parameter.detach().clone() for name, parameter in trained}
+
+    def merge(self) -> None:
+        """Put the adapters into the weights; nothing happens if there are none."""
+        if self.wrapper is not None:
+            self.model, self.wrapper = self.wrapper.merge_and_unload(safe_merge=True).eval(), None
 
     @contextlib.contextmanager
     def as_it_was(self) -> Iterator[nn.Module]:
-        """The model before training: adapters off, or loaded once more."""
-        if self.wrapper is not None:
-            with self.wrapper.disable_adapter():
-                yield self.model
-        else:
+        """The model before training: the adapters' old values, or loaded once more."""
+        if not self.start:
             yield open_model(self.name, self.options).model
+            return
+        parameters = dict(self.model.named_parameters())
+        now = {name: parameters[name].detach().clone() for name in self.start}
+        try:
+            self._set(self.start)
+            yield self.model
+        finally:
+            self._set(now)
+
+    def start_digest(self) -> str:
+        """SHA-256 of the adapters' old values."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.start.items()):
+            digest.update(name.encode())
+            digest.update(value.cpu().contiguous().view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+    @torch.no_grad()
+    def _set(self, values: dict[str, Tensor]) -> None:
+        parameters = dict(self.model.named_parameters())
+        for name, value in values.items():
+            parameters[name].copy_(value)
 
     def save(self, folder: Path) -> None:
         """Write the files that transformers (or peft, or `open_model` for a tiny model) loads."""
@@ -110,6 +166,10 @@ def open_model(name: str, options: Mapping[str, Any] | None = None) -> OpenModel
 
         model = load_sft() if name == TINY else load_tiny(folder)
         return OpenModel(name, model, world_tokenizer())
+    if (folder / "adapter_config.json").is_file():
+        wrapper, tokenizer = load_adapter(folder, options=options)
+        base = wrapper.get_base_model()
+        return OpenModel(name, base, tokenizer, dict(options or {}), wrapper)
     found = load_pretrained(str(folder) if folder.is_dir() else name, options=options)
     return OpenModel(name, *found, dict(options or {}))
 

@@ -14,6 +14,13 @@ LOSS_NAMES = (
     "wpo",
 )  # fmt: skip
 FORMER_LOSS_NAMES = ("robust", "length_normalized", "reference_free")  # stored runs carry them
+# What is chosen where nothing is typed; the help below and `RunSettings.completed` read it here.
+LORA_RANK = 8
+LEARNING_RATE = {"LoRA": 2e-4, "full": 5e-6, "tiny": 2e-4}
+BATCH_SIZE = {"others": 8, "tiny": 32}
+MOST_STEPS = 100
+SPLITS = 5  # evaluations and checkpoints are a fifth of the run apart
+EVAL_PAIRS = 64
 MODEL_HELP = (
     "smollm2 (needs no hub), tiny (the book's own model), a folder, or a name on the hub; "
     "the --out of an earlier run is a folder too"
@@ -32,6 +39,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_eval(commands.add_parser("eval", help="score preferences with a trained model"))
     _add_sample(commands.add_parser("sample", help="let a model answer prompts"))
     _add_compare(commands.add_parser("compare", help="answers before and after, side by side"))
+    _add_merge(commands.add_parser("merge", help="put adapters into the weights of a plain folder"))
     demo = commands.add_parser("demo", help="a short run on the twelve pairs of the book")
     demo.add_argument("--steps", type=_at_least(1), default=30, help="updates (%(default)s)")
     demo.add_argument("--seed", type=_at_least(0), default=0, help="(%(default)s)")
@@ -49,14 +57,20 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         help="share of the prompts kept for evaluation; 0: none (%(default)s)",
     )  # fmt: skip
     data.add_argument(
-        "--eval-pairs", type=_at_least(1), default=64, metavar="N",
-        help="held-out pairs scored while training; all are at the end (%(default)s)",
+        "--eval-data", metavar="FILE", nargs="+",
+        help="pairs to evaluate on; then all of --data is trained on",
+    )  # fmt: skip
+    data.add_argument(
+        "--eval-pairs", type=_at_least(1), metavar="N",
+        help="held-out pairs scored while training; then all are at the end "
+        f"({EVAL_PAIRS}; fewer, at the end too, where that took over a fifth of the time)",
     )  # fmt: skip
     how = parser.add_argument_group("how it is trained")
     size = how.add_mutually_exclusive_group()
     size.add_argument(
-        "--lora", type=_at_least(1), metavar="RANK", help="train adapters of this rank (8)"
-    )
+        "--lora", type=_at_least(1), metavar="RANK",
+        help=f"train adapters of this rank ({LORA_RANK}; of a model with adapters, theirs)",
+    )  # fmt: skip
     size.add_argument("--full", action="store_true", help="train every weight")
     _add_loss(how, None)
     how.add_argument(
@@ -64,11 +78,20 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         help="a setting of the loss, such as alpha=0.3; may be repeated",
     )  # fmt: skip
     how.add_argument("--beta", type=_above_0, help="(the loss's own; with tiny 1)")
-    how.add_argument("--lr", type=_above_0, help="learning rate (LoRA 2e-4, full 5e-6, tiny 2e-4)")
-    how.add_argument(
-        "--steps", type=_at_least(1), help="updates (one pass over the pairs, at most 100)"
+    rates = ", ".join(f"{kind} {rate:g}" for kind, rate in LEARNING_RATE.items())
+    how.add_argument("--lr", type=_above_0, help=f"learning rate ({rates})")
+    amount = how.add_mutually_exclusive_group()
+    amount.add_argument(
+        "--steps", type=_at_least(1),
+        help=f"updates (one pass over the pairs, at most {MOST_STEPS})",
+    )  # fmt: skip
+    amount.add_argument(
+        "--epochs", type=_above_0, metavar="N", help="passes over the pairs, instead of --steps"
     )
-    how.add_argument("--batch-size", type=_at_least(1), help="pairs an update (8; tiny 32)")
+    how.add_argument(
+        "--batch-size", type=_at_least(1),
+        help=f"pairs an update ({BATCH_SIZE['others']}; tiny {BATCH_SIZE['tiny']})",
+    )  # fmt: skip
     how.add_argument(
         "--accumulate", type=_at_least(1), default=1, metavar="PARTS",
         help="parts of a batch, one after the other: less memory (%(default)s)",
@@ -82,10 +105,15 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--dtype", choices=("float32", "bfloat16"), default="float32", help="(%(default)s)"
     )
+    how.add_argument(
+        "--force-dtype", action="store_true",
+        help="compute in bfloat16 even where float32 is faster",
+    )  # fmt: skip
     shown = parser.add_argument_group("what is kept and shown")
     shown.add_argument(
         "--eval-every", type=_at_least(1), metavar="N",
-        help="updates between evaluations and checkpoints (a fifth of the steps)",
+        help="updates between evaluations and checkpoints (a fifth of the steps; more where "
+        "that took over a fifth of the time)",
     )  # fmt: skip
     shown.add_argument(
         "--samples", type=_at_least(0), default=6, metavar="N",
@@ -96,6 +124,11 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
         "--restart", action="store_true", help="drop what is in --out instead of going on"
     )
     shown.add_argument("--quiet", action="store_true", help="show no progress")
+    shown.add_argument(
+        "--log-with", metavar="TRACKER",
+        help="also log to a tracker of Accelerate, such as tensorboard (files in --out)",
+    )  # fmt: skip
+    _add_threads(shown)
 
     parser.epilog = (
         "Reference log-probabilities are kept between runs, by model, tokens and dtype, in the "
@@ -132,6 +165,15 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
     _add_prompts(parser)
     parser.add_argument(
         "--width", type=_at_least(40), default=100, help="characters a line (%(default)s)"
+    )
+
+
+def _add_merge(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model", required=True, help="the --out of a run that trained adapters, or their folder"
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="FOLDER", help="where it is written; new, or empty"
     )
 
 
@@ -210,6 +252,14 @@ def _add_loss(group: argparse._ActionsContainer, default: str | None) -> None:
     group.add_argument(
         "--loss", metavar="NAME", default=default, choices=(*LOSS_NAMES, *FORMER_LOSS_NAMES),
         help=f"({usual}) one of {', '.join(LOSS_NAMES)}",
+    )  # fmt: skip
+
+
+def _add_threads(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--threads", type=_at_least(1), metavar="N",
+        help="of torch on the processor (its own choice, or OMP_NUM_THREADS; fewer where other "
+        "programs keep the processor busy)",
     )  # fmt: skip
 
 

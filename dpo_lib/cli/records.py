@@ -12,7 +12,7 @@ from dpo_lib._files import replacing
 from dpo_lib.training import TrainingHistory
 
 UNFINISHED = ("checkpoint.pt", "held_out.json")  # needed to go on, dropped at the end
-FILES = ("run.json", "metrics.jsonl", "samples.json", "report.html", "model", *UNFINISHED)
+FILES = ("run.json", "metrics.jsonl", "samples.json", "report.html", "model", "logs", *UNFINISHED)
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -27,8 +27,21 @@ def write_json(path: Path, value: object) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """What `write_json` wrote, or None."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    """What `write_json` wrote, or None.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, naming it.
+    """
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # also of bytes that are no UTF-8
+        raise ValueError(
+            f"{path} is damaged ({error}); train --restart begins the run again"
+        ) from None
 
 
 def clear(out: Path) -> None:

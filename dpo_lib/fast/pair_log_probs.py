@@ -274,11 +274,32 @@ def log_probs_of_rows(
     log_probs: Callable[[Sequence[Row]], tuple[Tensor, Tensor]],
     rows: Sequence[Row],
     batch_size: int = 64,
+    n_tokens: int = 2048,
 ) -> tuple[Tensor, Tensor]:
-    """Values of many rows, some at a time and without gradients."""
-    batches = [log_probs(rows[i : i + batch_size]) for i in range(0, len(rows), batch_size)]
-    chosen, rejected = zip(*batches, strict=True)
-    return torch.cat(chosen), torch.cat(rejected)
+    """Values of many rows, some at a time and without gradients.
+
+    Rows of one length are taken together, and those of one prompt: as many as ``batch_size`` and
+    ``n_tokens`` allow, so that a batch of long ones takes no longer than one of short ones.
+    """
+
+    def sizes(i: int) -> tuple[int, list[int], int]:
+        prompt, *responses = ([*rows[i][side]] for side in ("prompt", "chosen", "rejected"))
+        return len(prompt), prompt, sum(map(len, responses))
+
+    order = sorted(range(len(rows)), key=sizes)
+    batches: list[list[int]] = []
+    filled = n_tokens
+    for i in order:
+        length = sizes(i)[0] + sizes(i)[2]
+        if filled + length > n_tokens or len(batches[-1]) == batch_size:
+            batches.append([])
+            filled = 0
+        batches[-1].append(i)
+        filled += length
+    parts = [log_probs([rows[i] for i in some]) for some in batches]
+    back = torch.tensor(order).argsort()
+    chosen, rejected = (torch.cat(values)[back] for values in zip(*parts, strict=True))
+    return chosen, rejected
 
 
 def _longest(rows: Sequence[Row]) -> int:

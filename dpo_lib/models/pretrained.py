@@ -20,12 +20,15 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
 
 from dpo_lib.models.chat import PretrainedTokenizer
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 SMOLLM2 = "smollm2"  # short name; always the same weights, those of the package
 SMOLLM2_ON_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -170,15 +173,45 @@ def _load_folder(folder: Path, dtype: torch.dtype, how: Mapping[str, Any]) -> Pr
         if not (folder / "config.json").exists():
             raise ValueError(f"model folder {folder} has no config.json and no adapter_config.json")
         return _load(folder, dtype, how)
-    from peft import PeftModel
-
-    base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
-    if not Path(base).is_dir() and Path(base).name == FOLDER:
-        base = SMOLLM2  # the cache of another machine or user
-    model, tokenizer = load_pretrained(base, dtype, options=how)
-    adapted = PeftModel.from_pretrained(model, str(folder)).eval()
+    adapted, tokenizer = load_adapter(folder, dtype, how)
     # The model itself, with the adapter's layers inside: the wrapper hides forward's arguments.
     return Pretrained(adapted.get_base_model(), tokenizer)
+
+
+def load_adapter(
+    folder: Path,
+    dtype: torch.dtype = torch.float32,
+    options: Mapping[str, Any] | None = None,
+) -> tuple[PeftModel, PretrainedTokenizer]:
+    """Load a LoRA adapter of peft on its base, as peft's own model, with the base's tokenizer.
+
+    Parameters
+    ----------
+    folder : path
+        With an ``adapter_config.json``.
+    dtype, options
+        As in `load_pretrained`.
+
+    Raises
+    ------
+    ValueError
+        If it is an adapter of another kind, or its base cannot be loaded.
+    """
+    from peft import PeftModel
+
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    if config.get("peft_type") != "LORA":
+        raise ValueError(f"{folder} holds a {config.get('peft_type')} adapter; LoRA alone is read")
+    base = config["base_model_name_or_path"]
+    if not Path(base).is_dir() and Path(base).name == FOLDER:
+        base = SMOLLM2  # the cache of another machine or user
+    with quiet_transformers():
+        if (Path(base) / "adapter_config.json").is_file():  # an adapter on an adapter
+            below, tokenizer = load_adapter(Path(base), dtype, options)
+            model = below.merge_and_unload()
+        else:
+            model, tokenizer = load_pretrained(base, dtype, options=options)
+        return PeftModel.from_pretrained(model, str(folder)).eval(), tokenizer
 
 
 def _load(source: str | Path, dtype: torch.dtype, how: Mapping[str, Any]) -> Pretrained:

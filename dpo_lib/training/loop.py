@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,8 +95,8 @@ def train_dpo(
     on_step : callable, optional
         Called after every update with its row of the history, to show or log it.
     checkpoint : path, optional
-        File that holds the whole state of the run, written at every evaluation. If it exists,
-        the run goes on from there and ends with the same bits as one never interrupted.
+        File that holds the whole state of the run, written at every evaluation and at Ctrl-C. If
+        it exists, the run goes on from there and ends with the same bits as one never interrupted.
     reference_cache : path, optional
         Folder in which reference log-probabilities are kept between runs, as in
         `cache_reference_log_probs`.
@@ -140,6 +143,7 @@ def train_dpo(
     loss = as_loss_function(loss)
     was_training = policy.training
     policy.eval()
+    run = None
     try:
         run = _Run(policy, reference, dataset, loss, config, Processes(accelerator))
         run.start(checkpoint, reference_cache, log_probs)
@@ -152,6 +156,10 @@ def train_dpo(
             if on_step is not None and main:
                 on_step(run.history.steps[-1])
         run.evaluate(config.steps, evaluate)
+    except KeyboardInterrupt:  # between two updates, whenever it comes
+        if run and run.history.steps and run.path is not None and run.processes.number == 1:
+            run.save()
+        raise
     finally:
         policy.train(was_training)
     return run.history
@@ -265,8 +273,9 @@ class _Run:
         row["learning_rate"] = config.learning_rate_at(step)
         for group in self.optimizer.param_groups:
             group["lr"] = row["learning_rate"]
-        self.optimizer.step()
-        self.history.steps.append(row)
+        with _uninterrupted():
+            self.optimizer.step()
+            self.history.steps.append(row)
 
     def score(self, pairs: Tensor) -> PairScores:
         """All that a loss may ask about these pairs."""
@@ -337,6 +346,23 @@ def _reference_logps(
     if file is not None and processes.main:
         write_cache(file, values)
     return values
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C wait until the block has ended."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before is None:
+        yield
+        return
+    came = []
+    signal.signal(signal.SIGINT, lambda *_: came.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _trained(policy: nn.Module) -> dict[str, nn.Parameter]:

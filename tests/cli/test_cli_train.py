@@ -327,3 +327,91 @@ def test_control_c_before_the_command_has_begun(tmp_path):
     assert (run.returncode, run.stdout) == (130, "")
     assert run.stderr.count("\n") == 1
     assert run.stderr.startswith("interrupted")
+
+
+def test_control_c_keeps_every_update_that_was_made(preferences, finished, tmp_path):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "dpo_lib", "train", "--data", str(preferences)]
+    command += ["--out", str(out), *OPTIONS]
+    metrics, log = out / "metrics.jsonl", tmp_path / "log.txt"
+    with log.open("w") as file, subprocess.Popen(command, stderr=file) as process:
+        while sum(row["kind"] == "update" for row in read_metrics(metrics)) < 5:
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.001)
+        process.send_signal(signal.SIGINT)
+    assert process.returncode == 130
+    said = log.read_text()
+    assert "Traceback" not in said
+    last = said.splitlines()[-1]
+    kept = len(json.loads(torch.load(out / "checkpoint.pt", weights_only=True)["history"])[0])
+    assert last == (
+        f"interrupted: {kept} of {STEPS} updates are kept in {out}; the same command goes on "
+        "from there"
+    )
+    assert kept >= 5
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert metrics.read_text() == (finished / "metrics.jsonl").read_text()
+    ours, whole = (load_file(run / "model" / "tiny_gpt.safetensors") for run in (out, finished))
+    assert all(torch.equal(ours[name], whole[name]) for name in whole)
+
+
+@pytest.mark.parametrize("text", ['{"settings": {', "", "\x00"])
+def test_a_damaged_run_names_the_file_and_the_remedy(preferences, tmp_path, capsys, text):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "run.json").write_text(text)
+    assert train(preferences, out, "--steps", "1") == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {out / 'run.json'} is damaged (")
+    assert "--restart" in error
+    assert error.count("\n") == 1
+    assert train(preferences, out, "--steps", "1", "--restart") == 0
+
+
+def test_a_full_disk_is_one_sentence(preferences, tmp_path):
+    """A limit on the size of files is the full disk that a test can have."""
+    command = f"ulimit -f 40; exec {sys.executable} -m dpo_lib train --data {preferences} "
+    command += f"--out {tmp_path / 'run'} {' '.join(OPTIONS)}"
+    run = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert run.returncode == 1
+    assert "Traceback" not in run.stderr
+    assert run.stderr.splitlines()[-1].startswith("error: ")
+    assert "goes on from the last checkpoint" in run.stderr or "is the disk full?" in run.stderr
+
+
+def test_numbers_go_to_a_tracker(preferences, tmp_path, monkeypatch, capsys):
+    from accelerate import tracking
+
+    seen = []
+
+    class Own(tracking.GeneralTracker):
+        name = "tensorboard"
+        requires_logging_directory = True
+        tracker = None
+
+        def __init__(self, run_name, logging_dir):
+            super().__init__()
+            seen.append(logging_dir)
+
+        def store_init_configuration(self, values):
+            seen.append(values["steps"])
+
+        def log(self, values, step=None, **rest):
+            seen.append((step, sorted(values)[0]))
+
+        def finish(self):
+            seen.append("end")
+
+    assert train(preferences, tmp_path / "none", "--log-with", "tensorboard") == 2
+    assert "needs the Python package tensorboard" in capsys.readouterr().err
+    assert train(preferences, tmp_path / "none", "--log-with", "paper") == 2
+    assert "--log-with must be one of" in capsys.readouterr().err
+    monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "tensorboard", Own)
+    options = ["--steps", "2", "--eval-every", "1", "--log-with", "tensorboard"]
+    assert train(preferences, tmp_path / "run", *options) == 0
+    assert seen == [
+        *(str(tmp_path / "run" / "logs"), 2),
+        *((0, "held_out_accuracy"), (0, "chosen_logp"), (1, "held_out_accuracy")),
+        *((1, "chosen_logp"), (2, "held_out_accuracy"), "end"),
+    ]

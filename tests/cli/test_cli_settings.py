@@ -1,0 +1,197 @@
+"""Every option reaches the run, and the help says what is chosen where nothing is typed."""
+
+import dataclasses
+import inspect
+import re
+
+import pytest
+
+from dpo_lib.cli import parser as typed
+from dpo_lib.cli.held_out import LEAST, plan
+from dpo_lib.cli.settings import RunSettings
+from dpo_lib.losses import LOSSES
+
+NEEDED = ["train", "--data", "file", "--out", "folder"]
+
+
+def options():
+    """The options of ``train`` as argparse has them."""
+    (commands,) = [a for a in typed.make_parser()._actions if a.dest == "command"]
+    return [a for a in commands.choices["train"]._actions if a.dest != "help"]
+
+
+def settings(*more):
+    return RunSettings.typed(typed.make_parser().parse_args([*NEEDED, *more]))
+
+
+def example(action):
+    """A value that is not the default: what is typed, and what arrives."""
+    if action.nargs == 0:
+        return [], True
+    if action.choices:
+        choice = next(c for c in action.choices if c not in ("dpo", action.default))
+        return [choice], choice
+    for text in ("0.37", "7", "a=b", "a=0.5", "text"):
+        try:
+            value = action.type(text) if action.type else text
+        except Exception:
+            continue
+        many = isinstance(action.default, list) or action.nargs == "+"
+        return [text], (value,) if many else value
+    raise AssertionError(action)
+
+
+@pytest.mark.parametrize("action", options(), ids=lambda action: action.dest)
+def test_every_option_reaches_the_settings(action):
+    words, value = example(action)
+    found = getattr(settings(action.option_strings[0], *words), action.dest)
+    assert found == value
+    if action.dest not in ("data", "out"):
+        assert found != getattr(settings(), action.dest)
+
+
+def test_every_setting_is_an_option():
+    assert {f.name for f in dataclasses.fields(RunSettings)} == {a.dest for a in options()}
+
+
+def test_settings_reach_the_configuration():
+    names = {"lr": "learning_rate", "warmup": "warmup_steps"}
+    default = settings().completed(False, 100).config()
+    for action in options():
+        name = names.get(action.dest, action.dest)
+        if not hasattr(default, name):
+            continue
+        words, value = example(action)
+        if action.dest == "accumulate":
+            words = value = "2"
+            value = 2
+        found = settings(action.option_strings[0], *words).completed(False, 100).config()
+        assert getattr(found, name) == value != getattr(default, name)
+
+
+def test_what_decides_the_numbers_is_the_identity_of_a_run():
+    free = {"out", "data", "eval_data", "epochs", "samples", "max_new_tokens", "threads"}
+    free |= {"log_with", "force_dtype", "restart", "quiet"}
+    known = {f.name for f in dataclasses.fields(RunSettings)}
+    assert {*settings().identity()} == known - free
+
+
+# --- defaults ------------------------------------------------------------------------------------
+
+KINDS = {"LoRA": (False, []), "full": (False, ["--full"]), "tiny": (True, [])}
+
+
+def chosen(kind, pairs=1000):
+    tiny, words = KINDS[kind]
+    return settings(*words).completed(tiny, pairs)
+
+
+def said(name):
+    (action,) = [a for a in options() if a.dest == name]
+    values = {"default": action.default}
+    return re.findall(r"\(([^()]*)\)", action.help % values)[-1]
+
+
+def test_the_help_tells_the_defaults_that_are_plain():
+    for action in options():
+        if "%(default)s" in (action.help or ""):
+            default = getattr(RunSettings(out="", data=("",)), action.dest)
+            assert said(action.dest) == str(default) == str(action.default)
+            assert getattr(chosen("LoRA"), action.dest) == default
+
+
+def test_the_help_tells_the_defaults_that_depend_on_the_model():
+    rates = dict(part.rsplit(" ", 1) for part in said("lr").split(", "))
+    assert {kind: float(rate) for kind, rate in rates.items()} == {
+        kind: chosen(kind).lr for kind in KINDS
+    }
+    usual, tiny = said("batch_size").split("; tiny ")
+    assert int(usual) == chosen("LoRA").batch_size == chosen("full").batch_size
+    assert int(tiny) == chosen("tiny").batch_size
+    assert said("lora").startswith(f"{chosen('LoRA').lora};")
+    assert "of a model with adapters, theirs" in said("lora")
+    assert settings().completed(False, 10, adapter=3).lora == 3
+    (loss,) = [a.help for a in options() if a.dest == "loss"]
+    assert re.match(r"\((.*?)\)", loss)[1].split("; with --full ") == [
+        chosen("LoRA").loss,
+        chosen("full").loss,
+    ]
+    assert chosen("tiny").loss == "dpo"
+    assert said("beta") == "the loss's own; with tiny 1"
+    assert chosen("tiny").beta == 1.0
+    for loss in LOSSES:
+        own = inspect.signature(LOSSES[loss]).parameters["beta"].default
+        assert settings("--loss", loss).completed(False, 9).beta == own
+
+
+def test_the_help_tells_how_many_updates():
+    most = int(re.fullmatch(r"one pass over the pairs, at most (\d+)", said("steps"))[1])
+    assert chosen("LoRA", 400).steps == 400 // 8
+    assert chosen("LoRA", 3).steps == 1
+    assert chosen("LoRA", 100_000).steps == most
+    assert settings("--epochs", "3").completed(False, 100).steps == 38  # 37.5 are too few
+    assert settings("--epochs", "0.5").completed(False, 160).steps == 10
+    assert said("eval_every").startswith("a fifth of the steps")
+    assert settings("--steps", "50").completed(False, 9).eval_every == 10
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--steps", "3", "--epochs", "1"], "not allowed with argument --steps"),
+        (["--epochs", "0"], "must be above 0"),
+        (["--threads", "0"], "must be at least 1"),
+    ],
+)
+def test_what_excludes_each_other(words, message, capsys):
+    with pytest.raises(SystemExit):
+        settings(*words)
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"held_out": 1.0}, r"held_out must be in \[0, 1\), got 1.0"),
+        ({"full": True, "lora": 8}, "full and lora exclude each other"),
+        ({"loss": "no"}, "'no'"),
+        ({"beta": 0.0}, "beta must be above 0 and finite, got 0.0"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
+    ],
+)
+def test_wrong_settings(values, message):
+    with pytest.raises(ValueError, match=message):
+        RunSettings(out="a", data=("b",), **values)
+
+
+def test_settings_do_not_change():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings().steps = 3
+
+
+# --- how much is evaluated -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", [1, 4, 20, 100, 1000])
+@pytest.mark.parametrize("batch_size", [1, 8, 32])
+@pytest.mark.parametrize("held_out", [1, 12, 110, 10_000])
+@pytest.mark.parametrize("longer", [0.5, 1.0, 3.0])
+def test_evaluation_takes_at_most_a_fifth_of_the_work(steps, batch_size, held_out, longer):
+    final, first, every = plan(steps, batch_size, True, longer, held_out)
+    assert 1 <= first <= final <= held_out
+    assert first <= 64 or first == final
+    assert 1 <= every <= steps
+    rounds = len(range(every, steps, every))
+    scored = 2 * final + rounds * first + (first if first < final else 0)
+    training = 2 * steps * batch_size
+    least = min(held_out, LEAST)
+    if final > least or rounds:
+        assert scored * longer / (training + scored * longer) <= 0.2 + 1e-9
+    else:  # as little as says anything
+        assert final == least
+
+
+def test_where_there_is_time_everything_is_evaluated():
+    assert plan(1000, 32, True, 1.0, 110) == (110, 64, 200)
+    assert plan(4, 4, True, 1.0, 110) == (16, 16, 4)
