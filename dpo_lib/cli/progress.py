@@ -31,7 +31,8 @@ class Stage:
         elapsed = time.monotonic() - self.started
         parts = [self.name, f"{elapsed:.0f} s" if elapsed < 100 else _minutes(elapsed)]
         if self.total:
-            parts[0] = f"{self.name} {self.done}/{self.total} {self.unit}".rstrip()
+            done = min(self.done, self.total)  # some totals are estimates themselves
+            parts[0] = f"{self.name} {done}/{self.total} {self.unit}".rstrip()
             if self.done > self.resumed:
                 left = elapsed * (self.total - self.done) / (self.done - self.resumed)
                 if left >= 1:
