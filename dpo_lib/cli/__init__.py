@@ -7,9 +7,12 @@ import errno
 import importlib
 import logging
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
+from types import FrameType
 
 from dpo_lib.cli.parser import make_parser
 from dpo_lib.cli.progress import Progress
@@ -37,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     # What torch could tell is not known yet, nor needed: one process of a run shows, the first.
     show = not getattr(args, "quiet", False) and os.environ.get("RANK", "0") == "0"
-    with Progress(show) as args.progress, _logging_to(args.progress):
+    with Progress(show) as args.progress, _logging_to(args.progress), _interruptible():
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # peft and transformers
@@ -62,6 +65,29 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise
         args.progress.say(f"error: {text}")
         return code
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let no Ctrl-C be lost: what is raised within a ``__del__`` Python drops, so it waits."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        while frame is not None:
+            if frame.f_code.co_name == "__del__":
+                threading.Timer(0.02, os.kill, [os.getpid(), number]).start()
+                return
+            frame = frame.f_back
+        raise KeyboardInterrupt
+
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not usual or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _about_files(error: BaseException) -> str | None:

@@ -415,3 +415,19 @@ def test_numbers_go_to_a_tracker(preferences, tmp_path, monkeypatch, capsys):
         *((0, "held_out_accuracy"), (0, "chosen_logp"), (1, "held_out_accuracy")),
         *((1, "chosen_logp"), (2, "held_out_accuracy"), "end"),
     ]
+
+
+def test_control_c_within_a_destructor_is_not_lost(preferences, tmp_path, monkeypatch, capsys):
+    from dpo_lib.cli import train as command
+
+    class Dying:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    def read(settings):
+        Dying()
+        time.sleep(5)
+
+    monkeypatch.setattr(command, "_read", read)
+    assert train(preferences, tmp_path / "run") == 130
+    assert capsys.readouterr().err.startswith("interrupted: ")
