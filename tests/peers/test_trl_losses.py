@@ -5,8 +5,10 @@ returns what it is told. Where the conventions differ the test says how.
 """
 
 import collections
+import dataclasses
 import functools
 import inspect
+import re
 from types import SimpleNamespace
 
 import accelerate
@@ -15,7 +17,8 @@ import torch
 import trl
 from torch.testing import assert_close
 
-from dpo_lib.losses import LOSSES
+from dpo_lib.losses import LOSSES, unpaired_kto_loss
+from dpo_lib.losses.trl import TRL_OPTIONS
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -54,7 +57,11 @@ class Pairs:
         """What TRL's patched models return."""
         zeros = torch.zeros_like(log_probs)
         return SimpleNamespace(
-            log_probs=log_probs, entropy=zeros, mean_logits=zeros, is_top1=zeros.bool()
+            log_probs=log_probs,
+            entropy=zeros,
+            mean_logits=zeros,
+            is_top1=zeros.bool(),
+            log_sum_sq_probs=zeros,
         )
 
 
@@ -75,7 +82,10 @@ def unbuilt(trainer_class, **attributes):
     return trainer
 
 
-def dpo_trainer_loss(pairs, beta, *loss_types, weights=None, label_smoothing=0.0):
+def dpo_trainer_loss(
+    pairs, beta, *loss_types, weights=None, label_smoothing=0.0, divergence="reverse_kl",
+    coefficient=0.5, use_weighting=False,
+):  # fmt: skip
     """The mean loss of TRL's DPOTrainer."""
     trainer = unbuilt(
         trl.DPOTrainer,
@@ -84,8 +94,9 @@ def dpo_trainer_loss(pairs, beta, *loss_types, weights=None, label_smoothing=0.0
         loss_weights=weights or [1.0] * len(loss_types),
         label_smoothing=label_smoothing,
         ld_alpha=None,
-        f_divergence_type="reverse_kl",
-        use_weighting=False,
+        f_divergence_type=divergence,
+        f_alpha_divergence_coef=coefficient,
+        use_weighting=use_weighting,
     )
     inputs = {
         "input_ids": torch.zeros_like(pairs.mask),
@@ -171,11 +182,69 @@ def test_rpo_is_sigmoid_plus_sft(beta, alpha):
 
 
 @BETAS
+def test_ipo_per_token(beta):
+    pairs = Pairs()
+    ours = LOSSES["ipo_per_token"](*pairs.sums, beta, **pairs.lengths).losses.mean()
+    assert_close(ours, dpo_trainer_loss(pairs, beta, "ipo"))
+
+
+@BETAS
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("nca", "nca_pair"),
+        ("bco", "bco_pair"),
+        ("sppo", "sppo_hard"),
+        ("apo_zero", "apo_zero"),
+        ("apo_down", "apo_down"),
+    ],
+)
+def test_each_response_on_its_own(ours, theirs, beta):
+    pairs = Pairs()
+    expected = dpo_trainer_loss(pairs, beta, theirs)
+    assert_close(LOSSES[ours](*pairs.sums, beta).losses.mean(), expected)
+
+
+@BETAS
 def test_apo_zero_is_twice_kto_at_level_0(beta):
     """TRL adds the two responses of a pair, our KTO takes their mean."""
     pairs = Pairs()
     ours = LOSSES["kto"](*pairs.sums, beta, kl=0.0).losses.mean()
     assert_close(2 * ours, dpo_trainer_loss(pairs, beta, "apo_zero"))
+
+
+@BETAS
+@pytest.mark.parametrize("divergence", ["forward_kl", "js_divergence"])
+def test_other_divergences(divergence, beta):
+    pairs = Pairs()
+    ours = LOSSES[f"{divergence.removesuffix('_divergence')}_dpo"](*pairs.sums, beta).losses
+    assert_close(ours.mean(), dpo_trainer_loss(pairs, beta, "sigmoid", divergence=divergence))
+
+
+@BETAS
+@pytest.mark.parametrize("order", [0.2, 0.5, 1.0])
+def test_the_alpha_divergence_is_counted_from_the_other_end(order, beta):
+    pairs = Pairs()
+    ours = LOSSES["alpha_dpo"](*pairs.sums, beta, order=order).losses.mean()
+    options = {"divergence": "alpha_divergence", "coefficient": 1 - order}
+    assert_close(ours, dpo_trainer_loss(pairs, beta, "sigmoid", **options))
+
+
+@BETAS
+def test_mpo_is_a_weighted_sum(beta):
+    """With chosen responses of one length, for their term of fine-tuning; see RPO above."""
+    pairs = Pairs(equal_lengths=True)
+    weights = [0.8, 0.2, 1.0]
+    expected = dpo_trainer_loss(pairs, beta, "sigmoid", "bco_pair", "sft", weights=weights)
+    assert_close(LOSSES["mpo"](*pairs.sums, beta, **pairs.lengths).losses.mean(), expected)
+
+
+@BETAS
+def test_wpo_without_its_alignment(beta):
+    """The model above says that a token's probabilities, squared, add up to 1."""
+    pairs = Pairs()
+    expected = dpo_trainer_loss(pairs, beta, "sigmoid", use_weighting=True)
+    assert_close(LOSSES["wpo"](*pairs.sums, beta, **pairs.lengths).losses.mean(), expected)
 
 
 # --- CPOTrainer: no reference --------------------------------------------------------------------
@@ -294,15 +363,45 @@ def test_kto_at_their_level(beta, lift, weights):
         undesirable_weight=undesirable_weight,
     )
     assert_close(ours.losses.mean(), expected)
+    thumbs = unpaired_kto_loss(
+        torch.cat(pairs.policy_sums),
+        torch.cat(pairs.reference_sums),
+        inputs["label"],
+        beta,
+        kl=level,
+        desirable_weight=desirable_weight,
+        undesirable_weight=undesirable_weight,
+    )
+    assert_close(thumbs.losses.mean(), expected)
 
 
-# --- what is not there ---------------------------------------------------------------------------
+# --- names ---------------------------------------------------------------------------------------
+
+
+def quoted_values(config, field):
+    """The values that the help of an option names."""
+    (found,) = (x for x in dataclasses.fields(config) if x.name == field)
+    words = found.metadata["help"].partition("Only the loss types")[0].partition("Example")[0]
+    return found.metadata.get("choices") or re.findall(r"`'?([a-z_]+)'?`", words)
+
+
+def test_the_table_of_names_is_that_of_the_installed_trl():
+    from trl.experimental.cpo import CPOConfig
+
+    configs = {"DPOTrainer": trl.DPOConfig, "CPOTrainer": CPOConfig, "KTOTrainer": trl.KTOConfig}
+    listed = collections.defaultdict(set)
+    for option in TRL_OPTIONS:
+        listed[option.trainer].add(option.value)
+        assert not option.ours or option.ours in (*LOSSES, "unpaired_kto_loss"), option
+    for trainer, values in listed.items():
+        name, field = trainer.split()
+        theirs = set(quoted_values(configs[name], field)) - {"loss_weights"}
+        assert values == theirs, trainer
 
 
 def test_trl_has_no_r_dpo_and_no_dpop():
-    """The other eleven losses are compared above; should TRL gain these two, compare them too."""
+    """Should TRL gain these, compare them too."""
     known = inspect.getsource(trl.DPOTrainer._compute_loss).lower()
     assert "sigmoid_norm" in known
-    assert "dpop" not in known
-    assert "r_dpo" not in known
-    assert "length_regular" not in known
+    for name in ("dpop", "r_dpo", "length_regular", "chi", "odpo", "cal_dpo"):
+        assert name not in known
