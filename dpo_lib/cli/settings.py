@@ -151,6 +151,7 @@ class RunSettings:
             warmup_steps=self.warmup,
             eval_every=self.eval_every,
             dtype=self.dtype,
+            force_dtype=self.force_dtype,
             seed=self.seed,
         )
 

@@ -44,8 +44,10 @@ def run_identity(
     trained = {name: p for name, p in policy.named_parameters() if p.requires_grad}
     frozen = {name for name, _ in policy.named_parameters()} - {*trained}
     shapes = [(name, tuple(p.shape)) for name, p in trained.items()]
+    settings = asdict(config)
+    del settings["force_dtype"]  # it decides whether, not what, is computed
     return {
-        **asdict(config),
+        **settings,
         "loss": loss_name(loss),
         "data": f"{len(dataset)} pairs {_digest([*dataset])}",
         "trained parameters": f"{len(trained)} {_digest(shapes)}",

@@ -29,6 +29,7 @@ class DPOConfig:
     lean: bool = True  # models that dpo_lib.fast.lean knows, by its pass; the same up to rounding
     keep_memory: bool = True  # glibc: freed memory stays with the process, for the next update
     dtype: str = "float32"  # or "bfloat16": of the layers; log-probs, weights stay as they are
+    force_dtype: bool = False  # bfloat16 even where the device only emulates it
 
     def __post_init__(self) -> None:
         for name in ("beta", "learning_rate"):

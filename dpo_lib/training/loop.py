@@ -119,7 +119,8 @@ def train_dpo(
     Raises
     ------
     ValueError
-        If the data set is empty, ``reference`` is the policy itself, the two hold the same
+        If the data set is empty, ``config.dtype`` is bfloat16, not forced, and the device only
+        emulates it, ``reference`` is the policy itself, the two hold the same
         parameters yet give different log-probabilities, no parameter requires gradients, the
         loss is not known, or the checkpoint is of another run.
     FloatingPointError
@@ -191,7 +192,10 @@ class _Run:
 
     def log_probs_of(self, model: Callable[..., Any]) -> PairLogProbs:
         """How this run computes the log-probabilities of a model."""
-        return PairLogProbs(model, self.config.packed, self.config.dtype, self.config.lean)
+        config = self.config
+        return PairLogProbs(
+            model, config.packed, config.dtype, config.lean, force_dtype=config.force_dtype
+        )
 
     def start(
         self,

@@ -1,5 +1,6 @@
 """bfloat16 where a device has it, and not where it would only be slower."""
 
+import dataclasses
 import os
 import platform
 import subprocess
@@ -68,6 +69,28 @@ def test_the_reference_too(cost):
     with pytest.raises(ValueError, match="takes 20 times as long"):
         cache_reference_log_probs(model, rows, dtype="bfloat16")
     cache_reference_log_probs(model, rows, dtype="bfloat16", force_dtype=True)
+
+
+def test_a_run_is_refused_before_its_first_update_unless_forced(cost):
+    from dpo_lib.data import PreferenceDataset, make_preferences
+    from dpo_lib.models import InstructionTokenizer, TinyGPT, TinyGPTConfig
+    from dpo_lib.training import DPOConfig, train_dpo
+    from dpo_lib.training.checkpoint import run_identity
+
+    cost(125.0)
+    tokenizer = InstructionTokenizer()
+    dataset = PreferenceDataset(make_preferences(), tokenizer)
+    model = TinyGPT(TinyGPTConfig(len(tokenizer), context_length=128, width=16))
+    config = DPOConfig(steps=1, batch_size=4, dtype="bfloat16")
+    rows = []
+    with pytest.raises(ValueError, match="takes 125 times as long"):
+        train_dpo(model, None, dataset, config, on_step=rows.append, progress=False)
+    assert not rows
+    forced = dataclasses.replace(config, force_dtype=True)
+    one, other = (run_identity(c, print, dataset, model, None) for c in (config, forced))
+    assert one == other  # a run may go on where its precision is not native
+    train_dpo(model, None, dataset, forced, on_step=rows.append, progress=False)
+    assert len(rows) == 1
 
 
 def test_an_unknown_dtype_is_refused_even_if_forced():
