@@ -1,7 +1,8 @@
 """The book's own Sphinx extension.
 
 1. Widgets: gives each page with a widget one classic script, joined from the browser modules of
-   ``dpo_lib.widgets`` that it needs. The widgets' palette is the whole book's.
+   ``dpo_lib.widgets`` that it needs. The widgets' palette is the whole book's. The directive
+   ``{widget} ThreeClicks`` puts one on a page that is no notebook.
 2. Figures: puts SVG images into the page itself, so that their text can be read out and their
    colors follow the light and the dark theme. An image without alternative text is a warning,
    and so fails the build.
@@ -28,10 +29,12 @@ from pybtex.plugin import register_plugin
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective
 from sphinx_external_toc.collectors import TocTreeCollectorWithStyles
 
+from dpo_lib import widgets
 from dpo_lib.figures import PALETTE
-from dpo_lib.widgets import join
+from dpo_lib.widgets import join, live
 
 logger = logging.getLogger(__name__)
 
@@ -67,10 +70,25 @@ def write_static(app: Sphinx, name: str, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def write_styles(app: Sphinx) -> None:
-    """Write the palette and the widgets' styles."""
+def write_files(app: Sphinx) -> None:
+    """Write the palette, the widgets' styles, and what pages load to run the model in them."""
+    for name in live.PARTS:
+        write_static(app, live.part_file(name), live.part_script(name))
     write_static(app, PALETTE_STYLES, join.theme_css())
     write_static(app, WIDGET_STYLES, join.static_css())
+
+
+class Widget(SphinxDirective):
+    """A widget with its default values, by the name of its class."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Return the placeholder that a notebook's output would hold."""
+        widget = getattr(widgets, self.arguments[0])
+        spec = widget.build_spec()
+        html_form = spec.to_html(widget.describe(spec.values))
+        return [nodes.raw("", html_form, format="html")]
 
 
 def finish_page(
@@ -313,7 +331,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
     number_chapters_by_name()
     number_appendix_figures()
     name_citation_plugin()
-    app.connect("builder-inited", write_styles)
+    app.add_directive("widget", Widget)
+    app.connect("builder-inited", write_files)
     app.connect("html-page-context", finish_page)
     app.add_css_file(PALETTE_STYLES, priority=400)
     app.connect("doctree-read", name_boxes)

@@ -10,7 +10,7 @@ import anywidget
 import ipywidgets
 import traitlets
 
-from dpo_lib.widgets import join
+from dpo_lib.widgets import join, live
 from dpo_lib.widgets.spec import (
     Button,
     Choice,
@@ -31,9 +31,11 @@ class BookWidget(ipywidgets.VBox):
     the widget from other values than the spec's.
     """
 
+    parts: tuple[str, ...] = ()  # of `dpo_lib.widgets.live`, for a widget that runs the model
+
     def __init__(self, **values: object) -> None:
         self.spec = self.build_spec().with_values(**values)
-        self.plot = _make_plot(self.spec)
+        self.plot = _make_plot(self.spec, self.parts)
         self.controls: dict[str, ipywidgets.Widget] = {}
         self.links: list[ipywidgets.Widget] = []
         # One width for all labels, so that the sliders stand in a column.
@@ -78,14 +80,17 @@ class BookWidget(ipywidgets.VBox):
         return bundle
 
 
-def _make_plot(spec: WidgetSpec) -> anywidget.AnyWidget:
+def _make_plot(spec: WidgetSpec, parts: tuple[str, ...]) -> anywidget.AnyWidget:
     names = tuple(spec.values)
-    taken = [name for name in ("spec", *names) if hasattr(anywidget.AnyWidget, name)]
+    carried = {"parts": {name: live.PARTS[name]() for name in parts}} if parts else {}
+    taken = [name for name in ("spec", *carried, *names) if hasattr(anywidget.AnyWidget, name)]
     if taken:
         raise ValueError(f"{spec.kind}: these names belong to the base widget: {taken}")
     json_spec = spec.to_json()
     values = {control["name"]: control["value"] for control in json_spec["controls"]}
-    return _plot_class(spec.kind, names)(spec=json_spec, **values, **spec.state)
+    return _plot_class(spec.kind, (*carried, *names))(
+        spec=json_spec, **carried, **values, **spec.state
+    )
 
 
 @functools.cache

@@ -13,6 +13,7 @@ from typing import Any
 
 from dpo_lib.widgets import join
 
+ANNOTATOR_SEED = 0
 MICROPYTHON = join.JS_DIR / "vendor" / "micropython"
 
 
@@ -55,7 +56,17 @@ def world() -> dict[str, Any]:
         "members": families.MEMBERS,
         "counts": families.COUNTS,
         "points": points,
+        "annotator": annotator_rows(),
     }
+
+
+def annotator_rows() -> list[dict[str, str]]:
+    """Clicks for a reader who has none: chapter 1's pairs, labelled as people would, once."""
+    from dpo_lib.widgets.annotator import pairs
+    from dpo_lib.world import Pair, label_by_reward
+
+    shown = [Pair(p["prompt"], p["first"], p["second"]) for p in pairs() if not p["practice"]]
+    return [record.to_row() for record in label_by_reward(shown, ANNOTATOR_SEED)]
 
 
 @functools.cache
@@ -73,16 +84,16 @@ def python() -> dict[str, str]:
     return {"source": source, "wasm": wasm.decode("ascii")}
 
 
-ASSETS = {"engine": engine, "model": model, "python": python}
+PARTS = {"engine": engine, "model": model, "python": python}
 """What a live widget loads by name: a notebook's widget carries it, a page loads a file."""
 
 
-def asset_file(name: str) -> str:
-    """Name of the book's file that `asset_script` gives."""
+def part_file(name: str) -> str:
+    """Name of the book's file that `part_script` gives."""
     return f"dpo-live-{name}.js"
 
 
-def asset_script(name: str) -> str:
-    """The classic script by which a page of the book loads one of the `ASSETS`."""
-    content = json.dumps(ASSETS[name](), separators=(",", ":"))
-    return f"dpoBook.assets.{name} = {content};\n"
+def part_script(name: str) -> str:
+    """The classic script by which a page of the book loads one of the `PARTS`."""
+    content = json.dumps(PARTS[name](), separators=(",", ":"))
+    return f"(dpoBook.parts ??= {{}}).{name} = {content};\n"

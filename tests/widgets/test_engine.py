@@ -418,9 +418,7 @@ def worker(browser, tmp_path):
     page.on("console", lambda message: faults.append(message.text))
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.goto(file.as_uri())
-    assert "error" not in page.evaluate(
-        CLIENT, {name: load() for name, load in live.ASSETS.items()}
-    )
+    assert "error" not in page.evaluate(CLIENT, {name: load() for name, load in live.PARTS.items()})
     yield page
     page.close()
     assert faults == []
@@ -480,8 +478,8 @@ def test_what_the_worker_says_of_its_replies_is_what_the_library_says(worker):
 
 
 def test_an_error_comes_back_in_words(worker):
-    labels = [{"prompt": "What is love?", "chosen": "Paris.", "rejected": "Rome."}]
-    assert "love" in begin(worker, labels=labels)["error"]
+    clicks = [{"prompt": "What is love?", "chosen": "Paris.", "rejected": "Rome."}]
+    assert "love" in begin(worker, labels="clicks", clicks=clicks)["error"]
 
 
 # --- the reader's Python ---------------------------------------------------------------------
@@ -537,6 +535,16 @@ def test_a_mistake_is_named_with_its_line(worker, code, words):
     assert words in run_python(worker, code, [[-1.0, -2.0]])["error"]
 
 
+def test_the_second_code_knows_nothing_of_the_first(worker):
+    first = "math = None\nsigmoid = None\n" + RIGHT
+    cases = [[-2.1, -4.5, -3.0, -3.2, 0.1]]
+    values = [run_python(worker, code, cases)["answer"] for code in (first, RIGHT)]
+    assert values[0] == values[1]
+    code = "def dpo_loss(*numbers):\n    return sigmoid(0.0)\n"
+    assert run_python(worker, code, cases)["answer"] == [0.5]
+    assert "no function" in run_python(worker, "x = 1\n", cases)["error"]
+
+
 def test_the_reader_s_loss_trains_as_the_built_in_one_does(worker):
     worker.evaluate("ask('python', python)")
     histories = []
@@ -552,5 +560,5 @@ def test_the_reader_s_loss_trains_as_the_built_in_one_does(worker):
 
 
 def test_what_a_page_loads_for_the_model_stays_small():
-    assert len(live.asset_script("model")) <= 180_000
-    assert json.loads(live.asset_script("model").partition(" = ")[2][:-2]) == live.model()
+    assert len(live.part_script("model")) <= 180_000
+    assert json.loads(live.part_script("model").partition(" = ")[2][:-2]) == live.model()

@@ -1,7 +1,7 @@
 // Python in the worker: MicroPython, what its math lacks, and a loss that the reader wrote in it.
 
 const NAME = "dpo_loss";
-const PRELUDE = `import sys, math
+const ONCE = `import sys, math
 _builtin = math
 class _Math:
     def log1p(self, x):
@@ -9,7 +9,10 @@ class _Math:
         return x if u == 1.0 else _builtin.log(u) * x / (u - 1.0)
     def __getattr__(self, name):
         return getattr(_builtin, name)
-math = sys.modules["math"] = _Math()
+sys.modules["math"] = _Math()
+`;
+const EACH_TIME = `import math
+${NAME} = None
 def log_sigmoid(x):
     return min(x, 0.0) - math.log1p(math.exp(-abs(x)))
 def sigmoid(x):
@@ -29,6 +32,7 @@ export async function startPython(source, wasm) {
   const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
   const { loadMicroPython } = await import(url);
   const python = await loadMicroPython({ url: `data:application/wasm;base64,${wasm}` });
+  python.runPython(ONCE);
   const guarded = (run) => {
     try {
       return run();
@@ -37,7 +41,7 @@ export async function startPython(source, wasm) {
     }
   };
   return (code) => {
-    python.runPython(`${PRELUDE}\n${NAME} = None`);
+    python.runPython(EACH_TIME);
     guarded(() => python.runPython(code));
     const loss = python.globals.get(NAME);
     if (typeof loss !== "function") throw new Error(`There is no function ${NAME} in the code.`);

@@ -59,6 +59,13 @@ export function start(scope, world) {
     });
   }
 
+  // The clicks with one turned round: the one that the truth is surest of.
+  function withOneWrong(rows) {
+    const gap = ({ prompt, chosen, rejected }) => judge.judge(prompt, chosen).reward - judge.judge(prompt, rejected).reward;
+    const surest = rows.reduce((a, b) => (gap(b) > gap(a) ? b : a));
+    return rows.map((row) => (row === surest ? { ...row, chosen: row.rejected, rejected: row.chosen } : row));
+  }
+
   // What the policy writes now: means over fresh replies, and how far it is from its reference.
   function look(run) {
     const replies = write(run.policy, world.asked.flatMap((prompt) => [prompt, prompt]), run.seed + 1);
@@ -105,9 +112,12 @@ export function start(scope, world) {
     draw({ prompts = world.asked, perPrompt, seed }) {
       return draw(prompts, perPrompt, seed);
     },
-    // labels: "true", "noisy", "coin", or a list of rows { prompt, chosen, rejected }
-    begin({ run: name, loss, labels, code, beta, rate, seed = 0, shown }) {
-      const rows = Array.isArray(labels) ? labels : label(draw(world.asked, 4, seed), labels, seed);
+    // labels: "true", "noisy", "coin", or "clicks" and "wrong" on rows { prompt, chosen, rejected }: those
+    // of the reader or, where there are none, of a stored annotator
+    begin({ run: name, loss, labels, clicks, code, beta, rate, seed = 0, shown }) {
+      let rows = clicks?.length ? clicks : world.annotator;
+      if (labels === "wrong") rows = withOneWrong(rows);
+      else if (labels !== "clicks") rows = label(draw(world.asked, 4, seed), labels, seed);
       const pairs = rows.map(ids);
       const policy = sft.copy();
       const run = {

@@ -1,5 +1,6 @@
 // Chapter 1: two responses, a click on the better one, a row of data.
 
+import { remember } from "../live_model.js";
 import { button, download, fmt, h, readout } from "../ui.js";
 
 const TOO_FAST = 250; // ms; nobody reads that fast: a double click or a key held down
@@ -23,6 +24,7 @@ export function render({ model, el, spec }) {
   const { pairs } = spec.data;
   const total = pairs.length - 1; // without the practice pair
   let shownAt = performance.now();
+  let kept = 0; // rows left in this browser for chapter 10
 
   const judged = () => model.get("judged");
   const save = (values) => {
@@ -86,7 +88,7 @@ export function render({ model, el, spec }) {
   el.append(
     pairBox,
     h("div", { class: "dpo-actions" }, skipButton, undoButton, saveButton),
-    h("p", { class: "dpo-name dpo-ann-keys" }, "Keys: 1 or ← first response, 2 or → second, S skip, U undo."),
+    h("p", { class: "dpo-name dpo-ann-keys" }, "Keys: 1 or ← first response, 2 or → second, S skip, U undo. Your rows stay in this browser, for chapter 10; Reset erases them."),
   );
 
   // --- what came of it ---
@@ -155,6 +157,8 @@ export function render({ model, el, spec }) {
       enable(undoButton, seen > 0);
 
       const rows = rowsOf(pairs, judged);
+      if (rows.length !== kept) remember("clicks", rows.length ? rows : null);
+      kept = rows.length;
       enable(saveButton, rows.length > 0);
       const times = rows.map(({ seconds }) => seconds);
       const seconds = (value) => (times.length ? `${fmt(value, 1)} s` : "–");

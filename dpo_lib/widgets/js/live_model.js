@@ -1,0 +1,86 @@
+// The page's side of the model that lives in a worker: loads it when it is first asked, passes questions
+// on, ends it. On a page of the book its parts are scripts beside this one; a notebook's widget carries them.
+
+const here = document.currentScript?.src || document.baseURI;
+
+function loadScript(name) {
+  return new Promise((resolve, reject) => {
+    const script = document.createElement("script");
+    script.src = new URL(`dpo-live-${name}.js`, here);
+    script.onload = resolve;
+    script.onerror = () => reject(new Error(`The file dpo-live-${name}.js of this book could not be read.`));
+    document.head.append(script);
+  });
+}
+
+async function part(model, name) {
+  const carried = model.get("parts")?.[name];
+  if (carried) return carried;
+  if (!window.dpoBook?.parts?.[name]) await loadScript(name);
+  return window.dpoBook.parts[name];
+}
+
+export const STOPPED = "Stopped."; // what a question ends with whose worker was ended
+
+// report: called with what a run in progress sends, { run, row } or { run, look }.
+export function liveModel(model, report) {
+  let worker = null;
+  let ready = null;
+  let python = null;
+  let count = 0;
+  const waiting = new Map(); // id: [resolve, reject]
+
+  const post = (ask, values) =>
+    new Promise((resolve, reject) => {
+      waiting.set(++count, [resolve, reject]);
+      worker.postMessage({ id: count, ask, ...values });
+    });
+  async function start() {
+    const [engine, weights] = [await part(model, "engine"), await part(model, "model")];
+    const url = URL.createObjectURL(new Blob([engine], { type: "text/javascript" }));
+    worker = new Worker(url);
+    worker.onmessage = ({ data }) => {
+      if (!data.id) return report(data);
+      const [resolve, reject] = waiting.get(data.id);
+      waiting.delete(data.id);
+      if ("error" in data) reject(new Error(data.error));
+      else resolve(data.answer);
+    };
+    await post("load", { model: weights });
+    URL.revokeObjectURL(url);
+  }
+  async function ask(what, values = {}) {
+    await (ready ??= start());
+    return post(what, values);
+  }
+  return {
+    ask,
+    // Before code in Python is used: its interpreter is loaded, once.
+    python: async () => (python ??= ask("python", await part(model, "python"))),
+    // Ends the worker at once, whatever it is doing; the next question starts another.
+    end() {
+      worker?.terminate();
+      for (const [, reject] of waiting.values()) reject(new Error(STOPPED));
+      waiting.clear();
+      worker = ready = python = null;
+    },
+  };
+}
+
+// What the reader leaves in this browser for other pages: clicks and the loss. Without storage: nothing.
+const KEYS = { clicks: "dpo-book-clicks", loss: "dpo-book-loss" };
+export function recall(name) {
+  try {
+    return JSON.parse(localStorage.getItem(KEYS[name]));
+  } catch {
+    return null;
+  }
+}
+export function remember(name, value) {
+  try {
+    if (value === null) localStorage.removeItem(KEYS[name]);
+    else localStorage.setItem(KEYS[name], JSON.stringify(value));
+  } catch {
+    // a browser that keeps nothing: the page works without
+  }
+}

@@ -1,0 +1,64 @@
+"""Chapter 10: the tiny model is trained in the page, by the reader."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dpo_lib.widgets.base import BookWidget
+from dpo_lib.widgets.spec import Choice, LogSlider, WidgetSpec, fmt
+
+LOSSES = ("DPO", "naive", "SFT on winners", "mine, from chapter 9")
+LABELS = (
+    "the true reward",
+    "noisy people",
+    "coin flips",
+    "my clicks of chapter 1",
+    "my clicks, one of them wrong",
+)
+SHOWN = (
+    "What is the capital of France?",
+    "My order is late.",
+    "List two colors.",
+    "What is 2 + 2?",
+)
+NOTHING = {"updates": 0, "reward": None, "kl": None, "malformed": None, "note": ""}
+
+
+class TrainItYourself(BookWidget):
+    """Loss, labels, β and rate are chosen; the tiny SFT model is trained before one's eyes."""
+
+    parts = ("engine", "model", "python")
+
+    @classmethod
+    def build_spec(cls) -> WidgetSpec:
+        """Return the widget's description with its default values."""
+        return WidgetSpec(
+            kind="train_it_yourself",
+            title="Train it yourself",
+            controls=(
+                Choice("loss", "Loss", LOSSES, LOSSES[0]),
+                Choice("labels", "Labels by", LABELS, LABELS[0]),
+                LogSlider("beta", "β", -1.5, 0.5, 0.1, 1.0, color="policy"),
+                LogSlider("rate", "learning rate", -4.0, -2.5, 0.1, 10**-3.7),
+            ),
+            data={"shown": list(SHOWN)},
+            state={"progress": NOTHING},
+        )
+
+    @staticmethod
+    def describe(values: Mapping[str, Any]) -> str:
+        """Say the settings of the next run, or how far the present one is."""
+        progress = values["progress"]
+        if progress["note"]:
+            return progress["note"]
+        if progress["reward"] is not None:
+            return (
+                f"{progress['updates']} updates in this page: true reward "
+                f"{fmt(progress['reward'], 2)}, KL {fmt(progress['kl'], 2)} nats, "
+                f"malformed {fmt(100 * progress['malformed'], 0)} %."
+            )
+        return (
+            f"{values['loss']}, β = {values['beta']:.2g}, rate {values['rate']:.2g}, labels by "
+            f"{values['labels']}. Press Play."
+        )

@@ -1,0 +1,372 @@
+"""The widgets in which the reader trains the model: from file://, with no kernel and no network."""
+
+import json
+
+import pytest
+import torch
+from axe_playwright_python.sync_playwright import Axe
+
+from dpo_lib import widgets
+from dpo_lib.losses import dpo_loss
+from dpo_lib.widgets import Annotator, ThreeClicks, TrainItYourself, WriteTheLoss, join, live
+from dpo_lib.widgets.three_clicks import PAIRS
+from dpo_lib.widgets.train_it_yourself import SHOWN
+from dpo_lib.world import find_prompt, load_pairs, true_reward, world_tokenizer
+
+LIVE = [
+    kind
+    for kind in join.kinds()
+    if getattr(widgets, widgets.class_name(kind)).parts  # those that run the model
+]
+STATUS_STARTS = "start => document.querySelector('.dpo-status').textContent.startsWith(start)"
+PHONE = 360
+OWN_RULES = {  # of axe, for whole pages
+    rule: {"enabled": False} for rule in ("region", "landmark-one-main", "page-has-heading-one")
+}
+RIGHT = """\
+def dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta):
+    return -log_sigmoid(beta * ((chosen - ref_chosen) - (rejected - ref_rejected)))
+"""
+TURNED = RIGHT.replace("-log_sigmoid(beta", "-log_sigmoid(-beta")
+NAIVE = RIGHT.replace(" - ref_chosen", "").replace(" - ref_rejected", "")
+
+
+class Opened:
+    """A page with one widget that knows what it asked for and what went wrong on it."""
+
+    def __init__(self, page, folder, cls, **values):
+        self.page, self.faults, self.requests = page, [], []
+        page.on("console", lambda message: self.faults.append(message.text))
+        page.on("pageerror", lambda error: self.faults.append(str(error)))
+        page.on("request", lambda request: self.requests.append(request.url))
+        spec = cls.build_spec().with_values(**values)
+        (folder / "widget.js").write_text(join.static_script([spec.kind]), encoding="utf-8")
+        for name in live.PARTS:
+            text = live.part_script(name)
+            (folder / live.part_file(name)).write_text(text, encoding="utf-8")
+        self.file = folder / f"{spec.kind}.html"
+        self.file.write_text(
+            '<!doctype html><html lang="en" data-theme="light"><head><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width, initial-scale=1"><title>t</title>'
+            f"<style>{join.static_css()} body {{ margin: 0 }}</style></head><body>"
+            f"{spec.to_html(cls.describe(spec.values))}"
+            '<script src="widget.js"></script></body></html>',
+            encoding="utf-8",
+        )
+        page.goto(self.file.as_uri())
+
+    def press(self, name):
+        self.page.get_by_role("button", name=name, exact=True).click()
+
+    def status(self):
+        return self.page.get_by_role("status").text_content()
+
+    def wait_for(self, start, seconds=60):
+        self.page.wait_for_function(STATUS_STARTS, arg=start, timeout=1000 * seconds)
+
+    def loaded(self):
+        """Names of the parts that the page has fetched."""
+        names = {live.part_file(name): name for name in live.PARTS}
+        return [names[u.rsplit("/", 1)[-1]] for u in self.requests if u.rsplit("/", 1)[-1] in names]
+
+    def outside(self):
+        return [u for u in self.requests if not u.startswith(("file:", "blob:", "data:"))]
+
+    def answers(self):
+        rows = self.page.locator(".dpo-answers tbody tr").all()
+        return [row.locator("td").all_text_contents() for row in rows]
+
+
+@pytest.fixture
+def open_widget(browser, tmp_path):
+    context = browser.new_context(viewport={"width": 900, "height": 900})
+    opened = []
+
+    def open_one(cls, **values):
+        opened.append(Opened(context.new_page(), tmp_path, cls, **values))
+        return opened[-1]
+
+    yield open_one
+    for one in opened:
+        assert one.faults == []
+        assert one.outside() == []
+    context.close()
+
+
+@pytest.mark.parametrize("kind", LIVE)
+def test_the_model_is_not_loaded_before_it_is_asked_for(open_widget, kind):
+    opened = open_widget(getattr(widgets, widgets.class_name(kind)))
+    opened.page.wait_for_timeout(300)
+    assert opened.loaded() == []
+
+
+@pytest.mark.parametrize("kind", LIVE)
+def test_a_notebook_s_widget_carries_what_a_page_loads(kind):
+    widget = getattr(widgets, widgets.class_name(kind))()
+    assert set(widget.plot.parts) == set(widget.parts) >= {"engine", "model"}
+    assert widget.plot.parts["model"] == live.model()
+    assert "weights" not in widget._repr_mimebundle_()["text/html"]
+
+
+# --- three clicks ----------------------------------------------------------------------------
+
+
+class TestThreeClicks:
+    def test_the_pairs_are_the_model_s_own(self):
+        drawn = {(p.prompt, frozenset((p.first, p.second))) for p in load_pairs()}
+        assert all((p, frozenset(texts)) in drawn for p, *texts in PAIRS)
+
+    def test_training_needs_all_three_and_changes_the_answers(self, open_widget):
+        opened = open_widget(ThreeClicks)
+        better = [max(texts, key=lambda t, p=p: true_reward(p, t)) for p, *texts in PAIRS]
+        for text in better[:2]:
+            opened.press(text)
+        opened.page.get_by_role("button", name="Train").evaluate("node => node.click()")
+        opened.wait_for("1 of 3 answers")
+        assert opened.loaded() == []
+        opened.press(better[2])
+        opened.press("Train")
+        opened.wait_for("Trained")
+        prompts = ThreeClicks.build_spec().data["shown"]
+        before, now = zip(*opened.answers(), strict=True)
+        rewards = [sum(map(true_reward, prompts, texts)) for texts in (before, now)]
+        assert rewards[1] > rewards[0] + 2
+        assert sorted(opened.loaded()) == ["engine", "model"]
+
+    def test_the_keyboard_is_enough(self, open_widget):
+        opened = open_widget(ThreeClicks)
+        for _ in PAIRS:
+            opened.page.keyboard.press("Tab")
+            opened.page.keyboard.press("Space")
+            opened.page.keyboard.press("Tab")
+        opened.page.keyboard.press("Tab")
+        opened.page.keyboard.press("Enter")
+        opened.wait_for("Trained")
+        pressed = opened.page.locator('.dpo-pick[aria-pressed="true"]').all_text_contents()
+        assert pressed == [first for _, first, _ in PAIRS]
+
+    def test_reset_forgets_the_run(self, open_widget):
+        opened = open_widget(ThreeClicks)
+        pick_the_first(opened)
+        opened.press("Train")
+        opened.page.wait_for_function("document.querySelector('progress').value > 3")
+        opened.press("Reset")
+        opened.wait_for("3 of 3 answers")
+        opened.page.wait_for_timeout(300)
+        assert opened.page.locator("progress").evaluate("node => node.value") == 0
+        assert {cell for row in opened.answers() for cell in row} == {"–"}
+        assert opened.status().startswith("3 of 3")
+
+
+def pick_the_first(opened):
+    for card in opened.page.locator(".dpo-clicks .dpo-pick:nth-child(2)").all():
+        card.click()
+
+
+# --- train it yourself -----------------------------------------------------------------------
+
+POINTS = """() => {
+  const count = (path) => (path.getAttribute("d") ?? "").split("L").length;
+  const plots = [...document.querySelectorAll(".dpo-plot")];
+  return plots.map((svg) => [...svg.querySelectorAll("path.dpo-curve")].map(count));
+}"""
+
+
+class TestTrainItYourself:
+    def test_prompts_are_the_world_s(self):
+        assert all(find_prompt(prompt) for prompt in SHOWN)
+        assert all(world_tokenizer().encode(prompt) for prompt in SHOWN)
+
+    def test_play_pause_step_and_a_second_run(self, open_widget):
+        opened = open_widget(TrainItYourself)
+        opened.press("Play")
+        opened.wait_for("20 updates in this page")
+        opened.press("Pause")
+        opened.page.get_by_role("button", name="Go on").wait_for()
+        updates = opened.page.locator(".dpo-tile", has_text="updates").locator(".dpo-value")
+        made = int(updates.text_content())
+        assert made >= 20
+        opened.press("Step")
+        opened.page.wait_for_function(
+            "n => [...document.querySelectorAll('.dpo-tile')][1].textContent == `updates${n}`",
+            arg=made + 1,
+        )
+        opened.page.get_by_role("slider", name="β").press("Home")
+        opened.press("New run")
+        opened.wait_for("10 updates in this page")
+        opened.press("Pause")
+        opened.page.get_by_role("button", name="Go on").wait_for()
+        legend = opened.page.locator(".dpo-lab-legend").text_content()
+        assert "In color: DPO, β = 0.032" in legend
+        assert "Gray: DPO, β = 1," in legend
+        for last, now, *_ in opened.page.evaluate(POINTS):
+            assert last >= 3
+            assert now >= 2
+        assert opened.loaded() == ["engine", "model"]
+
+    def test_words_follow_the_run_and_python_says_the_same(self, open_widget):
+        opened = open_widget(TrainItYourself)
+        opened.press("Play")
+        opened.wait_for("10 updates")
+        opened.press("Pause")
+        opened.page.get_by_role("button", name="Go on").wait_for()
+        opened.page.wait_for_timeout(600)
+        words = opened.status()
+        number = int(words.split()[0])
+        reward, kl = (
+            float(words.split(start)[1].split(end)[0].replace("−", "-"))
+            for start, end in (("reward ", ","), ("KL ", " nats"))
+        )
+        malformed = int(words.split("malformed ")[1].split(" %")[0]) / 100
+        values = TrainItYourself.build_spec().values
+        progress = {"updates": number, "reward": reward, "kl": kl, "malformed": malformed}
+        values["progress"] = progress | {"note": ""}
+        assert TrainItYourself.describe(values) == words
+
+    def test_clicks_come_from_chapter_1_or_from_a_stored_annotator(self, open_widget):
+        first = open_widget(TrainItYourself, labels="my clicks of chapter 1")
+        first.press("Play")
+        first.wait_for("10 updates")
+        legend = first.page.locator(".dpo-lab-legend")
+        assert "a stored annotator’s are used" in legend.text_content()
+        pairs = first.page.locator(".dpo-tile", has_text="pairs").locator(".dpo-value")
+        assert pairs.text_content() == str(len(live.annotator_rows())) == "24"
+
+        chapter = open_widget(Annotator)
+        chapter.page.get_by_role("button", name="Start").click()
+        for key in ("1", "1", "2", "1"):
+            chapter.page.wait_for_timeout(400)
+            chapter.page.keyboard.press(key)
+        chapter.page.get_by_text("Pair 4 of 24", exact=True).wait_for()
+        second = open_widget(TrainItYourself, labels="my clicks, one of them wrong")
+        second.press("Play")
+        second.wait_for("200 updates")  # so fast that the words wait for the end
+        assert "stored" not in second.page.locator(".dpo-lab-legend").text_content()
+        pairs = second.page.locator(".dpo-tile", has_text="pairs").locator(".dpo-value")
+        assert pairs.text_content() == "3"
+        chapter.press("Reset")
+        chapter.page.wait_for_timeout(200)
+        assert chapter.page.evaluate("localStorage.length") == 0
+
+    def test_a_loss_of_one_s_own_is_asked_for(self, open_widget):
+        opened = open_widget(TrainItYourself, loss="mine, from chapter 9")
+        opened.press("Play")
+        opened.wait_for("There is no loss of yours yet")
+
+    def test_without_motion_nothing_runs_on(self, open_widget):
+        opened = open_widget(TrainItYourself)
+        opened.page.emulate_media(reduced_motion="reduce")
+        opened.page.reload()
+        opened.press("Ten updates")
+        opened.wait_for("10 updates")
+        opened.page.wait_for_timeout(700)
+        assert opened.status().startswith("10 updates")
+
+    def test_the_page_answers_while_it_trains(self, open_widget):
+        opened = open_widget(TrainItYourself)
+        opened.press("Play")
+        opened.wait_for("10 updates")
+        opened.press("Pause")
+        slider = opened.page.get_by_role("slider", name="β")
+        before = slider.get_attribute("aria-valuetext")
+        slider.press("ArrowLeft")
+        assert slider.get_attribute("aria-valuetext") != before
+
+    def test_a_file_that_is_missing_is_named(self, open_widget):
+        opened = open_widget(TrainItYourself)
+        (opened.file.parent / live.part_file("engine")).unlink()
+        opened.press("Play")
+        opened.wait_for("The file dpo-live-engine.js of this book could not be read.")
+        opened.faults.clear()  # the browser reports the missing file too
+
+
+# --- write the loss --------------------------------------------------------------------------
+
+
+class TestWriteTheLoss:
+    def test_cases_are_the_library_s(self):
+        for case in WriteTheLoss.build_spec().data["cases"]:
+            assert case["loss"] == dpo_loss(*case["numbers"]).losses.item()
+            values = [case["loss"], *case["mistakes"].values()]
+            assert all(torch.isfinite(torch.tensor(values)))
+
+    @pytest.mark.parametrize(
+        ("code", "words", "wrong"),
+        [
+            (RIGHT, "All cases are right", 0),
+            (TURNED, "The sign of the gap is turned round", 5),
+            (NAIVE, "The reference is missing", 6),
+            (RIGHT.replace("beta *", "1 *"), "β is missing", 3),
+            (RIGHT.replace("-log_sigmoid", "log_sigmoid"), "The value is right but for", 6),
+            (RIGHT.replace("ref_chosen)", "ref_rejected)", 1).replace(
+                "rejected - ref_rejected", "rejected - ref_chosen"), "The two reference", 6),
+            (RIGHT.replace("-log_sigmoid(", "-2 * log_sigmoid("), "6 of 6 cases differ", 6),
+            ("def dpo_loss(a, b, c, d, e):\n    return q\n", "Line 2: NameError", None),
+            ("import math\n\n\nx = (\n", "Line 5: SyntaxError", None),
+        ],
+    )  # fmt: skip
+    def test_a_check_answers_in_words(self, open_widget, code, words, wrong):
+        opened = open_widget(WriteTheLoss)
+        opened.page.get_by_role("textbox").fill(code)
+        opened.page.get_by_role("textbox").press("Control+Enter")
+        opened.wait_for(words)
+        marks = opened.page.locator(".dpo-check-mark").all_text_contents()
+        assert marks.count("✗") == (wrong or 0)
+        assert marks.count("·") == (6 if wrong is None else 0)
+        assert sorted(opened.loaded()) == ["engine", "model", "python"]
+
+    def test_an_endless_loop_is_stopped_and_the_page_goes_on(self, open_widget):
+        opened = open_widget(WriteTheLoss)
+        editor = opened.page.get_by_role("textbox")
+        editor.fill("def dpo_loss(a, b, c, d, e):\n    while True:\n        pass\n")
+        opened.press("Check")
+        opened.wait_for("Running your code")
+        opened.page.wait_for_timeout(500)
+        opened.press("Stop")
+        opened.wait_for("Stopped.")
+        editor.fill(RIGHT)
+        opened.press("Check")
+        opened.wait_for("All cases are right")
+
+    def test_the_right_loss_helps_and_the_turned_one_harms(self, open_widget):
+        rewards = []
+        opened = open_widget(WriteTheLoss)
+        for code in (RIGHT, TURNED):
+            opened.page.get_by_role("textbox").fill(code)
+            opened.press("Train")
+            opened.wait_for("Training with your loss")
+            opened.wait_for("Trained with your loss")
+            tile = opened.page.locator(".dpo-tile", has_text="true reward").locator(".dpo-value")
+            rewards.append([float(x.replace("−", "-")) for x in tile.text_content().split(" → ")])
+        assert rewards[0][0] == rewards[1][0]
+        assert rewards[0][1] > rewards[0][0] + 0.3
+        assert rewards[1][1] < rewards[1][0] - 0.3
+        stored = opened.page.evaluate("localStorage.getItem('dpo-book-loss')")
+        assert json.loads(stored) == TURNED
+
+        chapter = open_widget(TrainItYourself, loss="mine, from chapter 9")
+        chapter.press("Play")
+        chapter.wait_for("10 updates")
+
+
+# --- what a running widget looks like --------------------------------------------------------
+
+
+@pytest.mark.parametrize("cls", [ThreeClicks, TrainItYourself, WriteTheLoss])
+def test_after_training_it_is_accessible_and_fits_a_phone(open_widget, cls):
+    opened = open_widget(cls)
+    if cls is ThreeClicks:
+        pick_the_first(opened)
+    if cls is WriteTheLoss:
+        opened.page.get_by_role("textbox").fill(RIGHT)
+    opened.press("Play" if cls is TrainItYourself else "Train")
+    opened.page.wait_for_function(
+        "[...document.querySelectorAll('.dpo-answers td')].every(td => td.textContent != '–')"
+    )
+    for theme in ("light", "dark"):
+        opened.page.evaluate("t => { document.documentElement.dataset.theme = t; }", theme)
+        results = Axe().run(opened.page, options={"rules": OWN_RULES})
+        assert results.violations_count == 0, results.generate_report()
+    opened.page.set_viewport_size({"width": PHONE, "height": 800})
+    opened.page.wait_for_timeout(300)
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= PHONE
