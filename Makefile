@@ -75,10 +75,10 @@ test-peers: $(READY) ## compare losses and training with TRL, which is installed
 	@$(PY) -m pip install --quiet -r tests/peers/requirements.txt
 	@$(PY) -m pytest -n $(JOBS) --dist loadfile tests/peers $(PYTEST_ARGS)
 
-bench: $(READY) ## measure steps side by side, how they grow, and the book; nothing else should run
+bench: $(READY) ## measure steps side by side, how they grow, the whole job, and the book; nothing else should run
 	@$(PY) -m pip install --quiet -r benchmarks/requirements.txt
 	@tools/system.sh chromium
-	@for part in step tricks growth book report; do $(PY) -m "benchmarks.$$part"; done
+	@for part in step tricks growth job book report; do $(PY) -m "benchmarks.$$part"; done
 
 redraw: $(READY) ## measure how long the widgets take to redraw
 	@tools/system.sh chromium

@@ -1,6 +1,6 @@
 """What the reader of the book waits for.
 
-python -m benchmarks.book                  writes benchmarks/results/book.json
+python -m benchmarks.book                  writes book.json into benchmarks/results/KIND
 python -m benchmarks.book --only imports   prints a part of it
 
 Measured are the time to build the book from stored outputs, to run its ten chapters again and
@@ -22,8 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import describe
-from benchmarks.step import RESULTS
+from benchmarks.machine import RESULTS, describe, kind
 from experiments.store import store
 from tools import book
 
@@ -128,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and store."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=[*PARTS], default=[*PARTS])
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--out", type=Path, default=RESULTS / kind(), help="folder of the results")
     options = parser.parse_args(arguments)
     rows = []
     for name in options.only:

@@ -1,8 +1,9 @@
 """How the time of a step grows with the batch, with prompts and responses, and the vocabulary.
 
-python -m benchmarks.growth [--models tiny smollm2] [--rounds N] [--threads 2]
+python -m benchmarks.growth [--models tiny smollm2] [--rounds N] [--threads 2] [--quick]
 
-writes benchmarks/results/growth.json. Random pairs that share nothing but a pair's own prompt.
+writes growth.json into the folder of this kind of processor in benchmarks/results. Random pairs
+that share nothing but a pair's own prompt.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 
 from benchmarks.implementations import implementations
 from benchmarks.machine import describe
-from benchmarks.step import parser_of, progress
+from benchmarks.step import parser_of, progress, read_options
 from benchmarks.turns import take_turns
 from benchmarks.work import sizes_of, tokens_of, unavoidable_flops
 from benchmarks.workloads import Workload, load_model, random_pairs
@@ -180,7 +181,7 @@ def prompt_price(rows: Sequence[Mapping[str, Any]], model: str, name: str) -> fl
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and store."""
-    options = parser_of(__doc__, AXES).parse_args(arguments)
+    options = read_options(parser_of(__doc__, AXES), arguments)
     torch.set_num_threads(options.threads)
     rows = []
     for model in options.models:

@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from benchmarks import job as whole_job
 from benchmarks.growth import linearity, prompt_price, seconds_of
-from benchmarks.step import GROUPS, RESULTS
+from benchmarks.machine import KINDS, RESULTS
+from benchmarks.step import GROUPS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,18 +28,31 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 class Results(NamedTuple):
-    """What the three benchmarks stored: settings and rows of each."""
+    """What the benchmarks stored for one kind of processor: settings and rows of each."""
 
     step: Mapping[str, Any]
-    growth: Mapping[str, Any]
-    book: Mapping[str, Any]
+    growth: Mapping[str, Any] | None = None  # None: not measured there
+    book: Mapping[str, Any] | None = None
+    job: Mapping[str, Any] | None = None
 
 
-def load(folder: Path = RESULTS) -> Results:
-    """Read the stored results."""
-    return Results(
-        *(json.loads((folder / f"{name}.json").read_text("utf-8")) for name in Results._fields)
-    )
+def load(folder: Path) -> Results:
+    """Read what is stored of one kind of processor."""
+    found = {}
+    for name in Results._fields:
+        path = folder / f"{name}.json"
+        found[name] = json.loads(path.read_text("utf-8")) if path.exists() else None
+    if found["step"] is None:
+        raise ValueError(f"{folder} has no step.json")
+    return Results(**found)
+
+
+def load_all(folder: Path = RESULTS) -> dict[str, Results]:
+    """All stored results by kind of processor, those that the figures show first."""
+    places = {name: place for place, name in enumerate(KINDS)}
+    kinds = (path.name for path in folder.iterdir() if path.is_dir())
+    ordered = sorted(kinds, key=lambda name: (places.get(name, len(places)), name))
+    return {name: load(folder / name) for name in ordered}
 
 
 # --- steps ---------------------------------------------------------------------------------------
@@ -63,6 +78,8 @@ def summaries(step: Mapping[str, Any], model: str) -> list[Summary]:
     names = dict.fromkeys(name for group in GROUPS[model].values() for name in group)
     for name in names:
         rows = [row for row in step["rows"] if (row["model"], row["name"]) == (model, name)]
+        if not rows:
+            continue  # what this machine cannot do, or was not asked for
         seconds = [s for row in rows for s in row["seconds"]]
         rates = [work / s for row in rows for work, s in zip(gflop, row["seconds"], strict=True)]
         dtype = "bfloat16" if "bfloat16" in rows[0]["title"] else "float32"
@@ -123,12 +140,13 @@ class Limit(NamedTuple):
 
 
 def limits(results: Results) -> list[Limit]:
-    """Everything that the benchmarks must show."""
-    step, growth, book = results
+    """Everything that the benchmarks must show; what the machine left out is not asked for."""
+    step, growth, book, job = results
 
     def ratio(model: str, one: str, other: str) -> float:
         return statistics.median(ratios(step, model, one, other))
 
+    measured = {(row["model"], row["name"]) for row in step["rows"]}
     large = {summary.name: summary for summary in summaries(step, "smollm2")}
     gaps = [
         summary.gap
@@ -148,6 +166,14 @@ def limits(results: Results) -> list[Limit]:
                 ("ours_stock", "trl_precomputed", 0.55),
                 ("ours_bfloat16", "trl_default", 0.25),
             )
+            if {("smollm2", one), ("smollm2", other)} <= measured
+        ),
+        *(
+            Limit(
+                f"{title}: time of ours over ours_stock", ratio(model, "ours", "ours_stock"), 1.02
+            )
+            for model, title in MODELS.items()
+            if (model, "ours_stock") in measured
         ),
         Limit("SmolLM2: peak memory of ours over trl_float32", memory, 0.65),
         Limit("SmolLM2: share of the matrix-product rate", large["ours"].share, 0.5, True),
@@ -155,15 +181,26 @@ def limits(results: Results) -> list[Limit]:
             Limit(f"{title}: time of ours over {other}", ratio(model, "ours", other), bound)
             for model, title in (("tiny", "tiny GPT"), ("tiny_bytes", "tiny GPT on bytes"))
             for other, bound in (("trl_default", 0.33), ("trl_precomputed", 0.45))
+            if (model, other) in measured
         ),
     ]
-    for model in MODELS:
+    for model in MODELS if growth else ():
         line = linearity(growth["rows"], model)
         price = prompt_price(growth["rows"], model, "ours")
         found += [
             Limit(f"{model}: R² of time against unique tokens", line.r_squared, 0.95, True),
             Limit(f"{model}: price of a prompt token in response tokens", price, 1.25),
         ]
+    if job:
+        found += [
+            Limit(
+                "file to finished run: time of ours over trl_precomputed",
+                whole_job.ratio(job),
+                0.45,
+            )
+        ]
+    if not book:
+        return found
     heaviest = max(
         row["bytes"] for row in book["rows"] if row.get("page", "").startswith("notebooks/")
         and row["what"] == "page"
@@ -191,9 +228,42 @@ def import_ratio(book: Mapping[str, Any]) -> float:
 # --- the README ----------------------------------------------------------------------------------
 
 
-def readme_part(results: Results) -> str:
-    """Tables in Markdown, with what one has to know to read them."""
-    step, growth, book = results
+def readme_part(everything: Mapping[str, Results]) -> str:
+    """For each kind of processor a table in Markdown, with what one has to know to read it."""
+    first = next(iter(everything.values()))
+    parts = [f"![{alternative_text(first.step)}](book/images/{FIGURE.name})"]
+    if len(everything) > 1:
+        parts.append(side_by_side(everything))
+    for kind, results in everything.items():
+        parts += [f"*Processors with {KINDS.get(kind, kind)}*", *_one_kind(results)]
+    return "\n\n".join(parts)
+
+
+def side_by_side(everything: Mapping[str, Results]) -> str:
+    """A table of the ratios on all kinds of processors."""
+    columns = [(model, kind) for model in MODELS for kind in everything]
+    found = {
+        (model, kind): {row.name: row for row in summaries(everything[kind].step, model)}
+        for model, kind in columns
+    }
+    heads = [f"{MODELS[model]}, {KINDS.get(kind, kind)}" for model, kind in columns]
+    lines = [
+        f"| Time of a step against ours | {' | '.join(heads)} |",
+        f"| --- |{' --: |' * len(columns)}",
+    ]
+    rows = dict.fromkeys(row for column in columns for row in found[column])
+    titles = {name: row.title for column in found.values() for name, row in column.items()}
+    for name in rows:
+        cells = [
+            f"{found[column][name].ratio[1]:.2f}" if name in found[column] else "left out"
+            for column in columns
+        ]
+        lines.append(f"| {titles[name]} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _one_kind(results: Results) -> list[str]:
+    step, growth, book, job = results
     machine, large = step["settings"]["machine"], step["settings"]["smollm2"]
     versions = machine["versions"]
     rate = step["settings"]["matmul_gflops"]
@@ -206,7 +276,7 @@ def readme_part(results: Results) -> str:
         "| --- | --: | --: | --: | --: | --: | --: | --: |",
     ]
     for row in summaries(step, "smollm2"):
-        small = tiny[row.name]
+        small = tiny.get(row.name)
         title = f"**{row.title}**" if row.name == "ours" else row.title
         cells = [
             title,
@@ -215,50 +285,86 @@ def readme_part(results: Results) -> str:
             f"{row.share:.0%}",
             f"{row.peak_mib:,} MiB",
             _gap(row),
-            f"{1000 * small.seconds:.0f} ms",
-            _ratio(small),
+            f"{1000 * small.seconds:.0f} ms" if small else "–",
+            _ratio(small) if small else "–",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     unique = statistics.median(large["unique_tokens"])
     whole = statistics.median(large["sequence_tokens"])
-    line = linearity(growth["rows"], "smollm2")
+    held = "".join(f", {name}={value}" for name, value in machine.get("held_by", {}).items())
+    bfloat16 = f", in bfloat16 {rate['bfloat16']['best']:.0f}" if "bfloat16" in rate else ""
     notes = [
-        f"Measured on {machine['date']}: {machine['processor']}, {machine['threads']} threads, "
-        f"{machine['memory_gib']} GiB; torch {versions['torch']}, transformers "
-        f"{versions['transformers']}, TRL {versions['trl']}. Medians of {large['rounds']} rounds "
-        "in which all take turns, each in a process of its own, on the same pairs "
+        f"Measured on {machine['date']}: {machine['processor']}{held}, "
+        f"{machine['threads']} threads, {machine['memory_gib']} GiB; torch {versions['torch']}, "
+        f"transformers {versions['transformers']}, TRL {versions['trl']}. Medians of "
+        f"{large['rounds']} rounds in which all take turns, each in a process of its own, on the "
+        "same pairs "
         f"({large['batch_size']} a step, prompts of about {large['tokens']['prompt'][1]:.0f} "
         f"tokens, responses of about {large['tokens']['chosen'][1]:.0f}; {whole:.0f} tokens in "
         f"all, {unique:.0f} of them unique, since prompts begin alike); in brackets the quartiles "
         "of the ratio.",
         "*Of the machine*: the operations that no step gets around, as a share of what its fastest "
-        f"matrix products would do in that time ({rate['float32']['best']:.0f} GFLOP/s, in "
-        f"bfloat16 {rate['bfloat16']['best']:.0f}). *Loss apart*: the largest distance from our "
+        f"matrix products would do in that time ({rate['float32']['best']:.0f} GFLOP/s"
+        f"{bfloat16}). *Loss apart*: the largest distance from our "
         "loss over all updates, in nats. Reference log-probabilities are known before the step in "
         "ours and where it says precomputed. Padding a batch is not timed, packing one is. The "
         "peers' steps are written anew from their descriptions; TRL is TRL.",
         f"The tiny GPT has 4 layers of width 128 and {words['vocabulary']:,} tokens in its "
         f"vocabulary; a step takes {words['batch_size']} pairs of random ids. The vocabulary "
-        f"decides: with single bytes ({byte['vocabulary']} ids) TRL's default takes "
-        f"{bytes_['trl_default'].ratio[1]:.2f} times as long as ours, precomputed "
-        f"{bytes_['trl_precomputed'].ratio[1]:.2f} times, the textbook's step "
-        f"{bytes_['textbook'].ratio[1]:.2f} times.",
-        f"Our time is linear in unique tokens (R² {line.r_squared:.3f} from "
-        f"{_range(growth, 'smollm2')} tokens a step), and a prompt is paid once: a token of it "
-        f"costs {prompt_price(growth['rows'], 'smollm2', 'ours'):.1f} times a token of a response, "
-        f"with TRL {prompt_price(growth['rows'], 'smollm2', 'trl_precomputed'):.1f} times.",
+        f"decides: with single bytes ({byte['vocabulary']} ids) it is "
+        + ", ".join(
+            f"{bytes_[name].ratio[1]:.2f} times our time with {who}"
+            for name, who in BYTES.items()
+            if name in bytes_
+        )
+        + ".",
     ]
+    if large.get("left_out"):
+        notes.append(
+            f"Left out: {', '.join(large['left_out'])}, since "
+            f"{next(iter(large['left_out'].values()))}."
+        )
+    if growth:
+        line = linearity(growth["rows"], "smollm2")
+        price = {
+            name: prompt_price(growth["rows"], "smollm2", name)
+            for name in ("ours", "trl_precomputed")
+        }
+        notes.append(
+            f"Our time is linear in unique tokens (R² {line.r_squared:.3f} from "
+            f"{_range(growth, 'smollm2')} tokens a step), and a prompt is paid once: a token of it "
+            f"costs {price['ours']:.1f} times a token of a response, with TRL "
+            f"{price['trl_precomputed']:.1f} times."
+        )
+    if job:
+        notes.append(_job(job))
+    table = "\n".join(lines)
+    return [table, *notes, *([_pages(book)] if book else [])]
+
+
+def _pages(book: Mapping[str, Any]) -> str:
     pages = [row["bytes"] for row in book["rows"] if row["what"] == "page"]
     sliders = [row["median_ms"] for row in book["rows"] if row["what"] == "slider"]
-    notes.append(
+    return (
         f"The book: its {len(pages)} pages weigh {min(pages) / 1e6:.1f} to {max(pages) / 1e6:.1f} "
         f"MB; it is built in {_book(book, 'build')['seconds']:.0f} s, its ten chapters are run and "
         f"compared in {_book(book, 'notebooks')['seconds']:.0f} s; a slider shows its effect after "
         f"{min(sliders):.0f} to {max(sliders):.0f} ms; importing `dpo_lib` takes "
         f"{import_ratio(book):.2f} times as long as importing torch alone."
     )
-    image = f"![{alternative_text(step)}](book/images/{FIGURE.name})"
-    return "\n\n".join([image, "\n".join(lines), *notes])
+
+
+def _job(job: Mapping[str, Any]) -> str:
+    settings, rows = job["settings"], {row["name"]: row for row in job["rows"]}
+    mine, theirs = rows["ours"], rows["trl_precomputed"]
+    return (
+        f"From a file of {settings['pairs']:,} pairs to the finished run, with LoRA "
+        f"({settings['updates']} updates of {settings['batch']} pairs, {settings['held_out']} "
+        f"held-out pairs scored before, every {settings['evaluate']} updates and at the end): ours "
+        f"{statistics.median(mine['seconds']):.0f} s and {mine['peak_mib']:,} MiB, TRL in float32 "
+        f"with a precomputed reference {statistics.median(theirs['seconds']):.0f} s and "
+        f"{theirs['peak_mib']:,} MiB, {whole_job.ratio(job):.2f} of its time."
+    )
 
 
 def alternative_text(step: Mapping[str, Any]) -> str:
@@ -298,6 +404,11 @@ def with_part(readme: str, part: str) -> str:
 
 # --- the figures ---------------------------------------------------------------------------------
 
+BYTES = {
+    "trl_default": "TRL's default",
+    "trl_precomputed": "TRL precomputed",
+    "textbook": "the textbook's step",
+}
 UNITS = {
     "batch": "pairs",
     "prompt": "tokens of a prompt",
@@ -383,13 +494,16 @@ def main() -> None:
     """Write the README's part and the figures; print what was promised and what was found."""
     from dpo_lib.figures import save_svg
 
-    results = load()
-    text = with_part(README.read_text("utf-8"), readme_part(results))
+    everything = load_all()
+    text = with_part(README.read_text("utf-8"), readme_part(everything))
     README.write_text(text, "utf-8")
-    save_svg(draw(results.step), FIGURE)
-    save_svg(draw_growth(results.growth), GROWTH_FIGURE)
-    for limit in limits(results):
-        print(limit)
+    first = next(iter(everything.values()))
+    save_svg(draw(first.step), FIGURE)
+    save_svg(draw_growth(first.growth), GROWTH_FIGURE)
+    for kind, results in everything.items():
+        print(f"{KINDS.get(kind, kind)}:")
+        for limit in limits(results):
+            print(limit)
 
 
 if __name__ == "__main__":

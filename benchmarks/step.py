@@ -1,27 +1,28 @@
 """One optimizer step of everybody, side by side.
 
-python -m benchmarks.step [--models tiny smollm2] [--rounds N] [--threads 2]
+python -m benchmarks.step [--models tiny smollm2] [--rounds N] [--threads 2] [--quick]
 
-writes benchmarks/results/step.json. If losses disagree nothing is written.
+writes step.json into the folder of this kind of processor in benchmarks/results. If losses
+disagree nothing is written.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.implementations import implementations
-from benchmarks.machine import describe, matmul_rates
+from benchmarks.machine import RESULTS, describe, kind, matmul_rates, without
 from benchmarks.turns import Measured, take_turns
 from benchmarks.work import sizes_of, tokens_of, unavoidable_flops
 from benchmarks.workloads import WORKLOADS, load_model, token_statistics
 from experiments.store import store
 
-RESULTS = Path(__file__).parent / "results"
 # Who takes turns with whom; "ours" is in every group, as what all ratios refer to. Four or five
 # processes with SmolLM2 fit into 24 GiB.
 GROUPS = {
@@ -40,6 +41,7 @@ GROUPS = {
     "tiny_bytes": {"all": ("ours", "trl_default", "trl_precomputed", "textbook")},
 }
 ROUNDS = {"smollm2": 6, "tiny": 30, "tiny_bytes": 30}  # that count
+QUICK = "tiny"  # the model of --quick, for one round of everything
 WARM_UP = {"smollm2": 2, "tiny": 5, "tiny_bytes": 5}  # that do not
 MOVED = 1e-3  # nats that losses must have gone, or their agreement says nothing of updates
 
@@ -56,9 +58,14 @@ def measure(
     counts = [tokens_of(batch) for batch in workload.batches]
     flops = [unavoidable_flops(sizes, tokens) for tokens in counts[warm_up:]]
     everybody = implementations([workload])
+    left_out = without({name: everybody[name].title for name in everybody})
     rows = []
     for group, names in GROUPS[model].items():
-        some = {name: everybody[name] for name in names if not only or name in ("ours", *only)}
+        some = {
+            name: everybody[name]
+            for name in names
+            if (not only or name in ("ours", *only)) and name not in left_out
+        }
         if len(some) == 1 and only != ["ours"]:
             continue
         counting = [False] * warm_up + [True] * rounds
@@ -89,6 +96,7 @@ def measure(
         "learning_rate": workload.learning_rate,
         "warm_up": warm_up,
         "rounds": rounds,
+        "left_out": left_out,
     }
     return described, rows
 
@@ -112,8 +120,25 @@ def parser_of(doc: str, models: Iterable[str]) -> argparse.ArgumentParser:
     parser.add_argument("--models", nargs="+", choices=names, default=names)
     parser.add_argument("--rounds", type=int, help="that count; by default as many as take minutes")
     parser.add_argument("--threads", type=int, default=2, help="of each process (default: 2)")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument(
+        "--quick", action="store_true", help="one round of the tiny model, to see that it runs"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=RESULTS / kind(), help="folder of the results (%(default)s)"
+    )
     return parser
+
+
+def read_options(
+    parser: argparse.ArgumentParser, arguments: Sequence[str] | None
+) -> argparse.Namespace:
+    """What was typed; a quick look is no measurement, so it is not kept among them."""
+    options = parser.parse_args(arguments)
+    if options.quick:
+        options.models, options.rounds = [QUICK], 1
+        if options.out == parser.get_default("out"):
+            options.out = Path(tempfile.mkdtemp(prefix="benchmark-"))
+    return options
 
 
 def _check_moved(measured: Mapping[str, Measured]) -> None:
@@ -127,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and store."""
     parser = parser_of(__doc__, WORKLOADS)
     parser.add_argument("--only", nargs="+", help="these implementations, and ours")
-    options = parser.parse_args(arguments)
+    options = read_options(parser, arguments)
 
     import torch
 

@@ -1,8 +1,8 @@
 """What each trick of the fast step gains, on top of those before it.
 
-python -m benchmarks.tricks [--models tiny smollm2] [--rounds N]
+python -m benchmarks.tricks [--models tiny smollm2] [--rounds N] [--quick]
 
-writes benchmarks/results/tricks.json.
+writes tricks.json into the folder of this kind of processor in benchmarks/results.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.implementations import BFLOAT16_TOLERANCE, FLOAT32_TOLERANCE
-from benchmarks.machine import describe
+from benchmarks.machine import describe, without
 from benchmarks.peers import SIDES, make_optimizer, take_step, textbook_log_probs, whole_texts
-from benchmarks.step import parser_of, progress
+from benchmarks.step import parser_of, progress, read_options
 from benchmarks.turns import Implementation, Turn, take_turns
 from benchmarks.workloads import WORKLOADS, Workload, as_transformers, load_model
 from dpo_lib.fast import kernels
@@ -119,7 +119,8 @@ def run_rung(turn: Turn, workload: Workload, name: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and store."""
-    options = parser_of(__doc__, GROUPS).parse_args(arguments)
+    options = read_options(parser_of(__doc__, GROUPS), arguments)
+    left_out = without({name: rung.title for name, rung in RUNGS.items()})
     rows = []
     for model in options.models:
         warm_up, rounds = WARM_UP[model], options.rounds or ROUNDS[model]
@@ -133,6 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     {"workload": workload, "name": name},
                 )
                 for name in names
+                if name not in left_out
             }
             counting = [False] * warm_up + [True] * rounds
             found = take_turns(
@@ -151,7 +153,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                         "seconds": mine.seconds,
                     }
                 )
-    print(store("tricks", {"machine": describe(options.threads)}, rows, options.out))
+    settings = {"machine": describe(options.threads), "left_out": left_out}
+    print(store("tricks", settings, rows, options.out), file=sys.stderr)
 
 
 if __name__ == "__main__":

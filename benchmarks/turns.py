@@ -92,13 +92,14 @@ def _work(
         os.dup2(file.fileno(), 2)
     try:
         run(Turn(connection), **options)
-        connection.send(("end", _peak_mib()))
+        connection.send(("end", peak_mib()))
     except BaseException:
         connection.send(("error", traceback.format_exc()))
 
 
-def _peak_mib() -> float:
-    status = Path("/proc/self/status").read_text()
+def peak_mib(process: int | str = "self") -> float:
+    """Largest resident memory of a process so far."""
+    status = Path(f"/proc/{process}/status").read_text()
     return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024
 
 

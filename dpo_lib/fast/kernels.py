@@ -177,16 +177,26 @@ def onednn_product(dtype: torch.dtype) -> Product | None:
     on the tiny GPT. With AVX-512 it was .96 by oneDNN and .99 by torch's (medians of processor
     time in alternation, one thread; AVX2 and SSE by ``ONEDNN_MAX_CPU_ISA`` on the same machine).
     """
+    return any_onednn_product(dtype) if _onednn_is_wide() else None
+
+
+def any_onednn_product(dtype: torch.dtype) -> Product | None:
+    """The same wherever oneDNN can compute it, fast or not."""
     onednn = torch.backends.mkldnn
     return _onednn_product(dtype) if onednn.is_available() and onednn.enabled else None
 
 
 @functools.cache
+def _onednn_is_wide() -> bool:
+    ask = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return ask is not None and ask()
+
+
+@functools.cache
 def _onednn_product(dtype: torch.dtype) -> Product | None:
-    # Names of torch's own, which another version may lack, or call in another way.
+    # A name of torch's own, which another version may lack, or call in another way.
     linear = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-    is_wide = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
-    if linear is None or is_wide is None:
+    if linear is None:
         return None
 
     def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -194,7 +204,7 @@ def _onednn_product(dtype: torch.dtype) -> Product | None:
 
     one = torch.ones(1, 1, dtype=dtype)
     try:
-        works = bool(is_wide()) and product(one, one, None).item() == 1
+        works = product(one, one, None).item() == 1
     except (RuntimeError, TypeError):
         return None
     return product if works else None

@@ -3,6 +3,11 @@
 import copy
 import functools
 import math
+import os
+import platform
+import statistics
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -10,12 +15,24 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import book, growth, implementations, machine, report, step, turns, work, workloads
+from benchmarks import (
+    book,
+    growth,
+    implementations,
+    job,
+    machine,
+    report,
+    step,
+    turns,
+    work,
+    workloads,
+)
 from benchmarks.peers import PEERS
 from benchmarks.turns import DisagreementError, Implementation, WorkerError, take_turns
 from dpo_lib.data import PreferenceDataset
 from dpo_lib.fast.prefix_tree import pack_pairs
 from dpo_lib.models import TinyGPTConfig
+from experiments.store import store
 from tests.benchmarks import workers as workers
 from tests.book.pages import CHAPTERS
 
@@ -314,23 +331,76 @@ def test_losses_that_stay_where_they_are_say_nothing():
 # --- the machine and the book --------------------------------------------------------------------
 
 
-def test_the_rates_are_those_of_the_products(monkeypatch):
+@pytest.mark.parametrize("reason", ["", "it is slow"])
+def test_the_rates_are_those_of_the_products(monkeypatch, reason):
     monkeypatch.setattr(machine, "SECONDS", 0.01)
+    monkeypatch.setattr(machine, "reason_against_bfloat16", lambda: reason)
     rates = machine.matmul_rates([(8, 16, 4), (64, 64, 64)])
-    assert {*rates} == {"float32", "bfloat16"}
+    assert {*rates} == {"float32"} | (set() if reason else {"bfloat16"})
     for found in rates.values():
         assert {*found} == {"8 x 16 x 4", "64 x 64 x 64", "best"}
         assert found["best"] == max(found.values()) > 0
 
 
-def test_the_multiplications_are_the_same():
+@pytest.mark.parametrize("dtype", machine.DTYPES.values())
+def test_the_multiplications_are_the_same(dtype):
     x, w = (torch.randn(n, 3, generator=torch.Generator().manual_seed(n)) for n in (4, 5))
-    for multiply in machine._multiplications():
-        assert_close(multiply(x, w), x @ w.T)
+    for multiply in machine.multiplications(dtype):
+        product = multiply(x.to(dtype), w.to(dtype))
+        assert_close(product.float(), x @ w.T, atol=1e-5 if dtype == torch.float32 else 0.1, rtol=0)
 
 
-def test_the_machine_is_described():
+HELD = "from benchmarks import machine; print(machine.kind(), *machine.matmul_rates([(8, 8, 8)]))"
+
+
+@pytest.mark.parametrize("name", machine.HELD_BY)
+def test_a_processor_held_to_older_instructions_is_of_another_kind(name):
+    older = os.environ | {name: "AVX2" if "ONEDNN" in name else "avx2"}
+    run = subprocess.run([sys.executable, "-c", HELD], env=older, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    kind, *rates = run.stdout.split()
+    if platform.machine() in ("x86_64", "AMD64"):
+        assert kind != "avx512"
+        assert rates == ["float32"] or "ONEDNN" not in name
+    assert kind != machine.kind() or machine.kind() != "avx512"
+
+
+def test_what_the_processor_lacks_is_not_run(monkeypatch):
+    monkeypatch.setattr(machine, "reason_against_bfloat16", lambda: "it is slow")
+    monkeypatch.setitem(step.WORKLOADS, "tiny", lambda rounds: small_workload(rounds))
+    asked = []
+
+    def take(some, *others):
+        asked.extend(some)
+        return {name: turns.Measured([1.0], [0.5, 0.7]) for name in some}
+
+    monkeypatch.setattr(step, "take_turns", take)
+    described, rows = step.measure("tiny", 1, 1)
+    names = {*step.GROUPS["tiny"]["all"]}
+    assert {*asked} == names - {"ours_bfloat16", "trl_default", "trl_bfloat16"}
+    assert {row["name"] for row in rows} == {*asked}
+    assert described["left_out"] == dict.fromkeys(names - {*asked}, "it is slow")
+
+
+def test_a_quick_look_is_not_kept(tmp_path):
+    parser = step.parser_of("A.", step.WORKLOADS)
+    options = step.read_options(parser, [])
+    assert options.out == machine.RESULTS / machine.kind()
+    assert options.models == [*step.WORKLOADS]
+    quick = step.read_options(parser, ["--quick"])
+    assert (quick.models, quick.rounds) == (["tiny"], 1)
+    assert machine.RESULTS not in quick.out.parents
+    assert step.read_options(parser, ["--quick", "--out", str(tmp_path)]).out == tmp_path
+
+
+def test_the_machine_is_described(monkeypatch):
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert machine.describe(2)["held_by"]["ONEDNN_MAX_CPU_ISA"] == "AVX2"
+    for name in machine.HELD_BY:
+        monkeypatch.delenv(name, raising=False)
     found = machine.describe(2)
+    assert "held_by" not in found
+    assert found["kind"] == machine.kind()
     assert found["threads"] == 2
     assert found["cores"] >= 1
     assert found["versions"]["torch"] == torch.__version__
@@ -398,6 +468,67 @@ def test_points_become_pairs_of_their_sizes():
     assert workload.batches[0] != workload.batches[1]
 
 
+# --- the whole job -------------------------------------------------------------------------------
+
+
+def test_the_pairs_of_the_job(tmp_path):
+    from dpo_lib.data import read_jsonl
+
+    job.write_pairs(tmp_path / "a.jsonl", 300)
+    job.write_pairs(tmp_path / "b.jsonl", 300)
+    assert (tmp_path / "a.jsonl").read_text() == (tmp_path / "b.jsonl").read_text()
+    records = read_jsonl(tmp_path / "a.jsonl")
+    assert len({record.prompt for record in records}) == 300
+    lengths = [len(record.chosen.split()) for record in records]
+    assert 35 < statistics.median(lengths) < 60
+    assert min(lengths) < 15
+    assert max(lengths) > 120
+    assert all(record.chosen != record.rejected for record in records)
+
+
+def test_the_command_of_ours_is_one_that_we_have(tmp_path):
+    from dpo_lib.cli.parser import make_parser
+
+    _, _, *typed = job.ours(tmp_path / "a.jsonl", tmp_path / "out", job.FULL)
+    args = make_parser().parse_args(typed)
+    assert (args.steps, args.batch_size, args.lora) == (job.FULL.updates, job.FULL.batch, job.LORA)
+    assert round(args.held_out * job.PAIRS) == job.FULL.held_out
+
+
+def test_the_job_is_measured_in_turns(monkeypatch):
+    started = []
+
+    def script(name):
+        code = (
+            "import sys, pathlib, time; out = pathlib.Path(sys.argv[1]) / 'model';"
+            f"b = b'1' * ({310 if name == 'ours' else 10} << 20); time.sleep(1);"
+            "out.mkdir(parents=True); (out / 'adapter_model.safetensors').touch()"
+        )
+        return lambda file, out, size: started.append(name) or ["-c", code, str(out)]
+
+    monkeypatch.setattr(job, "ours", script("ours"))
+    monkeypatch.setattr(job, "trl", script("trl"))
+    rows = job.measure(job.QUICK, 2, 1)
+    assert started == ["ours", "trl", "trl", "ours"]
+    mine, theirs = rows
+    assert 200 < mine["peak_mib"] - theirs["peak_mib"] < 400
+    assert all(len(row["seconds"]) == 2 and min(row["seconds"]) > 0 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [("1 / 0", r"failed:(?s:.*)ZeroDivisionError"), ("", "left no trained model")],
+)
+def test_a_job_that_fails_is_not_timed(monkeypatch, code, message):
+    monkeypatch.setattr(job, "ours", lambda *_: ["-c", code])
+    with pytest.raises(SystemExit, match=message):
+        job.measure(job.QUICK, 1, 1)
+
+
+def test_the_ratio_of_the_job_is_of_the_same_round():
+    assert job.ratio(made_up().job) == pytest.approx(0.45)
+
+
 # --- the report ----------------------------------------------------------------------------------
 
 
@@ -405,8 +536,13 @@ def everybody():
     return implementations.implementations([small_workload()])
 
 
+def made_up(**changed):
+    """`usual_results`, some of them replaced."""
+    return usual_results()._replace(**changed)
+
+
 @functools.cache
-def made_up():
+def usual_results():
     """Results in which ours takes 1 s and everybody else 4 s, but stranger numbers elsewhere."""
     rows, settings = [], {}
     for model, groups in step.GROUPS.items():
@@ -450,7 +586,26 @@ def made_up():
         {"settings": settings, "rows": rows},
         {"settings": {}, "rows": growth_rows(paid)},
         {"settings": {}, "rows": book_rows},
+        {
+            "settings": {"pairs": 1000, **job.FULL._asdict()},
+            "rows": [
+                {"name": "ours", "peak_mib": 1500, "seconds": [40.0, 50.0]},
+                {"name": "trl_precomputed", "peak_mib": 2500, "seconds": [100.0, 100.0]},
+            ],
+        },
     )
+
+
+def without_bfloat16():
+    """The same from a processor that has none."""
+    step = copy.deepcopy(made_up().step)
+    gone = {"ours_bfloat16", "trl_default", "trl_bfloat16"}
+    step["rows"] = [row for row in step["rows"] if row["name"] not in gone]
+    del step["settings"]["matmul_gflops"]["bfloat16"]
+    for model in report.GROUPS:
+        step["settings"][model]["left_out"] = dict.fromkeys(sorted(gone), "it is slow")
+    step["settings"]["machine"] |= {"held_by": {"ONEDNN_MAX_CPU_ISA": "AVX2"}}
+    return report.Results(step)
 
 
 def test_ratios_are_of_the_same_round():
@@ -486,6 +641,12 @@ def test_the_limits_hold_or_are_missed():
     assert found["book: heaviest chapter (MB)"].value == pytest.approx(1.4)
     assert "MISSED" in str(found["SmolLM2: time of ours_stock over trl_default"])
 
+    lesser = {limit.text for limit in report.limits(without_bfloat16())}
+    assert lesser < {*found}
+    assert not any("bfloat16" in text or "default" in text for text in lesser)
+    assert "tiny GPT: time of ours over trl_precomputed" in lesser
+    assert not any("book" in text for text in lesser)
+
     worse = copy.deepcopy(results)
     for row in worse.step["rows"]:
         if row["name"] == "ours":
@@ -494,16 +655,45 @@ def test_the_limits_hold_or_are_missed():
         row["gap"] = 2e-5
     still = {limit.text for limit in report.limits(worse) if limit.holds}
     assert {limit.split(":")[0] for limit in still} == {
-        *("smollm2", "tiny", "book", "import of dpo_lib over import of torch")
+        *("smollm2", "tiny", "book", "import of dpo_lib over import of torch"),
+        *("SmolLM2-135M", "tiny GPT"),  # over ours_stock, which takes four times as long
+        "file to finished run",
     }
 
 
 def test_the_table_has_a_line_for_each_implementation():
-    part = report.readme_part(made_up())
+    part = report.readme_part({"avx512": made_up()})
     lines = [line.split("|") for line in part.splitlines() if line.startswith("|")]
     assert {len(line) for line in lines} == {10}
     titles = [implementation.title for implementation in everybody().values()]
     assert sorted(line[1].strip(" *") for line in lines[2:]) == sorted(titles)
+
+
+def test_kinds_of_processors_stand_side_by_side():
+    part = report.readme_part({"avx512": made_up(), "avx2": without_bfloat16()})
+    rows = [line for line in part.splitlines() if line.startswith("| ")]
+    heads, *first = rows[: 2 + len(everybody())]
+    assert heads.count("AVX-512") == heads.count("AVX2") == 2
+    cells = {line.split(" | ")[0]: line.strip("| ").split(" | ")[1:] for line in first[1:]}
+    assert cells["| TRL: float32"] == ["4.00"] * 4
+    assert cells["| Ours: bfloat16"] == ["4.00", "left out"] * 2
+    assert "Left out: ours_bfloat16, trl_bfloat16, trl_default, since it is slow." in part
+    assert "ONEDNN_MAX_CPU_ISA=AVX2" in part
+    assert "0.45 of its time" in part
+    (_, alone) = part.split("*Processors with AVX2*")
+    assert "bfloat16 400" not in alone
+    assert part.index("*Processors with AVX-512*") < part.index("*Processors with AVX2*")
+
+
+def test_stored_kinds_are_found(tmp_path):
+    assert next(iter(report.load_all())) == "avx512"
+    for name in ("sve", "avx2"):
+        store("step", {"a": 1}, [], tmp_path / name)
+    assert [*report.load_all(tmp_path)] == ["avx2", "sve"]
+    assert report.load(tmp_path / "avx2").growth is None
+    (tmp_path / "avx512").mkdir()
+    with pytest.raises(ValueError, match=r"has no step\.json"):
+        report.load_all(tmp_path)
 
 
 def test_the_part_replaces_the_old_one():
@@ -533,22 +723,25 @@ def test_the_growth_is_drawn_for_each_size():
 # --- what is stored ------------------------------------------------------------------------------
 
 
-@functools.cache
-def stored():
-    return report.load()
+def stored(kind="avx512"):
+    return report.load(machine.RESULTS / kind)
 
 
-def test_every_step_is_stored():
-    found = [(row["model"], row["group"], row["name"]) for row in stored().step["rows"]]
+@pytest.mark.parametrize("kind", report.load_all())
+def test_every_step_is_stored(kind):
+    rows, settings = stored(kind).step["rows"], stored(kind).step["settings"]
+    assert settings["machine"]["kind"] == kind
+    found = [(row["model"], row["group"], row["name"]) for row in rows]
     assert found == [
         (model, group, name)
         for model, groups in step.GROUPS.items()
         for group, names in groups.items()
         for name in names
+        if name not in settings[model].get("left_out", ())
     ]
-    for row in stored().step["rows"]:
+    for row in rows:
         assert row["gap"] <= row["tolerance"]
-        assert len(row["seconds"]) == stored().step["settings"][row["model"]]["rounds"]
+        assert len(row["seconds"]) == settings[row["model"]]["rounds"]
 
 
 def test_every_point_of_growth_is_stored():
@@ -575,7 +768,7 @@ def test_every_part_of_the_book_is_stored():
 
 def test_the_readme_shows_what_is_stored():
     readme = report.README.read_text("utf-8")
-    assert report.with_part(readme, report.readme_part(stored())) == readme
+    assert report.with_part(readme, report.readme_part(report.load_all())) == readme
 
 
 def test_the_figures_are_those_of_the_stored_results():

@@ -7,14 +7,15 @@ from statistics import median
 import pytest
 
 from benchmarks import growth, report, tricks
-from benchmarks.step import GROUPS, RESULTS
+from benchmarks.machine import RESULTS
+from benchmarks.step import GROUPS
 
 BOTH = ("tiny", "smollm2")
 both = pytest.mark.parametrize("model", BOTH)
 
 
 def read(name):
-    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return json.loads((RESULTS / "avx512" / f"{name}.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")

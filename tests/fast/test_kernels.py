@@ -66,11 +66,15 @@ def ops(monkeypatch):
     def change(**changed):
         for name in ("mkldnn", "aten"):
             monkeypatch.setattr(torch.ops, name, Hidden(getattr(torch.ops, name), **changed))
+        forget()
+
+    def forget():
         kernels._onednn_product.cache_clear()
+        kernels._onednn_is_wide.cache_clear()
 
     yield change
     monkeypatch.undo()
-    kernels._onednn_product.cache_clear()
+    forget()
 
 
 def multiplied(*results):
