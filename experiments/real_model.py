@@ -63,7 +63,7 @@ def run(
     """Train once; a row for each evaluation."""
     opened = open_model("smollm2")
     train, held_out = split(seed, opened)
-    opened.add_lora(RANK, seed)
+    opened.prepare(RANK, seed)
     prompts = [record.prompt for record in held_out.records[:ASKED]]
     reference = pair_log_probs(opened.model, held_out)  # (2, N)
 

@@ -172,7 +172,7 @@ def test_a_few_updates_raise_the_margin_of_pairs_that_are_not_trained_on(opened)
     train.records += by_size[2:12:3]
     train = PreferenceDataset(train.records, opened.tokenizer)  # 8 pairs; 4 are kept out
     reference = pair_log_probs(opened.model, held_out)
-    opened.add_lora(real_model.RANK, seed=0)
+    opened.prepare(real_model.RANK, seed=0)
     config = DPOConfig(beta=0.1, learning_rate=2e-4, steps=4, batch_size=4)
     history = train_dpo(opened.model, None, train, config, progress=False)
     assert history.column("loss")[0] == pytest.approx(0.693147, abs=1e-5)
