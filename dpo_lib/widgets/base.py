@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import anywidget
 import ipywidgets
 import traitlets
 
-from dpo_lib.widgets import join, live
+from dpo_lib.widgets import join
 from dpo_lib.widgets.spec import (
     Button,
     Choice,
@@ -31,7 +31,8 @@ class BookWidget(ipywidgets.VBox):
     the widget from other values than the spec's.
     """
 
-    parts: tuple[str, ...] = ()  # of `dpo_lib.widgets.live`, for a widget that runs the model
+    # What the browser module loads when it is first asked for the model; see `live.parts`.
+    parts: Mapping[str, Callable[[], Any]] = {}
 
     def __init__(self, **values: object) -> None:
         self.spec = self.build_spec().with_values(**values)
@@ -80,9 +81,9 @@ class BookWidget(ipywidgets.VBox):
         return bundle
 
 
-def _make_plot(spec: WidgetSpec, parts: tuple[str, ...]) -> anywidget.AnyWidget:
+def _make_plot(spec: WidgetSpec, parts: Mapping[str, Callable[[], Any]]) -> anywidget.AnyWidget:
     names = tuple(spec.values)
-    carried = {"parts": {name: live.PARTS[name]() for name in parts}} if parts else {}
+    carried = {"parts": {name: part() for name, part in parts.items()}} if parts else {}
     taken = [name for name in ("spec", *carried, *names) if hasattr(anywidget.AnyWidget, name)]
     if taken:
         raise ValueError(f"{spec.kind}: these names belong to the base widget: {taken}")

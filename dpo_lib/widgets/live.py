@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import functools
 import json
+from collections.abc import Callable
 from typing import Any
 
 from dpo_lib.widgets import join
@@ -86,6 +87,11 @@ def python() -> dict[str, str]:
 
 PARTS = {"engine": engine, "model": model, "python": python}
 """What a live widget loads by name: a notebook's widget carries it, a page loads a file."""
+
+
+def parts(*names: str) -> dict[str, Callable[[], Any]]:
+    """Those of `PARTS` that a widget's class names as its own."""
+    return {name: PARTS[name] for name in names}
 
 
 def part_file(name: str) -> str:

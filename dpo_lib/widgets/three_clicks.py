@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dpo_lib.widgets import live
 from dpo_lib.widgets.base import BookWidget
 from dpo_lib.widgets.spec import WidgetSpec
 
@@ -29,7 +30,7 @@ SHOWN = (
 class ThreeClicks(BookWidget):
     """Three pairs of answers to judge, a button that trains on them, and what comes of it."""
 
-    parts = ("engine", "model")
+    parts = live.parts("engine", "model")
 
     @classmethod
     def build_spec(cls) -> WidgetSpec:

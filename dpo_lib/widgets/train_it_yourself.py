@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dpo_lib.widgets import live
 from dpo_lib.widgets.base import BookWidget
 from dpo_lib.widgets.spec import Choice, LogSlider, WidgetSpec, fmt
 
@@ -28,7 +29,7 @@ NOTHING = {"updates": 0, "reward": None, "kl": None, "malformed": None, "note": 
 class TrainItYourself(BookWidget):
     """Loss, labels, β and rate are chosen; the tiny SFT model is trained before one's eyes."""
 
-    parts = ("engine", "model", "python")
+    parts = live.parts("engine", "model", "python")
 
     @classmethod
     def build_spec(cls) -> WidgetSpec:

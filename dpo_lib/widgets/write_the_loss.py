@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dpo_lib.losses import dpo_loss, naive_loss
+from dpo_lib.widgets import live
 from dpo_lib.widgets.base import BookWidget
 from dpo_lib.widgets.spec import WidgetSpec
 
@@ -60,7 +61,7 @@ def cases() -> list[dict[str, Any]]:
 class WriteTheLoss(BookWidget):
     """An editor for the loss of one pair; what is written is checked, then used to train."""
 
-    parts = ("engine", "model", "python")
+    parts = live.parts("engine", "model", "python")
 
     @classmethod
     def build_spec(cls) -> WidgetSpec:
