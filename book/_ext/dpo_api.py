@@ -36,6 +36,8 @@ PLACE = re.compile(r"^% modules$", re.MULTILINE)
 LINKED = re.compile(r"notebooks/|book/appendices/|book/how_to_run")  # pages with links to it
 # Subpackages whose parts are of use by themselves.
 WITH_PARTS = ("data", "models", "world", "fast", "training")
+# Parts that nobody calls from outside; Appendix G shows what matters in them.
+INNER = ("fast.kernels", "fast.lean", "fast.backbones")
 CODE_NAME = re.compile(r"([A-Za-z_][\w.]*)(?:\([^()]*\))?")
 SIGNATURE = re.compile(r'<dt class="sig .*?</dt>', re.DOTALL)
 LIST_TAG = re.compile(r"<(/?)d[ld]>")
@@ -103,7 +105,8 @@ def public_names() -> dict[str, list[str]]:
             continue
         offered = {id(getattr(module, member)) for member in found[name]}
         for part in pkgutil.iter_modules(module.__path__):
-            if part.name.startswith("_"):
+            place = f"{name}.{part.name}".partition(".")[2]
+            if part.name.startswith("_") or place in INNER:
                 continue
             inner = importlib.import_module(f"{name}.{part.name}")
             if rest := [n for n in defined_names(inner) if id(getattr(inner, n)) not in offered]:

@@ -25,6 +25,7 @@ _IMPORT = re.compile(
 _DECLARATION = re.compile(
     r"^export\s+(?=(?:async\s+)?(?:function\*?|const|let|class)\s+(\w+))", re.MULTILINE
 )
+_COMMENT_LINE = re.compile(r"^[ \t]*//.*\n", re.MULTILINE)
 _EXPORT_LIST = re.compile(r"\bexport\s*\{([^}]*)\};?\s*\Z")
 
 
@@ -78,9 +79,8 @@ def classic(entry: str, code: str) -> str:
 def static_css() -> str:
     """Return the style sheet of the widgets: palette, common rules, each widget's own if any."""
     own = sorted((JS_DIR / "widgets").glob("*.css"))
-    return theme_css() + "".join(
-        path.read_text(encoding="utf-8") for path in [CSS_DIR / "widgets.css", *own]
-    )
+    rules = "".join(path.read_text(encoding="utf-8") for path in [CSS_DIR / "widgets.css", *own])
+    return theme_css() + re.sub(r"/\*.*?\*/\n?", "", rules, flags=re.DOTALL)
 
 
 @functools.cache
@@ -148,6 +148,8 @@ def _scope(path: str, source: str) -> str:
     left_over = re.search(r"^(?:import|export)\b.*", body, re.MULTILINE)
     if left_over:
         raise ValueError(f"{path}: form not supported by the joiner: {left_over[0]}")
+    if not path.startswith("vendor/"):  # readers of the source have it; every page pays for it
+        body = _COMMENT_LINE.sub("", body)
     table = ", ".join(key if key == local else f"{key}: {local}" for key, local in exports)
     return f"const {_scope_name(path)} = (() => {{\n{body}\nreturn {{ {table} }};\n}})();\n"
 

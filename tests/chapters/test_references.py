@@ -14,6 +14,34 @@ ROOT = Path(__file__).resolve().parents[2]
 BIBLIOGRAPHY = (ROOT / "book" / "references.bib").read_text(encoding="utf-8")
 
 TITLES = {
+    "2402.10571": "Direct preference optimization with an offset",
+    "2405.00675": "Self-play preference optimization for language model alignment",
+    "2412.14516": "Cal-DPO: calibrated direct preference optimization for language model alignment",
+    "2407.13399": (
+        "Correcting the mythos of KL-regularization: direct alignment without "
+        "overoptimization via chi-squared preference optimization"
+    ),
+    "2411.10442": (
+        "Enhancing the reasoning ability of multimodal large language models via mixed "
+        "preference optimization"
+    ),
+    "2406.11827": "WPO: enhancing RLHF with weighted preference optimization",
+    "2402.05369": "Noise contrastive alignment of language models with explicit rewards",
+    "2404.04656": "Binary classifier optimization for large language model alignment",
+    "2401.08417": (
+        "Contrastive preference optimization: pushing the boundaries of LLM performance "
+        "in machine translation"
+    ),
+    "2409.06411": "Length desensitization in direct preference optimization",
+    "2404.09656": "Learn your reference model for real good alignment",
+    "2407.08639": "β-DPO: direct preference optimization with dynamic β",
+    "2402.00856": "Towards efficient exact optimization of language model alignment",
+    "2406.05882": "Distributional preference alignment of LLMs via optimal transport",
+    "2406.08414": (
+        "Discovering preference optimization algorithms with and for large language models"
+    ),
+    "2404.11999": "Token-level direct preference optimization",
+    "2501.03884": "AlphaPO: reward shape matters for LLM alignment",
     "1706.03741": "Deep reinforcement learning from human preferences",
     "1706.03762": "Attention is all you need",
     "1706.03872": "Six challenges for neural machine translation",

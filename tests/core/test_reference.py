@@ -224,7 +224,9 @@ def other_pairs(folder):
 
 
 def other_precision(folder):
-    cache_reference_log_probs(tiny_reference(), pairs(), dtype="bfloat16", folder=folder)
+    cache_reference_log_probs(
+        tiny_reference(), pairs(), dtype="bfloat16", force_dtype=True, folder=folder
+    )
 
 
 @pytest.mark.parametrize("change", [other_weights, other_heads, other_pairs, other_precision])

@@ -88,7 +88,7 @@ def test_packed_and_padded_runs_agree(dataset):
 
 def test_bfloat16_moves_the_loss_a_little_and_resumes(dataset, tmp_path):
     policy = new_policy().float()
-    config = dataclasses.replace(CONFIG, dtype="bfloat16")
+    config = dataclasses.replace(CONFIG, dtype="bfloat16", force_dtype=True)
     rough = train_dpo(policy, None, dataset, config, progress=False)
     exact = train_dpo(new_policy().float(), None, dataset, CONFIG, progress=False)
     losses = list(zip(rough.column("loss"), exact.column("loss"), strict=True))
