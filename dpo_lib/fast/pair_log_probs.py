@@ -59,7 +59,7 @@ def packed_pair_log_probs(
         As in `pack_pairs`; by default twice the model's width, at least 256, or one row for all
         where attention does not cost the square of a row.
     lean : bool
-        Compute a `TinyGPT`, and models with the layers of Llama, by `dpo_lib.fast.lean`; False: by
+        Compute a `TinyGPT`, and models with the layers of Llama by ``dpo_lib.fast.lean``; False: by
         their own forward pass, as all others. The lean pass was the faster one on every processor
         tried, since it takes the matrix products that are faster there (`kernels.onednn_product`).
 
