@@ -36,8 +36,11 @@ PLACE = re.compile(r"^% modules$", re.MULTILINE)
 LINKED = re.compile(r"notebooks/|book/appendices/|book/how_to_run")  # pages with links to it
 # Subpackages whose parts are of use by themselves.
 WITH_PARTS = ("data", "models", "world", "fast", "training")
-# Parts that nobody calls from outside; Appendix G shows what matters in them.
-INNER = ("fast.kernels", "fast.lean", "fast.backbones")
+# Parts that nobody calls from outside; Appendix G shows what matters in the fast ones.
+INNER = (
+    *("fast.kernels", "fast.lean", "fast.backbones", "fast.prefix_tree", "fast.precision"),
+    *("training.checkpoint", "training.processes", "models.chat", "data.audit"),
+)
 CODE_NAME = re.compile(r"([A-Za-z_][\w.]*)(?:\([^()]*\))?")
 SIGNATURE = re.compile(r'<dt class="sig .*?</dt>', re.DOTALL)
 LIST_TAG = re.compile(r"<(/?)d[ld]>")

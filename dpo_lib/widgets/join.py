@@ -25,7 +25,7 @@ _IMPORT = re.compile(
 _DECLARATION = re.compile(
     r"^export\s+(?=(?:async\s+)?(?:function\*?|const|let|class)\s+(\w+))", re.MULTILINE
 )
-_COMMENT_LINE = re.compile(r"^[ \t]*//.*\n", re.MULTILINE)
+_COMMENT_LINE = re.compile(r"^[ \t]*(?://.*)?\n", re.MULTILINE)  # and empty ones
 _EXPORT_LIST = re.compile(r"\bexport\s*\{([^}]*)\};?\s*\Z")
 
 
