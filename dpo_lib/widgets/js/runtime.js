@@ -2,7 +2,7 @@
 // { update(state), describe(state), destroy?() }. `state` holds every control and state by name.
 // On a static page the controls are native inputs; in a notebook they are ipywidgets linked to `model`.
 
-import { button, h, rich } from "./ui.js";
+import { assign, button, h, rich } from "./ui.js";
 
 const STATUS_DELAY = 400; // ms of rest before the words follow the drawing
 
@@ -87,14 +87,10 @@ function mountView(module, model, spec, root) {
 }
 
 function actions(model, spec) {
-  const assign = (values) => {
-    for (const [name, value] of Object.entries(values)) model.set(name, value);
-    model.save_changes();
-  };
   const buttons = spec.controls
     .filter((control) => control.type === "button")
-    .map(({ name, label }) => button(label, () => assign({ [name]: model.get(name) + 1 })));
-  const reset = button("Reset", () => assign(firstValues(spec)));
+    .map(({ name, label }) => button(label, () => assign(model, { [name]: model.get(name) + 1 })));
+  const reset = button("Reset", () => assign(model, firstValues(spec)));
   reset.classList.add("dpo-reset");
   return h("div", { class: "dpo-actions" }, ...buttons, reset);
 }

@@ -12,6 +12,12 @@ export function h(tag, attributes = {}, ...children) {
   return node;
 }
 
+// Sets several values of a widget's model at once.
+export function assign(model, values) {
+  for (const [name, value] of Object.entries(values)) model.set(name, value);
+  model.save_changes();
+}
+
 // A number with fixed decimals, a true minus sign and no negative zero (as spec.fmt in Python).
 export function fmt(value, digits) {
   let text = value.toFixed(digits);

@@ -1,7 +1,7 @@
 // Chapter 1: two responses, a click on the better one, a row of data.
 
 import { remember } from "../live_model.js";
-import { button, download, fmt, h, readout } from "../ui.js";
+import { assign, button, download, fmt, h, readout } from "../ui.js";
 
 const TOO_FAST = 250; // ms; nobody reads that fast: a double click or a key held down
 
@@ -28,8 +28,7 @@ export function render({ model, el, spec }) {
 
   const judged = () => model.get("judged");
   const save = (values) => {
-    for (const [name, value] of Object.entries(values)) model.set(name, value);
-    model.save_changes();
+    assign(model, values);
     shownAt = performance.now();
   };
   const judge = (choice) => {

@@ -2,7 +2,7 @@
 // the range of the sound runs; the dots are the run's own held-out accuracy.
 
 import { createPlot } from "../plot.js";
-import { button, fmt, h, readout } from "../ui.js";
+import { assign, button, fmt, h, readout } from "../ui.js";
 
 const PANELS = [
   { title: "loss (nats)", curves: [["loss", "ink"]] },
@@ -29,10 +29,7 @@ export function render({ model, el, spec }) {
   const { data } = spec;
   const { rounds, titles, steps, looks } = data;
   const last = rounds.length - 1;
-  const save = (values) => {
-    for (const [name, value] of Object.entries(values)) model.set(name, value);
-    model.save_changes();
-  };
+  const save = (values) => assign(model, values);
   const waiting = () => model.get("answers").length <= model.get("shown");
   const answer = (place) => {
     if (waiting()) save({ answers: [...model.get("answers"), place] });

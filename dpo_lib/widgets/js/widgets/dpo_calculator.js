@@ -2,7 +2,7 @@
 
 import { dpoLoss, nllSlope, preferenceNll } from "../math.js";
 import { createPlot } from "../plot.js";
-import { button, fmt, h, readout, table } from "../ui.js";
+import { assign, button, fmt, h, readout, table } from "../ui.js";
 
 const [SPAN, TOP] = [4, 4.6]; // of the drawing, in nats; a point outside waits at its edge
 const REACH = 2 * SPAN; // the tangent crosses the whole drawing, which cuts it off
@@ -11,10 +11,7 @@ export const calculate = ({ p_w, p_l, ref_w, ref_l, beta }) => dpoLoss(p_w, p_l,
 
 export function render({ model, el, spec }) {
   const examples = spec.data.examples.map(({ name, values }) =>
-    button(name, () => {
-      for (const [key, value] of Object.entries(values)) model.set(key, value);
-      model.save_changes();
-    }),
+    button(name, () => assign(model, values)),
   );
   el.append(h("div", { class: "dpo-actions", role: "group", "aria-label": "Worked examples" }, ...examples));
 

@@ -2,7 +2,7 @@
 
 import { answers } from "../answers.js";
 import { STOPPED, liveModel } from "../live_model.js";
-import { button, h } from "../ui.js";
+import { assign, button, h } from "../ui.js";
 
 const UPDATES = 60;
 const SETTINGS = { loss: "dpo", labels: "clicks", beta: 1, rate: 3e-4, seed: 1 };
@@ -11,10 +11,7 @@ export function render({ model, el, spec }) {
   const { pairs, shown } = spec.data;
   let busy = false;
   let number = 0;
-  const save = (values) => {
-    for (const [name, value] of Object.entries(values)) model.set(name, value);
-    model.save_changes();
-  };
+  const save = (values) => assign(model, values);
   const live = liveModel(model, ({ row, look }) => {
     if (row) bar.value = row.step;
     if (look) show(1, look);

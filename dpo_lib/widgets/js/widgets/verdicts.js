@@ -3,7 +3,7 @@
 
 import { btProbability, dpoReward } from "../math.js";
 import { createPlot } from "../plot.js";
-import { button, fmt, h, readout } from "../ui.js";
+import { assign, button, fmt, h, readout } from "../ui.js";
 
 const LOWEST = -1.2;
 const TIE = 1e-9; // rewards closer than this are equal: their difference is rounding
@@ -59,12 +59,7 @@ export function render({ model, el, spec }) {
   ]);
 
   const examples = spec.data.examples.map(([name, policy_w, policy_l, reference_w, reference_l]) =>
-    button(name, () => {
-      for (const [key, value] of Object.entries({ policy_w, policy_l, reference_w, reference_l })) {
-        model.set(key, value);
-      }
-      model.save_changes();
-    }),
+    button(name, () => assign(model, { policy_w, policy_l, reference_w, reference_l })),
   );
   el.append(h("div", { class: "dpo-actions", role: "group", "aria-label": "Examples" }, ...examples));
 

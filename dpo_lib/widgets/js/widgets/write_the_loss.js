@@ -2,7 +2,7 @@
 
 import { answers } from "../answers.js";
 import { liveModel, remember } from "../live_model.js";
-import { button, fmt, h, readout } from "../ui.js";
+import { assign, button, fmt, h, readout } from "../ui.js";
 
 const UPDATES = 60;
 const SETTINGS = { labels: "true", beta: 1, rate: 2e-4, seed: 1 };
@@ -32,10 +32,7 @@ export function render({ model, el, spec }) {
   const { cases, shown } = spec.data;
   let busy = false;
   let number = 0;
-  const save = (values) => {
-    for (const [name, value] of Object.entries(values)) model.set(name, value);
-    model.save_changes();
-  };
+  const save = (values) => assign(model, values);
   const live = liveModel(model, ({ row, look }) => {
     if (row) set("updates", String(row.step));
     if (look) see(look);
