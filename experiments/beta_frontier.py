@@ -8,6 +8,7 @@ python -m experiments.beta_frontier    writes experiments/results/beta_frontier.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -77,20 +78,25 @@ def run(seed: int, name: str, beta: float, steps: int = CONFIG.steps) -> dict[st
     return {"loss": name, "beta": beta, "seed": seed} | train(training, name, seed, beta, steps)
 
 
-def main() -> None:
-    """Run every seed with every loss and beta, and store the rows."""
+def run_all(betas: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
+    """The rows of every seed with every loss and its betas."""
     torch.set_num_threads(1)
-    rows = [run(seed, name, beta) for name in NAMES for beta in BETAS for seed in SEEDS]
-    settings = {
+    return [
+        run(seed, name, beta) for name, some in betas.items() for beta in some for seed in SEEDS
+    ]
+
+
+def settings(betas: object) -> dict[str, Any]:
+    """What is stored beside the rows."""
+    return {
         "learning_rate": CONFIG.learning_rate,
         "batch_size": CONFIG.batch_size,
         "steps": CONFIG.steps,
         "seeds": SEEDS,
-        "betas": BETAS,
+        "betas": betas,
         "sampling": preference_runs.SAMPLING,
     }
-    store("beta_frontier", settings, rows)
 
 
 if __name__ == "__main__":
-    main()
+    store("beta_frontier", settings(BETAS), run_all(dict.fromkeys(NAMES, BETAS)))
