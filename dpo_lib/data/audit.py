@@ -50,20 +50,6 @@ def audit_pairs(
     return found
 
 
-def audit_split(
-    train: Sequence[PreferenceRecord], held_out: Sequence[PreferenceRecord]
-) -> list[str]:
-    """Warnings about prompts on both sides, up to case, white space and last marks."""
-    seen = {normalize_prompt(record.prompt) for record in train}
-    shared = [record for record in held_out if normalize_prompt(record.prompt) in seen]
-    if not shared:
-        return []
-    return [
-        f"{_pairs(len(shared))} of {len(held_out):,} to evaluate on have a prompt that is trained "
-        f"on too, such as {str(shared[0].prompt)!r:.60}: their accuracy says little"
-    ]
-
-
 def _repeats(records: Sequence[PreferenceRecord]) -> Iterator[str]:
     """Identical prompts, and prompts that hardly differ."""
     number = Counter(record.prompt for record in records)

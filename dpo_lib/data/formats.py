@@ -596,13 +596,19 @@ def _take_prompt(
     return prompt
 
 
+def _read_if_text(value: object) -> object:
+    """What a string holds, or the string itself if it cannot be read; nothing of a blank one."""
+    if not isinstance(value, str):
+        return value
+    if not value.strip():
+        return None
+    found = _decoded(value)
+    return value if found is None else found
+
+
 def _history(value: object) -> list[Message]:
     """Turns before an instruction: a list of questions with their answers."""
-    if isinstance(value, str):
-        if not value.strip():
-            return []
-        found = _decoded(value)
-        value = value if found is None else found
+    value = _read_if_text(value)
     if not value:
         return []
     if not isinstance(value, list) or not all(
@@ -647,11 +653,7 @@ def _finish_prompt(prompt: str | list[Message], row: dict[str, Any]) -> str:
 
 
 def _tools(value: object) -> list[dict[str, Any]]:
-    if isinstance(value, str):
-        if not value.strip():
-            return []
-        found = _decoded(value)
-        value = value if found is None else found
+    value = _read_if_text(value)
     if not value:
         return []
     if isinstance(value, dict):
