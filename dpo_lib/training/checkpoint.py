@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from dpo_lib.data import PreferenceDataset
 
 
+def trained_parameters(policy: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters in training, by name; one with two names (tied embeddings) once."""
+    return {name: p for name, p in policy.named_parameters() if p.requires_grad}
+
+
 def run_identity(
     config: DPOConfig,
     loss: Callable[..., Any],
@@ -41,7 +46,7 @@ def run_identity(
     dict
         Names and plain values; runs are the same if these are.
     """
-    trained = {name: p for name, p in policy.named_parameters() if p.requires_grad}
+    trained = trained_parameters(policy)
     frozen = {name for name, _ in policy.named_parameters()} - {*trained}
     shapes = [(name, tuple(p.shape)) for name, p in trained.items()]
     settings = asdict(config)

@@ -28,7 +28,12 @@ from dpo_lib.scores import (
     read_numbers,
     summarize,
 )
-from dpo_lib.training.checkpoint import read_checkpoint, run_identity, write_checkpoint
+from dpo_lib.training.checkpoint import (
+    read_checkpoint,
+    run_identity,
+    trained_parameters,
+    write_checkpoint,
+)
 from dpo_lib.training.config import DPOConfig
 from dpo_lib.training.processes import Processes
 
@@ -186,7 +191,7 @@ class _Run:
                 f"batch_size must be at least accumulate times the number of processes "
                 f"({config.accumulate} * {processes.number}), got {config.batch_size}"
             )
-        self.trained = _trained(policy)
+        self.trained = trained_parameters(policy)
         if not self.trained:
             raise ValueError("policy has no parameter that requires gradients")
 
@@ -222,7 +227,7 @@ class _Run:
             log_probs or self.log_probs_of(policy),
             _make_optimizer([*self.trained.values()], config),
         )
-        self.trained = _trained(policy)  # sharding puts other parameters in their places
+        self.trained = trained_parameters(policy)  # sharding puts other parameters in their places
         of_reference = self.log_probs if reference is None else self.log_probs_of(reference)
         if self.path is not None and self.path.exists():
             self.take_up(read_checkpoint(self.path, self.identity), of_reference)
@@ -367,11 +372,6 @@ def _uninterrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
     if came:
         signal.raise_signal(signal.SIGINT)
-
-
-def _trained(policy: nn.Module) -> dict[str, nn.Parameter]:
-    """Parameters in training, by name; one with two names (tied embeddings) once."""
-    return {name: p for name, p in policy.named_parameters() if p.requires_grad}
 
 
 def _make_optimizer(parameters: list[nn.Parameter], config: DPOConfig) -> torch.optim.Optimizer:
