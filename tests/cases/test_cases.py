@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dpo_lib.cli import main
 from dpo_lib.cli.data import DataSettings, fit_to_model, read_pairs
@@ -14,6 +14,7 @@ from dpo_lib.models.chat import PretrainedTokenizer
 from dpo_lib.models.tokenizers import WordTokenizer
 from dpo_lib.world import label_by_reward, load_pairs
 from tests.models.families import make_family
+from tests.models.hf import save_llama
 
 TOWNS = ["Adra", "Brix", "Cole", "Dorn", "Esk", "Fenn", "Gorm", "Hale", "Ivel", "Jura"]
 PLAIN = [
@@ -23,24 +24,8 @@ PLAIN = [
 
 
 def make_model(path, family, vocab=None, **settings):
-    """A folder with a Llama of a few thousand weights and a family's tokenizer."""
-    backend = make_family(family, **settings)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=vocab or len(backend),
-        max_position_embeddings=256,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        eos_token_id=backend.eos_token_id,
-        bos_token_id=None,
-        tie_word_embeddings=True,
-    )
-    LlamaForCausalLM(config).save_pretrained(path)
-    backend.save_pretrained(path)
-    return path
+    """A folder with a small Llama and a family's tokenizer."""
+    return save_llama(path, make_family(family, **settings), context=256, vocab=vocab)
 
 
 def write(path, rows):

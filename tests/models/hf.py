@@ -25,12 +25,16 @@ def make_tokenizer(chat=True):
 
 
 def make_folder(path, chat=True):
-    """Save a Llama of a few thousand random weights with its tokenizer; return the path."""
-    tokenizer = make_tokenizer(chat)
+    """Save a small Llama with a tokenizer of bytes; return the path."""
+    return save_llama(path, make_tokenizer(chat), context=96)
+
+
+def save_llama(path, tokenizer, context, vocab=None):
+    """Save a Llama of a few thousand random weights with a tokenizer; return the path."""
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        max_position_embeddings=96,
+        vocab_size=vocab or len(tokenizer),
+        max_position_embeddings=context,
         hidden_size=16,
         intermediate_size=24,
         num_hidden_layers=2,
