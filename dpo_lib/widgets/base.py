@@ -28,14 +28,14 @@ class BookWidget(ipywidgets.VBox):
     """A widget of the book: controls and a drawing when a kernel is there, static without one.
 
     A subclass gives ``build_spec`` and ``describe``. Keyword arguments of the constructor start
-    the widget from other values than the spec's.
+    the widget from other values than the spec's; ``spec`` takes another's place (see `Bet`).
     """
 
     # What the browser module loads when it is first asked for the model; see `live.parts`.
     parts: Mapping[str, Callable[[], Any]] = {}
 
-    def __init__(self, **values: object) -> None:
-        self.spec = self.build_spec().with_values(**values)
+    def __init__(self, spec: WidgetSpec | None = None, **values: object) -> None:
+        self.spec = (spec or self.build_spec()).with_values(**values)
         self.plot = _make_plot(self.spec, self.parts)
         self.controls: dict[str, ipywidgets.Widget] = {}
         self.links: list[ipywidgets.Widget] = []

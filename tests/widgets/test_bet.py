@@ -1,0 +1,287 @@
+"""Bets: the truth is hidden until one is placed; kept bets are met again, others refused."""
+
+import json
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+from dpo_lib.widgets import Bet, join
+
+KEY = "dpo-book-bets"
+NUMBER = Bet.number_spec(
+    "drafts",
+    "Best of 16",
+    (0.0, 2.0, 0.05),
+    truth=1.25,
+    said="A perfect judge gets 1.77.",
+    unit="sd",
+)
+CURVE = Bet.curve_spec(
+    "reward-curve",
+    "Reward over training",
+    [0, 50, 100],
+    (-1.0, 3.0, 0.1),
+    truth=[1.0, 1.7, 0.9],
+    said="It falls in the end.",
+    x_label="update",
+    y_label="true reward",
+    start=1.0,
+)
+CHOICE = Bet.choice_spec(
+    "bland", "Which way?", ("shorter", "longer"), truth="longer", said="Answers grew."
+)
+LATER = {
+    "name": "statements",
+    "question": "Which statements hold?",
+    "options": ("true", "false"),
+    "rows": ("Ruler", "Goal"),
+}
+ASKED = Bet.choice_spec(**LATER, truth=None, said="Kept.")
+SCORED = Bet.choice_spec(
+    **LATER, truth=["false", "true"], said="Both were tested.", why=("Long ones lose.", "It is.")
+)
+
+
+@pytest.fixture
+def context(browser):
+    context = browser.new_context(viewport={"width": 1000, "height": 800})
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def open_page(context, tmp_path):
+    def write_and_open(*specs, before=""):
+        body = "".join(spec.to_html(Bet.describe(spec.values)) for spec in specs)
+        file = tmp_path / "page.html"
+        file.write_text(
+            '<!doctype html><html lang="en" data-theme="light"><head><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width, initial-scale=1"><title>t</title>'
+            f"<style>{join.static_css()}</style><script>{before}</script></head>"
+            f"<body><main><h1>Test</h1>{body}</main>"
+            f"<script>{join.static_script(['bet'])}</script></body></html>",
+            encoding="utf-8",
+        )
+        page = context.new_page()
+        page.faults = []
+        page.on("pageerror", lambda error: page.faults.append(str(error)))
+        page.on("console", lambda message: page.faults.append(message.text))
+        page.goto(file.as_uri())
+        return page
+
+    return write_and_open
+
+
+def says(page, words, i=0):
+    page.wait_for_function(
+        "([i, w]) => document.querySelectorAll('.dpo-status')[i].textContent === w", arg=[i, words]
+    )
+
+
+def kept(page):
+    return json.loads(page.evaluate(f"localStorage.getItem('{KEY}')") or "null")
+
+
+def press(page, name, i=0):
+    page.get_by_role("button", name=name).nth(i).focus()
+    page.keyboard.press("Enter")
+
+
+def test_a_number_is_bet_by_keyboard_kept_met_again_and_erased(open_page):
+    page = open_page(NUMBER)
+    assert "1.25" not in page.locator(".dpo-widget").inner_text()
+    slider = page.get_by_role("slider", name="Your bet: Best of 16")
+    slider.focus()
+    for _ in range(2):
+        slider.press("ArrowLeft")
+    press(page, "Place my bet")
+    says(page, "You said 0.90 sd, it is 1.25 sd. A perfect judge gets 1.77.")
+    assert page.locator(".dpo-bet-line span").all_inner_texts() == ["you 0.90 sd", "truth 1.25 sd"]
+    assert slider.is_disabled()
+    entry = {"title": "Your bet: Best of 16", "bet": 0.9, "truth": 1.25}
+    assert kept(page) == {"version": 1, "bets": {"drafts": entry}}
+
+    page.reload()
+    says(page, "You said 0.90 sd, it is 1.25 sd. A perfect judge gets 1.77.")
+    press(page, "Reset")
+    says(page, Bet.describe(NUMBER.values))
+    assert kept(page) is None
+    assert not page.get_by_role("slider").is_disabled()
+    assert page.get_by_role("slider").input_value() == "1"
+    assert page.faults == []
+
+
+def test_show_me_tells_the_truth_and_keeps_nothing(open_page):
+    page = open_page(NUMBER)
+    press(page, "Show me")
+    says(page, "A perfect judge gets 1.77.")
+    assert "truth 1.25 sd" in page.locator(".dpo-bet-line").inner_text()
+    press(page, "Place my bet")  # too late
+    page.wait_for_timeout(450)
+    assert kept(page) is None
+
+
+def test_points_of_a_curve_are_moved_by_arrow_keys_and_by_the_pointer(open_page):
+    page = open_page(CURVE)
+    points = page.get_by_role("slider")
+    assert points.count() == 3
+    first = page.get_by_role("slider", name="true reward at update 0")
+    first.focus()
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("PageDown")
+    page.wait_for_function("document.querySelectorAll('[role=slider]')[1].ariaValueNow === '0.5'")
+    assert page.get_by_role("slider", name="at update 50").evaluate(
+        "node => node === document.activeElement"
+    )
+    box = page.locator(".dpo-bet-field").bounding_box()
+    page.mouse.move(box["x"] + box["width"] - 3, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] - 3, box["y"] + box["height"] / 4)
+    page.mouse.up()
+    press(page, "Place my bet")
+    says(page, "You were off by 0.8 on average. It falls in the end.")  # .1, 1.2 and 1.1
+    assert kept(page)["bets"]["reward-curve"]["bet"] == [1.1, 0.5, 2]
+    cells = page.locator("td").all_text_contents()
+    assert cells == ["1.1", "1.0", "0.5", "1.7", "2.0", "0.9"]
+    page.get_by_role("slider").first.press("ArrowUp")  # what is bet is bet
+    assert page.get_by_role("slider").first.get_attribute("aria-valuenow") == "1.1"
+    assert page.faults == []
+
+
+def test_a_choice_needs_an_option(open_page):
+    page = open_page(CHOICE)
+    press(page, "Place my bet")
+    page.wait_for_timeout(450)
+    assert kept(page) is None
+    page.get_by_role("radio", name="shorter").focus()
+    page.keyboard.press("Space")
+    press(page, "Place my bet")
+    says(page, "You said “shorter”, it is “longer”. Answers grew.")
+    assert page.locator(".dpo-bet-mark").all_text_contents() == ["", "✓"]
+
+
+def test_a_bet_of_one_chapter_is_scored_in_another(open_page):
+    page = open_page(ASKED)
+    assert page.get_by_role("button", name="Show me").count() == 0
+    for group in page.get_by_role("group", name="Ruler"), page.get_by_role("group", name="Goal"):
+        group.get_by_role("radio", name="false").check()
+    press(page, "Place my bet")
+    says(page, "Kept.")
+    assert page.locator(".dpo-bet-mark").all_text_contents() == [""] * 4
+    assert kept(page)["bets"]["statements"]["truth"] is None
+
+    page = open_page(SCORED)
+    says(page, "You were right on 1 of 2. Both were tested.")
+    assert page.locator(".dpo-bet-mark").all_text_contents() == ["", "✓", "✓", ""]
+    assert page.locator(".dpo-bet-why").all_text_contents() == ["Long ones lose.", "It is."]
+    assert kept(page)["bets"]["statements"]["truth"] == ["false", "true"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no JSON",
+        "null",
+        "[]",
+        '{"version": 2, "bets": {"drafts": {"bet": 1}}}',
+        '{"version": 1, "bets": []}',
+        '{"version": 1, "bets": {"drafts": 1}}',
+        '{"version": 1, "bets": {"drafts": {"bet": 7}}}',
+        '{"version": 1, "bets": {"drafts": {"bet": "1"}}}',
+        '{"version": 1, "bets": {"bland": {"bet": ["taller"]}}}',
+        '{"version": 1, "bets": {"bland": {"bet": []}}}',
+        '{"version": 1, "bets": {"reward-curve": {"bet": [1, 1]}}}',
+        '{"version": 1, "bets": {"reward-curve": {"bet": [1, 1, null]}}}',
+    ],
+)
+def test_what_is_no_bet_of_ours_is_not_taken_for_one(open_page, text):
+    page = open_page(NUMBER, CHOICE, CURVE, before=f"localStorage.setItem('{KEY}', {text!r})")
+    for i, spec in enumerate((NUMBER, CHOICE, CURVE)):
+        says(page, Bet.describe(spec.values), i)
+    press(page, "Place my bet")
+    says(page, "You said 1.00 sd, it is 1.25 sd. A perfect judge gets 1.77.")
+    assert kept(page)["bets"]["drafts"]["bet"] == 1
+    assert page.faults == []
+
+
+def test_without_storage_a_bet_lasts_as_long_as_its_page(open_page):
+    blocked = (
+        "Object.defineProperty(window, 'localStorage', { get() { throw new Error('blocked'); } });"
+    )
+    page = open_page(NUMBER, before=blocked)
+    press(page, "Place my bet")
+    says(page, "You said 1.00 sd, it is 1.25 sd. A perfect judge gets 1.77.")
+    page.reload()
+    says(page, Bet.describe(NUMBER.values))
+    assert page.faults == []
+
+
+def test_every_form_before_and_after_in_both_themes_on_a_phone(open_page):
+    page = open_page(NUMBER, CURVE, CHOICE, SCORED)
+    for opened in (False, True):
+        if opened:
+            for i in range(4):
+                press(page, "Show me", i)
+        for width in (1000, 360):
+            page.set_viewport_size({"width": width, "height": 800})
+            page.wait_for_timeout(450)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            for theme in ("light", "dark"):
+                page.evaluate("t => { document.documentElement.dataset.theme = t; }", theme)
+                results = Axe().run(page)
+                assert results.violations_count == 0, results.generate_report()
+    assert page.faults == []
+
+
+def test_placing_a_bet_moves_nothing(open_page):
+    page = open_page(NUMBER, CURVE, CHOICE, SCORED)
+    height = "document.body.getBoundingClientRect().height"
+    before = page.evaluate(height)
+    for i in range(4):
+        press(page, "Show me", i)
+    page.wait_for_timeout(450)
+    assert page.evaluate(height) == pytest.approx(before, abs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("make", "change", "said"),
+    [
+        (Bet.number_spec, {"truth": 2.5}, r"truth 2.5 is outside \[0.0, 2.0\]"),
+        (Bet.number_spec, {"truth": float("nan")}, "truth nan"),
+        (Bet.number_spec, {"axis": (0.0, 2.0, 0.3)}, "axis"),
+        (Bet.number_spec, {"axis": (2.0, 0.0, 0.1)}, "axis"),
+        (Bet.number_spec, {"axis": (0.0, 2.0, 0.0)}, "axis"),
+        (Bet.number_spec, {"name": "Best of"}, "name"),
+        (Bet.curve_spec, {"truth": [1.0]}, "got 1 for 2"),
+        (Bet.curve_spec, {"truth": [1.0, 9.0]}, "truth 9.0"),
+        (Bet.curve_spec, {"start": -1.0}, "start -1.0"),
+        (Bet.choice_spec, {"truth": "c"}, "truth 'c'"),
+        (Bet.choice_spec, {"truth": ["a", "a"]}, "2 truths for 1 rows"),
+        (Bet.choice_spec, {"options": ("a", "a")}, "options"),
+        (Bet.choice_spec, {"why": ("x", "y")}, "2 sentences for 1 rows"),
+    ],
+)
+def test_a_bet_names_what_is_wrong(make, change, said):
+    good = {"name": "best", "question": "Q", "said": "S."} | {
+        Bet.number_spec: {"axis": (0.0, 2.0, 0.1), "truth": 1.0},
+        Bet.curve_spec: {
+            "x": [0, 1],
+            "axis": (0.0, 2.0, 0.1),
+            "truth": [1.0, 2.0],
+            "x_label": "x",
+            "y_label": "y",
+        },
+        Bet.choice_spec: {"options": ("a", "b"), "truth": "a"},
+    }[make]
+    make(**good)
+    with pytest.raises(ValueError, match=said):
+        make(**good | change)
+
+
+def test_a_notebook_gets_the_same_bet(open_page):
+    bet = Bet.number("drafts", "Best of 16", (0.0, 2.0, 0.05), truth=1.25, said="S.")
+    assert bet.values == {"guess": 1.0, "bet": None, "shown": False, "later": False}
+    html = bet._repr_mimebundle_()["text/html"]
+    assert 'data-dpo-widget="bet"' in html
+    assert repr(bet) == "Bet: Your bet: Best of 16"
