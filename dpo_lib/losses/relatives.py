@@ -312,7 +312,8 @@ def kto_loss(
 
     References
     ----------
-    Ethayarajh et al. (2024), sect. 4.1, eq. 8 of its fifth version (arXiv:2402.01306).
+    Ethayarajh et al. (2024), sect. 4.1, eq. 8 of its fifth version, 7 of the first ones
+    (arXiv:2402.01306).
     """
     level = _level(chosen, rejected) if kl is None else kl
     # 1 - sigmoid(x) is computed as sigmoid(-x), which keeps its digits for large x
@@ -412,6 +413,10 @@ def cal_dpo_loss(chosen: Tensor, rejected: Tensor, beta: float = 0.1) -> Tensor:
     ----------
     beta : float
         Sets the targets alone: the log-ratios are pulled to ``±1 / (2 * beta)`` nats.
+
+    Notes
+    -----
+    The squares count in full. The code that the authors published halves them.
 
     References
     ----------
@@ -610,12 +615,12 @@ def wpo_loss(
     Notes
     -----
     The paper divides each token's probability in the weight by :math:`\sum_v\pi_\theta(v)^2`, so
-    that the policy's own draws weigh about 1. Sums over responses do not hold that number: these
-    weights are smaller.
+    that the policy's own draws weigh about 1 (its alignment). Sums over responses do not hold that
+    number, so it is missing here: these weights are smaller.
 
     References
     ----------
-    Zhou et al. (2024), eq. 2 (arXiv:2406.11827).
+    Zhou et al. (2024), eq. 2 (arXiv:2406.11827), without its alignment.
     """
     weight = torch.exp(chosen_mean + rejected_mean).detach()
     return weight * nll(beta * chosen - beta * rejected)

@@ -72,7 +72,8 @@ def unpaired_kto_loss(
 
     References
     ----------
-    Ethayarajh et al. (2024), sect. 4.1, eq. 8 of its fifth version (arXiv:2402.01306).
+    Ethayarajh et al. (2024), sect. 4.1, eq. 8 of its fifth version, 7 of the first ones
+    (arXiv:2402.01306).
     """
     policy, reference = check_paired_log_probs(
         policy_logps=policy_logps, reference_logps=reference_logps

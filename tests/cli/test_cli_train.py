@@ -1,11 +1,13 @@
 """``train`` on the tiny model: resuming after SIGKILL, its files, and its errors."""
 
+import inspect
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,8 @@ from safetensors.torch import load_file
 from dpo_lib.cli import main
 from dpo_lib.cli.records import Metrics, read_metrics
 from dpo_lib.data import read_jsonl, write_jsonl
+from dpo_lib.losses import LOSSES, as_loss_function, takes_lengths, uses_reference
+from dpo_lib.losses.form import FOUR, LENGTHS
 from dpo_lib.training import DPOConfig, TrainingHistory
 from dpo_lib.world import label_by_reward, load_pairs
 
@@ -184,12 +188,32 @@ def test_without_held_out_pairs(preferences, tmp_path, capsys):
     assert "NaN" not in (out / "report.html").read_text()
 
 
-@pytest.mark.parametrize("loss", ["cdpo", "simpo", "kto", "rpo", "reference_free"])
-def test_losses_by_name(preferences, tmp_path, loss):
-    out = tmp_path / "run"
-    assert train(preferences, out, "--steps", "1", "--loss", loss, "--quiet") == 0
+@pytest.mark.parametrize("name", [*LOSSES, "reference_free"])
+def test_each_loss_by_name(preferences, tmp_path, name):
+    loss, out = as_loss_function(name), tmp_path / "run"
+    needed = ["--option", "offset=0.7"] if name == "odpo" else []
+    few = ["--steps", "1", "--batch-size", "4", "--held-out", "0", "--samples", "0", "--quiet"]
+    assert train(preferences, out, "--loss", name, *few, *needed) == 0
     (row,) = (r for r in read_metrics(out / "metrics.jsonl") if r["kind"] == "update")
-    assert row["loss"] > 0
+    assert row["grad_norm"] > 0
+    if uses_reference(loss) and not takes_lengths(loss):  # the policy is the reference still
+        options = {"offset": 0.7} if needed else {}
+        expected = loss(-9.0, -9.0, -9.0, -9.0, beta=1.0, **options).losses.item()
+        assert row["loss"] == pytest.approx(expected, rel=1e-4)
+
+
+OWN = {name: {*inspect.signature(loss).parameters} for name, loss in LOSSES.items()}
+SETTINGS = {*chain(*OWN.values())} - {*FOUR, *LENGTHS, "beta"}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_settings_of_another_loss_are_refused(preferences, tmp_path, capsys, name):
+    for setting in sorted(SETTINGS - OWN[name]):
+        options = ["--quiet", "--loss", name, "--option", f"{setting}=1"]
+        assert train(preferences, tmp_path / "run", *options) == 2
+        error = capsys.readouterr().err
+        assert f"loss {name} has no setting {setting!r}; it has " in error
+        assert error.count("\n") == 1
 
 
 def test_a_setting_of_the_loss(preferences, tmp_path, capsys):
@@ -310,7 +334,7 @@ def test_a_missing_file(tmp_path, capsys):
 
 def test_the_help_names_every_loss_and_needs_no_torch():
     from dpo_lib.cli.parser import FORMER_LOSS_NAMES, LOSS_NAMES
-    from dpo_lib.losses import ALIASES, LOSSES
+    from dpo_lib.losses import ALIASES
 
     assert (*LOSSES,) == LOSS_NAMES
     assert (*ALIASES,) == FORMER_LOSS_NAMES
