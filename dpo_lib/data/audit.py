@@ -12,10 +12,12 @@ from dpo_lib.data.records import PreferenceRecord, normalize_prompt
 LONGER = 0.7  # share of pairs with the same side longer that is worth a warning
 ONE_WORD = 0.9  # share of pairs that one word tells apart
 FEWEST = 8  # pairs below which shares mean nothing
+_EMPTY_CELLS = ("nan", "none", "null", "n/a")  # as other programs write them
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
 _FOREIGN = re.compile(
     r"<\|(?:im_start|im_end|start_header_id|end_header_id|eot_id|user|assistant|system|end|eot)\|>"
     r"|<(?:start|end)_of_turn>|<｜(?:User|Assistant)｜>|\[/?INST\]|<<SYS>>"
+    r"|### (?:Instruction|Response):"
 )
 
 
@@ -46,6 +48,7 @@ def audit_pairs(
         *_foreign(records, known),
         *_beginnings(records),
         *_scores(records),
+        *_empty_cells(records),
     ]
     return found
 
@@ -163,6 +166,18 @@ def _scores(records: Sequence[PreferenceRecord]) -> Iterator[str]:
                     against[name, other] += 1
     for (name, other), times in against.items():
         yield f"in {_pairs(times)} {name} is below {other}; --score {name} turns them round"
+
+
+def _empty_cells(records: Sequence[PreferenceRecord]) -> Iterator[str]:
+    """Texts that are only what an empty cell is written as."""
+    some = [
+        text
+        for record in records
+        for text in (record.prompt, record.chosen, record.rejected)
+        if text.strip().lower() in _EMPTY_CELLS
+    ]
+    if some:
+        yield f"{len(some):,} texts are only {some[0].strip()!r}: was their cell empty?"
 
 
 def _number(value: Any) -> float | None:

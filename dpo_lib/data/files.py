@@ -33,7 +33,18 @@ _OTHERS = {  # what is refused by its first bytes
     b"\xfd7zXZ": "compressed by xz: unpack it, or use gzip",
     b"\x28\xb5\x2f\xfd": "compressed by zstd: unpack it, or use gzip",
     b"SQLite format 3": "an SQLite database: export the table as CSV",
-    b"\x80\x04": "a pickle: save the data as JSON lines or Parquet",
+    **dict.fromkeys(
+        (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"),
+        "a pickle: save the data as JSON lines or Parquet",
+    ),
+    b"\x89HDF": "an HDF5 file: save the data as JSON lines or Parquet",
+    b"Obj\x01": "an Avro file: save the data as JSON lines or Parquet",
+    b"FEA1": "an old Feather file: save the data as Parquet",
+    b"%PDF": "a PDF: save the data as JSON lines or CSV",
+    b"version https://git-lfs": "a pointer of Git LFS: fetch the file itself (git lfs pull)",
+    b"<!DOCTYPE": "a web page: download the file itself",
+    b"<!doctype": "a web page: download the file itself",
+    b"<html": "a web page: download the file itself",
 }
 
 
@@ -106,12 +117,12 @@ def read_rows(
 
 def unpack(data: bytes, path: str | Path) -> bytes:
     """The bytes of a file, unpacked if they are gzipped."""
-    if not data.startswith(b"\x1f\x8b"):
-        return data
     try:
-        return gzip.decompress(data)
+        while data.startswith(b"\x1f\x8b"):
+            data = gzip.decompress(data)
     except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path} is a gzip file that is cut off or damaged: {error}") from error
+    return data
 
 
 def to_utf8(data: bytes, path: str | Path, encoding: str | None = None) -> bytes:
@@ -156,6 +167,19 @@ def not_utf8(data: bytes) -> str:
     return "not UTF-8: save the file as UTF-8, or name its encoding (--encoding)"
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object's values; of two of one name JSON would silently keep the last."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice!r} is there more than once in one object")
+    return found
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_once)
+
+
 def json_lines(data: bytes) -> Iterator[tuple[int, Any]]:
     """Number and value of each line that is not blank; of one that cannot be read, the error."""
     for number, line in enumerate(data.removeprefix(codecs.BOM_UTF8).splitlines(), start=1):
@@ -166,7 +190,7 @@ def json_lines(data: bytes) -> Iterator[tuple[int, Any]]:
             continue
         try:
             if text.strip():
-                yield number, json.loads(text)
+                yield number, DECODER.decode(text)
         except (ValueError, RecursionError) as error:
             yield number, ValueError(reason(error))
 
@@ -175,6 +199,8 @@ def reason(error: Exception) -> str:
     """An error of a decoder in one line."""
     if isinstance(error, json.JSONDecodeError):
         return f"not JSON: {error.msg} at column {error.colno}"
+    if "int_max_str_digits" in str(error):
+        return "not JSON that can be read: a number has more than 4,300 digits"
     if isinstance(error, RecursionError):
         return "not JSON that can be read: nested too deep (maximum recursion depth exceeded)"
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -188,11 +214,14 @@ def _holds_rows(path: Path, folder: Path) -> bool:
 
 
 def _unmarked(data: bytes) -> str | None:
-    """UTF-16 without a mark: in ASCII every other byte of it is zero."""
-    start = data[:400]
-    for first, name in ((1, "utf-16-le"), (0, "utf-16-be")):
-        zeros, others = start[first::2], start[1 - first :: 2]
-        if len(zeros) >= 2 and zeros.count(0) > 0.7 * len(zeros) and others.count(0) == 0:
+    """UTF-16 or UTF-32 without a mark, by the zeros in what is ASCII, as a file's beginning is."""
+    for start in (data[:8], data[:400]):
+        for first, name in ((1, "utf-16-le"), (0, "utf-16-be")):
+            zeros, others = start[first::2], start[1 - first :: 2]
+            if len(zeros) >= 2 and zeros.count(0) > 0.7 * len(zeros) and others.count(0) == 0:
+                return name
+    for name, zeros in (("utf-32-le", (1, 2, 3)), ("utf-32-be", (0, 1, 2))):
+        if len(data) >= 8 and not any(data[i + j] for i in (0, 4) for j in zeros):
             return name
     return None
 
@@ -209,7 +238,7 @@ def _rows(data: bytes, path: Path, encoding: str | None) -> Iterator[Row]:
         if data.startswith(start):
             raise ValueError(f"{path} is {what}")
     data = to_utf8(data, path, encoding)
-    if b"\0" in data[:4096]:
+    if data[:4096].count(0) > len(data[:4096]) / 20:  # a few are rows of their own that are bad
         raise ValueError(
             f"{path} is not a text file: JSON lines, JSON, Parquet, CSV and TSV are read"
         )
@@ -308,7 +337,7 @@ def _rows_of_columns(value: dict[str, Any]) -> Iterator[object]:
 
 def _values(text: str, place: int, inside: bool) -> Iterator[tuple[int, object]]:
     """JSON values behind each other; an error where one ends them."""
-    decoder, line, seen = json.JSONDecoder(), 1, 0
+    line, seen = 1, 0
     skip = re.compile(r"[\s,]*")
     while True:
         place = skip.match(text, place).end()
@@ -320,7 +349,7 @@ def _values(text: str, place: int, inside: bool) -> Iterator[tuple[int, object]]
         if place == len(text) and not inside:
             return
         try:
-            row, place = decoder.raw_decode(text, place)
+            row, place = DECODER.raw_decode(text, place)
         except (ValueError, RecursionError) as error:
             yield line, ValueError(f"{reason(error)}; nothing behind it was read")
             return
@@ -345,15 +374,18 @@ def _csv_rows(data: bytes, path: Path, tabs: bool) -> Iterator[tuple[int, object
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n")
         raise ValueError(f"{path}, line {line + 1}: {not_utf8(data.splitlines()[line])}") from error
+    before = 0
     if re.match(r"sep=.\r?\n", text):  # Excel's own first line
-        text = text.split("\n", 1)[1]
-    header = text.lstrip().split("\n", 1)[0]
-    delimiter = "\t" if tabs else max(",;\t|", key=header.count)
+        text, before = text.split("\n", 1)[1], 1
+    header = text.lstrip().splitlines()[:1]
+    delimiter, skip = _delimiter(header[0] if header else "", tabs)
     limit = csv.field_size_limit(max(len(text), csv.field_size_limit()))
     try:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        reader = csv.reader(
+            io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=skip, strict=True
+        )
         names: list[str] = []
-        before = 0
+        first = before
         while True:
             try:
                 values = next(reader)
@@ -362,11 +394,11 @@ def _csv_rows(data: bytes, path: Path, tabs: bool) -> Iterator[tuple[int, object
             except csv.Error as error:
                 yield before + 1, ValueError(f"not CSV: {error}; nothing behind it was read")
                 return
-            line, before = before + 1, reader.line_num
+            line, before = before + 1, first + reader.line_num
             if not any(value.strip() for value in values):
                 continue
             if not names:
-                names = [value.strip() for value in values]
+                names = [v.strip() or f"column {i}" for i, v in enumerate(values, start=1)]
                 twice = sorted({name for name in names if names.count(name) > 1})
                 if twice:
                     raise ValueError(f"{path}: the columns {twice} are there more than once")
@@ -374,10 +406,22 @@ def _csv_rows(data: bytes, path: Path, tabs: bool) -> Iterator[tuple[int, object
             if len(values) != len(names):
                 yield line, ValueError(f"{len(values)} values for {len(names)} columns {names}")
                 continue
-            cells = zip(names, values, strict=True)
-            yield line, {n or f"column {i}": v for i, (n, v) in enumerate(cells, start=1)}
+            yield line, dict(zip(names, values, strict=True))
     finally:
         csv.field_size_limit(limit)
+
+
+def _delimiter(header: str, tabs: bool) -> tuple[str, bool]:
+    """The sign between columns, by the names it yields; whether a space follows it each time."""
+
+    def fits(sign: str) -> tuple[int, bool, int]:
+        names = {name.strip(" \"'").lower() for name in header.split(sign)}
+        known = len(names & {"prompt", "chosen", "rejected", "instruction"})
+        return known, tabs and sign == "\t" and sign in header, header.count(sign)
+
+    sign = max(",;\t|", key=fits)
+    rest = header.split(sign)[1:]
+    return sign, bool(rest) and all(name.startswith(" ") for name in rest)
 
 
 def _table_rows(data: bytes, path: Path, kind: str) -> Iterator[tuple[int, object]]:

@@ -22,6 +22,7 @@ import ast
 import itertools
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -39,23 +40,33 @@ _SHOWN = 20  # ranges of lines in a message, and messages
 _ROLES = {
     "human": "user",
     "prompter": "user",
+    "h": "user",
+    "a": "assistant",
     "gpt": "assistant",
     "chatgpt": "assistant",
     "bot": "assistant",
     "ai": "assistant",
     "model": "assistant",
 }
-_MARK = r"(?:#{2,3}[ ]?)?(Human|User|Assistant|AI|Bot|System)[ \t]*:[ \t]*"
-_FIRST_MARK = re.compile(r"\s*" + _MARK)
-_APART = re.compile(r"(?:\A\s*|\n[ \t]*\n\s*)" + _MARK)  # turns with a blank line between them
-_CLOSE = re.compile(r"(?:\A\s*|\n\s*)" + _MARK)
-_LIKE_MESSAGES = re.compile(
-    r"""\s*(?:array\()?\[?\s*\{\s*['"](?:role|content|from|value)['"]\s*:"""
+_TITLES = ("Human", "User", "Assistant", "AI", "Bot", "System")
+_LOWER, _UPPER = ([change(name) for name in _TITLES] for change in (str.lower, str.upper))
+# A mark before a turn: the same signs and letters mark all turns of a transcript.
+_FIRST_MARK = re.compile(
+    rf"\s*(#{{2,3}} ?|\*\*|<(?=[^:\n]*>))?({'|'.join((*_TITLES, *_LOWER, *_UPPER))}|H|A)"
+    r"([ \t]*:\*\*|\*\*[ \t]*:|>?[ \t]*:)[ \t]*"
 )
+_USERS, _ASSISTANTS = ("human", "user", "h"), ("assistant", "ai", "bot", "a")
+_OBJECTS = re.compile(r"\s*(?:array\()?\[?\s*(?:\{|\w*Message\()")  # messages, or any JSON
+_LIKE_MESSAGES = re.compile(  # of what cannot be decoded
+    r"""\s*(?:array\()?\[?\s*(?:\{[^{}]*?['"](?:role|from)['"]\s*:\s*['"]|\w*Message\()"""
+    r"""|\s*\[\s*\{\s*['"](?:content|value)['"]\s*:"""
+)
+_LENIENT = json.JSONDecoder(strict=False)  # lines may break inside strings
+_NOTHING = ("", "nan", "none", "null", "n/a", "<noinput>")  # how an empty cell is written
 _SAYS_WHICH = re.compile(r"label|prefer|winner|choice|better|vote|verdict|judg", re.IGNORECASE)
 _LISTS = ("responses", "completions", "answers", "outputs", "output", "candidates", "generations")
 _ONE = ("response", "completion", "answer", "output", "text", "content", "message", "value")
-_PROMPTS = ("question", "query")
+_PROMPTS = ("question", "query", "input")
 _CONVERSATIONS = ("conversations", "conversation", "messages")
 
 
@@ -403,7 +414,7 @@ def _verdict(value: object) -> bool:
 def _renamed(row: object, rename: Mapping[str, str]) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise BadRow("malformed", f"a row must be an object with named values, got {row!r:.80}")
-    row = {str(key): value for key, value in row.items()}
+    row = {str(key): None if value != value else value for key, value in row.items()}  # NaN
     for old, new in rename.items():
         if old not in row:
             raise BadRow("malformed", f"there is no {old!r} to use as {new}; {_columns(row)}")
@@ -554,8 +565,10 @@ def _columns(row: Mapping | Sequence) -> str:
 
 
 def _check_text(name: str, text: str) -> None:
-    if not text.strip():
-        raise BadRow("empty", f"{name} must not be empty, got {text!r}")
+    if all(c.isspace() or unicodedata.category(c) in ("Cc", "Cf") for c in text):
+        raise BadRow("empty", f"{name} must not be empty, got {text!r:.60}")
+    if "\0" in text:
+        raise BadRow("malformed", f"{name} holds a NUL character (\\0): is the file damaged?")
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -575,7 +588,7 @@ def _take_prompt(
         prompt, instruction = row.pop("instruction"), True
     if prompt is None and not whole:
         for name in (*_PROMPTS, *_CONVERSATIONS):
-            if row.get(name) is not None:
+            if row.get(name) not in (None, "", []):
                 prompt = row.pop(name)
                 notes[f"{name} used as the prompt"] += 1
                 break
@@ -583,12 +596,16 @@ def _take_prompt(
         return None
     prompt = _text_or_messages(prompt, "prompt", notes)
     if instruction and isinstance(prompt, str):
-        more = row.get("input")
-        if isinstance(more, str):
-            row.pop("input")
-            if more.strip():
-                prompt = f"{prompt}\n\n{more}" if prompt.strip() else more
-                notes["input joined to the instruction, after a blank line,"] += 1
+        more = row.pop("input", None)
+        if isinstance(more, int | float) and not isinstance(more, bool):
+            more = str(more)
+        if more is not None and not isinstance(more, str):
+            raise BadRow("malformed", f"input must be text, got {more!r:.60}")
+        if more and more.strip().lower() not in _NOTHING:
+            prompt = f"{prompt}\n\n{more}" if prompt.strip() else more
+            notes["input joined to the instruction, after a blank line,"] += 1
+        elif more and more.strip():
+            notes[f"input {more.strip()!r} taken as empty"] += 1
         before = _history(row.pop("history", None))
         if before:
             prompt = [*before, {"role": "user", "content": prompt}]
@@ -597,10 +614,10 @@ def _take_prompt(
 
 
 def _read_if_text(value: object) -> object:
-    """What a string holds, or the string itself if it cannot be read; nothing of a blank one."""
+    """What a string holds, or the string itself if it cannot be read; nothing of an empty one."""
     if not isinstance(value, str):
         return value
-    if not value.strip():
+    if value.strip().lower() in _NOTHING:
         return None
     found = _decoded(value)
     return value if found is None else found
@@ -611,6 +628,8 @@ def _history(value: object) -> list[Message]:
     value = _read_if_text(value)
     if not value:
         return []
+    if isinstance(value, list) and all(isinstance(turn, dict) for turn in value):
+        return [_message(turn, "history", Counter()) for turn in value]
     if not isinstance(value, list) or not all(
         isinstance(turn, list | tuple)
         and len(turn) == 2
@@ -658,6 +677,8 @@ def _tools(value: object) -> list[dict[str, Any]]:
         return []
     if isinstance(value, dict):
         value = [value]
+    if isinstance(value, list):
+        value = [_read_if_text(tool) for tool in value]
     if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
         raise BadRow("malformed", f"tools must be a list of objects, got {value!r:.80}")
     return value
@@ -668,15 +689,14 @@ def _tools(value: object) -> list[dict[str, Any]]:
 
 def _decoded(text: str) -> object:
     """The value that a string of JSON, or of Python, writes down; None if it is neither."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        pass
-    for source in (text, re.sub(r"\}\s*\n\s*\{", "}, {", text)):  # NumPy writes no commas
-        try:
-            return ast.literal_eval(source.strip())
-        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-            continue
+    text = re.sub(r"\A\s*array\((.*?)(?:,\s*dtype=\w+)?\)\s*\Z", r"\1", text, flags=re.DOTALL)
+    joined = re.sub(r"\}\s*\n\s*\{", "}, {", text)  # NumPy writes no commas
+    for source in (text, joined if joined.lstrip().startswith("[") else f"[{joined}]"):
+        for read in (_LENIENT.decode, ast.literal_eval):
+            try:
+                return read(source.strip())
+            except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+                continue
     return None
 
 
@@ -688,8 +708,13 @@ def _text_or_messages(value: object, name: str, notes: Counter[str]) -> str | li
             raise BadRow("malformed", f"{name} is not UTF-8") from error
     if isinstance(value, str):
         found = _decoded(value) if value.lstrip()[:1] == '"' else value
-        if isinstance(found, str) and _LIKE_MESSAGES.match(found):
-            value = _decoded(found)
+        inside = _decoded(found) if isinstance(found, str) and _OBJECTS.match(found) else found
+        if (
+            isinstance(found, list | dict)
+            or _holds_messages(inside)
+            or (inside is None and _LIKE_MESSAGES.match(found))
+        ):
+            value = inside
             if not isinstance(value, list | dict):
                 raise BadRow(
                     "malformed", f"{name} looks like messages, but cannot be read: {found!r:.60}"
@@ -705,6 +730,17 @@ def _text_or_messages(value: object, name: str, notes: Counter[str]) -> str | li
     if not value:
         raise BadRow("empty", f"{name} must not be empty, got {value!r}")
     return [_message(entry, name, notes) for entry in value]
+
+
+def _holds_messages(value: object) -> bool:
+    """Whether a decoded value is one message, a list of them, or an object around such a list."""
+    if isinstance(value, dict) and (inside := [value[k] for k in _CONVERSATIONS if k in value]):
+        value = inside[0]
+    entries = value if isinstance(value, list) else [value]
+    names = ({"role", "content"}, {"from", "value"})
+    return bool(entries) and all(
+        isinstance(entry, dict) and any(pair <= entry.keys() for pair in names) for entry in entries
+    )
 
 
 def _message(entry: object, name: str, notes: Counter[str]) -> Message:
@@ -728,6 +764,8 @@ def _message(entry: object, name: str, notes: Counter[str]) -> Message:
             continue
         if key in ("tool_calls", "function_call"):
             raise BadRow("malformed", f"{name}: tool calls cannot be used, got {value!r:.80}")
+        if key in ("tools", "functions"):
+            raise BadRow("malformed", f"{name}: {key} of a message must be a column of the row")
         if "reason" in str(key) or "think" in str(key):
             raise BadRow(
                 "malformed",
@@ -754,7 +792,11 @@ def _split_messages(
         before = next((i for i, (a, b) in enumerate(pairs) if a != b), None)
         if before is None:  # one begins with the whole other, or both are the same
             before = min(len(chosen), len(rejected)) - 1
-        if before and isinstance(prompt, str) and chosen[before - 1]["content"] != prompt:
+        if (
+            before
+            and isinstance(prompt, str)
+            and chosen[before - 1]["content"].strip() != (prompt.strip())
+        ):
             raise BadRow("malformed", "prompt is not the last message before the answers")
         if before:
             prompt = chosen[:before]
@@ -785,8 +827,9 @@ def _split_texts(
     if prompt is None and any(marked):
         raise BadRow("malformed", "one of chosen and rejected is a transcript, the other is not")
     if isinstance(prompt, str) and _is_transcript(prompt):
+        head = _FIRST_MARK.match(prompt)
         prompt = _open_transcript(prompt, notes)
-        return prompt, _answer("chosen", chosen), _answer("rejected", rejected)
+        return prompt, _answer("chosen", chosen, head), _answer("rejected", rejected, head)
     if prompt is not None:
         return prompt, chosen, rejected
     other = [n for n, v in row.items() if isinstance(v, str) and " " in v.strip()]
@@ -811,29 +854,56 @@ def _split_texts(
 
 def _begins_with_user(text: str) -> bool:
     mark = _FIRST_MARK.match(text)
-    return mark is not None and mark[1] in ("Human", "User", "System")
+    return mark is not None and mark[2].lower() in (*_USERS, "system")
+
+
+def _marks(text: str, apart: bool) -> list[re.Match[str]]:
+    """The marks of a transcript's turns, written as its first one is; the name is group 1."""
+    first = _FIRST_MARK.match(text)
+    if first is None:
+        return []
+    ways = (_TITLES, _LOWER, _UPPER, ("H", "A"))
+    names = next(names for names in ways if first[2] in names)
+    start = re.escape(first[1]) if first[1] in ("**", "<") else "(?:#{2,3} ?)?"
+    end = r"[ \t]*".join(re.escape(sign) for sign in first[3].split())
+    between = r"\n[ \t]*\n\s*" if apart else r"\n\s*"
+    mark = rf"(?:\A\s*|{between}){start}({'|'.join(names)})[ \t]*{end}[ \t]*"
+    return [*re.finditer(mark, text)]
 
 
 def _has_answer(text: str) -> bool:
-    return any(mark[1] in ("Assistant", "AI", "Bot") for mark in _CLOSE.finditer(text))
+    return any(mark[1].lower() in _ASSISTANTS for mark in _marks(_lines(text), False))
 
 
 def _is_transcript(text: str) -> bool:
-    """Whether a prompt is written as turns: it begins with the user and names the assistant."""
-    return _begins_with_user(text) and _has_answer(text)
+    """Whether a prompt is written as turns: the user's, or several that name the assistant."""
+    mark = _FIRST_MARK.match(text)
+    alone = mark is not None and (
+        mark[2].lower() == "human" or (mark[2].lower() == "user" and "\n" in mark[0])
+    )
+    return alone or (_begins_with_user(text) and _has_answer(text))
+
+
+def _lines(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _own(text: str) -> str:
+    """A turn's text without the blank lines around it; what its first line begins with stays."""
+    return re.sub(r"\A(?:[ \t]*\n)+", "", text).rstrip()
 
 
 def _turns(text: str) -> list[Message]:
     """The turns of a transcript, without white space around them."""
-    text = text.replace("\r\n", "\n")
+    text = _lines(text)
     found: list[list[Message]] = []
-    for pattern in (_APART, _CLOSE):  # a turn may hold "\nHuman:" where turns stand apart
-        marks = [*pattern.finditer(text)]
+    for apart in (True, False):  # a turn may hold "\nHuman:" where turns stand apart
+        marks = _marks(text, apart)
         ends = [mark.start() for mark in marks[1:]] + [len(text)]
         turns = [
             {
                 "role": _ROLES.get(mark[1].lower(), mark[1].lower()),
-                "content": text[mark.end() : end].strip(),
+                "content": _own(text[mark.end() : end]),
             }
             for mark, end in zip(marks, ends, strict=True)
         ]
@@ -888,12 +958,13 @@ def _split_transcripts(
     return before, turns["chosen"][-1]["content"], turns["rejected"][-1]["content"]
 
 
-def _answer(name: str, text: str) -> str:
+def _answer(name: str, text: str, head: re.Match[str]) -> str:
     """The one answer to a transcript, without white space around it and its mark."""
+    text = _lines(text)
     mark = _FIRST_MARK.match(text)
-    if mark and mark[1] in ("Assistant", "AI", "Bot"):
+    if mark and mark[2].lower() in _ASSISTANTS and (mark[2] != "A" or head[2] == "H"):
         text = text[mark.end() :]
-    text = text.replace("\r\n", "\n").strip()
-    if any(mark.start() for mark in _APART.finditer(text)):
+    text = _own(re.sub(r"\A (?! )", "", text))  # the space behind the mark, not an indentation
+    if len(_marks(f"{head[0]}x\n{text}", True)) > 1:
         raise BadRow("malformed", f"{name} holds further turns; one answer each can be compared")
     return text

@@ -66,6 +66,9 @@ FILES = {
     "a.tsv": table(delimiter="\t"),
     "excel.csv": b"sep=;\r\n" + table(delimiter=";"),
     "export.txt": table(),
+    "commas.tsv": table(),
+    "tabs.csv": table(delimiter="\t"),
+    "more.csv": table([{**row, "a;b;c;d;e": ""} for row in ROWS]),
     "a.parquet": packed(parquet.write_table),
     "no_suffix": packed(parquet.write_table),
     "a.arrow": packed(arrow),
@@ -110,6 +113,10 @@ def test_other_encodings_are_named_with_the_remedy(tmp_path, encoding, data):
         (b"BZh91AY", "bzip2"),
         (gzip.compress(jsonl())[:-9], "gzip file that is cut off or damaged"),
         (b"\x1f\x8bnonsense", "gzip file that is cut off or damaged"),
+        (b"\x80\x05\x95", "a pickle"),
+        (b"%PDF-1.4", "a PDF"),
+        (b"<!DOCTYPE html><html>", "a web page: download the file itself"),
+        (b"version https://git-lfs.github.com/spec/v1", "a pointer of Git LFS"),
         (b"PAR1 and no more", "not a readable Parquet file"),
         (b"{\0\0\1\2\3", "not a text file"),
         (b"prompt,chosen,chosen,rejected\n1,2,3,4\n", r"columns \['chosen'\] are there more"),
@@ -163,6 +170,51 @@ def test_a_folder_and_several_files(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"holds no file of \.jsonl"):
         find_files(tmp_path / "empty")
+
+
+def test_of_two_values_under_one_name_none_is_taken(tmp_path):
+    path = tmp_path / "a.jsonl"
+    twice = b'{"prompt": "a", "chosen": "b", "rejected": "c", "chosen": "z"}\n'
+    path.write_bytes(jsonl() + twice)
+    found = read_preferences(path)
+    assert len(found.records) == 2
+    assert [(p.line, p.kind) for p in found.problems] == [(3, "unreadable")]
+    assert "'chosen' is there more than once in one object" in found.problems[0].reason
+
+
+def test_a_null_byte_is_a_bad_row_and_not_the_end(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(jsonl() + b'{"prompt": "a\0", "chosen": "b", "rejected": "c"}\n')
+    found = read_preferences(path)
+    assert [(p.line, p.kind) for p in found.problems] == [(3, "unreadable")]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le"])
+def test_wide_text_without_a_mark_and_hardly_any_ascii(tmp_path, encoding):
+    path = tmp_path / "a.jsonl"
+    row = {"prompt": "天空是什么颜色" * 40, "chosen": "蓝", "rejected": "红"}
+    path.write_bytes(json.dumps(row, ensure_ascii=False).encode(encoding))
+    with pytest.raises(ValueError, match=f"--encoding {encoding}"):
+        read_preferences(path)
+    assert read_preferences(path, encoding=encoding).records[0].prompt == row["prompt"]
+
+
+def test_tables_as_programs_write_them(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text('prompt, chosen, rejected\na, "b, c", d\n')  # a space behind each comma
+    assert [(r.prompt, r.chosen) for r in read_preferences(path).records] == [("a", "b, c")]
+    path.write_text("prompt,chosen,rejected,,\na,b,c,,\na,c,b,,x\n")  # columns without a name
+    found = read_preferences(path)
+    assert len(found.records) == 2
+    assert found.unused_columns() == {"column 5": 1}
+    path.write_text("sep=;\nprompt;chosen;rejected\na;b;c\na;b\n")
+    assert [p.line for p in read_preferences(path).problems] == [4]
+
+
+def test_packed_twice(tmp_path):
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress(gzip.compress(jsonl())))
+    assert len(read_preferences(path).records) == 2
 
 
 # --- anything at all -----------------------------------------------------------------------------

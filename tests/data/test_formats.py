@@ -588,3 +588,160 @@ def test_responses_with_a_verdict_each(tmp_path):
     assert found.unused_columns() == {"id": 1}
     assert [p.line for p in found.problems] == [6, 7, 8, 9]
     assert "is not a pair" in read(tmp_path, rows[:1]).problems[0].reason
+
+
+# --- kinds that went wrong in silence, each by other inputs --------------------------------------
+
+PAIR = {"chosen": "Yes.", "rejected": "No."}
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "human: Is Pell far?\n\nassistant: {}",
+        "USER: Is Pell far?\nASSISTANT: {}",
+        "**Human:** Is Pell far?\n\n**Assistant:** {}",
+        "**User**: Is Pell far?\n\n**AI**: {}",
+        "<human>: Is Pell far?\n<bot>: {}",
+        "\n\nH: Is Pell far?\n\nA: {}",
+        "### Human:\nIs Pell far?\n\n### Assistant:\n{}",
+        "Human: Is Pell far?\r\rAssistant: {}",
+        "\n\n\n\nHuman: Is Pell far?\n \n\nAssistant: {}\n\n\n",
+    ],
+)
+def test_transcripts_with_other_marks(form):
+    pair = {"chosen": form.format("Ten minutes."), "rejected": form.format("No.")}
+    expected = ("Is Pell far?", "Ten minutes.", "No.")
+    assert triple(make_record(pair)) == expected
+    assert triple(make_record({**pair, "prompt": form.format("")})) == expected
+    apart = {"prompt": form.format(""), "chosen": " Ten minutes.", "rejected": " No."}
+    assert triple(make_record(apart)) == expected
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("\n\nHuman: Is Pell far?", "Is Pell far?"),
+        ("Human: Is Pell far?", "Is Pell far?"),
+        ("\n\nUser: Is Pell far?\n", "Is Pell far?"),
+        ("User: what does 'Assistant: hi' mean?", "User: what does 'Assistant: hi' mean?"),
+        ("A: or B?", "A: or B?"),
+        ("Role: system", "Role: system"),
+    ],
+)
+def test_a_prompt_that_is_one_turn(prompt, expected):
+    assert make_record({**PAIR, "prompt": prompt}).prompt == expected
+
+
+def test_marks_of_another_kind_inside_an_answer_are_text():
+    text = "A play:\n\nhuman: hello\n\nbot: hi\n\n**Human:** no"
+    form = "\n\nHuman: Write.\n\nAssistant: {}"
+    pair = {"chosen": form.format(text), "rejected": form.format("No.")}
+    assert triple(make_record(pair)) == ("Write.", text, "No.")
+    apart = {"prompt": form.format(""), "chosen": text, "rejected": "No."}
+    assert triple(make_record(apart)) == ("Write.", text, "No.")
+
+
+def test_the_indentation_of_an_answer_stays():
+    code = "    def f():\n        pass"
+    form = "\n\nHuman: Code?\n\nAssistant:\n{}\n"
+    pair = {"chosen": form.format(code), "rejected": form.format("No.")}
+    assert triple(make_record(pair)) == ("Code?", code, "No.")
+    apart = {"prompt": form.format("").rstrip(), "chosen": code, "rejected": " No."}
+    assert triple(make_record(apart)) == ("Code?", code, "No.")
+
+
+THREE = [user("a?"), assistant("b."), user("c?")]
+
+
+@pytest.mark.parametrize(
+    ("text", "messages"),
+    [
+        ('[{"name": "x", "role": "user", "content": "a?"}]', [user("a?")]),
+        ('[{"content": "in {x}: a?", "role": "user"}]', [user("in {x}: a?")]),
+        ('[{"role": "user", "content": "a\n?"}]', [user("a\n?")]),  # JSON forbids the line break
+        ("array([{'content': 'a?', 'role': 'user'}], dtype=object)", [user("a?")]),
+        ('{"messages": [{"role": "user", "content": "a?"}]}', [user("a?")]),
+        ('{"conversations": [{"from": "human", "value": "a?"}]}', [user("a?")]),
+        ("\n".join(map(json.dumps, THREE)), THREE),
+        ("\n ".join(map(repr, THREE)), THREE),
+    ],
+)
+def test_messages_in_more_kinds_of_string(text, messages):
+    prompt = make_record({**PAIR, "prompt": text}).prompt
+    assert getattr(prompt, "messages", (user(str(prompt)),)) == tuple(messages)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '{"role": "admin", "name": "x"}',
+        '[{"value": 1}, {"value": 2}]',
+        '{"content": "x"}',
+        "{'value': x}",
+        "{ broken",
+        '"quoted"',
+    ],
+)
+def test_answers_that_are_json_stay_text(answer):
+    assert make_record({"prompt": "a?", "chosen": answer, "rejected": "No."}).chosen == answer
+
+
+@pytest.mark.parametrize(
+    ("row", "prompt"),
+    [
+        ({"instruction": "Double.", "input": 4}, "Double.\n\n4"),
+        ({"instruction": "a?", "input": float("nan")}, "a?"),
+        ({"instruction": "a?", "input": "<noinput>"}, "a?"),
+        ({"instruction": "a?", "input": "NaN"}, "a?"),
+        ({"instruction": "a?", "history": float("nan"), "system": float("nan")}, "a?"),
+        ({"instruction": "c?", "history": THREE[:2]}, THREE),
+        ({"system": "", "input": "a?"}, "a?"),
+        ({"prompt": "a?", "tools": "null"}, "a?"),
+        ({"prompt": "a?", "tools": "None"}, "a?"),
+        ({"prompt": "a?", "tools": float("nan")}, "a?"),
+    ],
+)
+def test_empty_cells_and_other_inputs(row, prompt):
+    found = make_record({**PAIR, **row}).prompt
+    assert list(getattr(found, "messages", ())) == (prompt if isinstance(prompt, list) else [])
+    assert isinstance(prompt, list) or found == prompt
+
+
+def test_what_was_taken_as_empty_is_said(tmp_path):
+    row = {"instruction": "a?", "input": "nan", **PAIR}
+    assert read(tmp_path, [row]).notes == ("input 'nan' taken as empty in 1 rows",)
+
+
+def test_tools_written_as_strings_in_a_list():
+    assert make_record({**PAIR, "prompt": "a?", "tools": ['{"name": "x"}']}).prompt.tools == (
+        {"name": "x"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "kind", "message"),
+    [
+        ({"instruction": "Sort.", "input": ["b"]}, "malformed", "input must be text"),
+        ({"prompt": "\u200b\ufeff "}, "empty", "prompt must not be empty"),
+        ({"prompt": "a?", "chosen": "\u200b"}, "empty", "chosen must not be empty"),
+        ({"prompt": "a\0?"}, "malformed", "prompt holds a NUL character"),
+        ({"prompt": "a?", "chosen": float("nan")}, "malformed", "missing chosen"),
+        ({"prompt": "[Message(role='user', content='a?')]"}, "malformed", "looks like messages"),
+        (
+            {"prompt": [{"role": "system", "content": "s", "tools": [{}]}, user("a?")]},
+            "malformed",
+            "must be a column",
+        ),
+    ],
+)
+def test_still_more_bad_rows(row, kind, message):
+    with pytest.raises(BadRow, match=message) as error:
+        make_record({**PAIR, **row})
+    assert error.value.kind == kind
+
+
+def test_white_space_around_a_repeated_prompt_is_no_difference():
+    row = {"prompt": "a?", "chosen": [user("a? "), assistant("Yes.")]}
+    row["rejected"] = [user("a? "), assistant("No.")]
+    assert triple(make_record(row)) == ("a? ", "Yes.", "No.")
