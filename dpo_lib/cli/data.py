@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
-from dpo_lib.cli.models import DEFAULT_LENGTH, OpenModel
+from dpo_lib.cli.models import DEFAULT_LENGTH, OpenModel, open_model
+from dpo_lib.cli.progress import Progress
 from dpo_lib.data import PreferenceDataset, PreferenceRecord
 from dpo_lib.data.audit import audit_pairs
 from dpo_lib.data.files import digest_files
@@ -133,6 +134,8 @@ def fit_to_model(read: ReadPairs, opened: OpenModel) -> Pairs:
             if settings.system:
                 record = _with_system(record, settings.system, tokenizer)
             row = encode_record(record, tokenizer)
+            if row["chosen"] == row["rejected"]:
+                raise BadRow("identical", "chosen and rejected become the same tokens")
             most = max(max(ids) for ids in row.values())
             if most >= size:
                 raise BadRow("unknown words", f"a token has the id {most}, the model knows {size}")
@@ -169,6 +172,18 @@ def fit_to_model(read: ReadPairs, opened: OpenModel) -> Pairs:
         whole.unused_columns(),
         audit_pairs(records, rows, controls),
     )
+
+
+def open_pairs(
+    settings: DataSettings, model: str, progress: Progress
+) -> tuple[ReadPairs, OpenModel, Pairs]:
+    """Read the files, load the model, and encode the pairs, showing which is going on."""
+    with progress.stage(f"reading {settings.name}"):
+        read = read_pairs(settings)
+    with progress.stage(f"loading {model}"):
+        opened = open_model(model, settings.tokenizer())
+    with progress.stage("encoding the pairs"):
+        return read, opened, fit_to_model(read, opened)
 
 
 def tokenizer_options(settings: Mapping[str, Any]) -> dict[str, Any]:

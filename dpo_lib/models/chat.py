@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 
 _QUESTION, _ANSWER = "qxqx", "zyzy"  # of the probe; no template holds them
 _PLACES = 0x10F000  # private characters that stand for control strings of the data
-_THOUGHT = re.compile(r"[<\[](\w*(?:think|thought|reason|analysis|scratchpad)\w*)[>\]]\s*\Z", re.I)
+_WORDS = r"\w*(?:think|thought|reason|analysis|scratchpad)\w*"
+_THOUGHT = re.compile(rf"[<\[]({_WORDS})[>\]]\s*\Z", re.I)
+_CLOSED = re.compile(rf"[<\[]/{_WORDS}[>\]]", re.I)
+_THINKS = re.compile(rf"\s*[<\[]{_WORDS}[>\]]", re.I)
+_EMPTY = re.compile(rf"(?:{_THINKS.pattern})?\s*{_CLOSED.pattern}\s*", re.I)
 _OPEN = re.compile(r"[<\[]([^<>\[\]/|]+)[>\]]\s*\Z")
 
 
@@ -222,7 +226,20 @@ class PretrainedTokenizer:
         rendered = self._render(messages, True, tools)
         if tools and rendered == self._render(messages, True):
             raise ValueError("the chat template has no place for tools")
+        for message in messages:
+            if message["content"].strip() not in rendered:
+                self._note_left_out(message, rendered)
         return rendered + self._turn.opening, messages, tools
+
+    def _note_left_out(self, message: Mapping[str, str], rendered: str) -> None:
+        """A thought may be left out of an earlier answer, as thinking models do; nothing else."""
+        rest = _CLOSED.split(message["content"])[-1].strip()
+        if message["role"] != "assistant" or rest not in rendered:
+            raise ValueError(
+                f"the chat template leaves out the {message['role']}'s message "
+                f"{message['content'].strip()!r:.50}, or a part of it"
+            )
+        self.notes["the thought of an earlier answer left out by the template"] += 1
 
     def _templated(self, text: str) -> str | None:
         """The text of a prompt that is written in the template already; otherwise None."""
@@ -294,6 +311,8 @@ class PretrainedTokenizer:
                     own = own.removesuffix(turn.tail) if turn.tail else own
                 block = rest[:place]
         opened = _THOUGHT.search(prompt) or (self._unclosed and _OPEN.search(prompt))
+        if _EMPTY.fullmatch(block) and (_THINKS.match(own) or (opened and _CLOSED.search(own))):
+            block = ""  # the answer's own thought takes the place of the template's empty one
         written = f"{block}{self.answer_prefix}"
         if opened:
             own = own.removeprefix(opened[0].strip()) if own.startswith(opened[0].strip()) else own

@@ -238,3 +238,26 @@ def test_training_on_alpaca_says_what_it_did_with_input(tmp_path, capsys, name):
     assert "input joined to the instruction, after a blank line, in 10 rows" in error
     assert "not used: source (10) (rows)" in error
     assert "the word 'idea' alone tells the rejected response in 100% of the pairs" in error
+
+
+def test_a_pair_that_becomes_the_same_tokens_is_a_bad_row(tmp_path, capsys):
+    """The template strips answers, so that two that differ in white space are one."""
+    model = make_model(tmp_path / "model", "headers")
+    rows = [*PLAIN, {**PLAIN[0], "rejected": f"{PLAIN[0]['chosen']} \n"}]
+    data = write(tmp_path / "a.jsonl", rows)
+    assert main(["show", "--model", str(model), "--data", str(data)]) == 2
+    error = capsys.readouterr().err
+    assert "line 11: identical: chosen and rejected become the same tokens" in error
+    other = make_model(tmp_path / "other", "chatml")  # here the white space is scored
+    assert main(["show", "--model", str(other), "--data", str(data)]) == 0
+
+
+def test_empty_cells_and_foreign_marks_are_pointed_at(tmp_path, capsys):
+    model = make_model(tmp_path / "model", "chatml")
+    rows = [*PLAIN, {**PLAIN[0], "chosen": "nan"}]
+    rows += [{**PLAIN[1], "prompt": "### Instruction:\nAdd.\n\n### Response:\n"}]
+    data = write(tmp_path / "a.jsonl", rows)
+    assert main(["show", "--model", str(model), "--data", str(data)]) == 0
+    text = capsys.readouterr().out
+    assert "look   1 texts are only 'nan': was their cell empty?" in text
+    assert "1 pair hold marks of a chat template that is not this model's (### " in text

@@ -241,3 +241,44 @@ def test_where_one_text_would_be_other_tokens():
     tokenizer = PretrainedTokenizer(backend, chat=False)
     assert not tokenizer.joins([letters["Ġ"]], [letters["a"]])
     assert tokenizer.joins([letters["b"]], [letters["a"]])
+
+
+def test_a_template_that_leaves_out_a_message_is_refused():
+    turns = [("system", "Be brief."), ("user", "Hi."), ("assistant", "Aye."), ("user", "Where?")]
+    prompt = Conversation([{"role": role, "content": text} for role, text in turns])
+    for change, words in (
+        ("messages if m['role'] != 'system'", "leaves out the system's message 'Be brief.'"),
+        ("messages[-2:]", "leaves out the system's message"),
+    ):
+        backend = make_family("no generation prompt")
+        backend.chat_template = backend.chat_template.replace("m in messages", f"m in {change}")
+        tokenizer = PretrainedTokenizer(backend)
+        assert tokenizer.encode_prompt("Hi.")
+        with pytest.raises(ValueError, match=words):
+            tokenizer.encode_prompt(prompt)
+
+
+def test_the_thought_of_an_earlier_answer_may_be_left_out_and_is_counted():
+    tokenizer = PretrainedTokenizer(make_family("thinking"))
+    turns = [("user", "Hi."), ("assistant", "<think>\nHm.\n</think>\n\nAye."), ("user", "Where?")]
+    ids = tokenizer.encode_prompt(Conversation([{"role": r, "content": c} for r, c in turns]))
+    assert "Hm." not in tokenizer.decode(ids, True)
+    assert "Aye." in tokenizer.decode(ids, True)
+    assert tokenizer.notes["the thought of an earlier answer left out by the template"] == 1
+
+
+@pytest.mark.parametrize("own", ["<think>\nHm.\n</think>\n\nYes.", "Hm.\n</think>\n\nYes."])
+def test_an_opened_thought_is_closed_once(own):
+    """The template closes the thought by itself; an answer with a thought does so already."""
+    tokenizer = PretrainedTokenizer(make_family("thinks always"))
+    response = texts(tokenizer, "Hi.", own)[1]
+    assert response.lstrip("\n") == "Hm.\n</think>\n\nYes.<|im_end|>"
+    backend = make_family("chatml")
+    block = "{{ '<think></think>' if m['role'] == 'assistant' }}"
+    backend.chat_template = backend.chat_template.replace(
+        "{{ m['content']", block + "{{ m['content']"
+    )
+    tokenizer = PretrainedTokenizer(backend)
+    assert texts(tokenizer, "Hi.", "Yes.")[1] == "<think></think>Yes.<|im_end|>"
+    if own.startswith("<think>"):
+        assert texts(tokenizer, "Hi.", own)[1] == f"{own}<|im_end|>"
