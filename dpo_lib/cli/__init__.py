@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)  # peft and transformers
+                warnings.showwarning = lambda text, *_: args.progress.say(f"note   {text}")
                 with args.progress.stage("starting"):
                     module = importlib.import_module(_COMMANDS[args.command])
                 return getattr(module, f"run_{args.command}")(args)

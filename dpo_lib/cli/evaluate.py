@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from dpo_lib.cli import data, records
 from dpo_lib.cli.held_out import lengths, pair_log_probs, score
 from dpo_lib.cli.models import open_model
+from dpo_lib.data import PreferenceDataset
 from dpo_lib.data.files import digest_files
 from dpo_lib.losses import dpo_loss, naive_loss
 
 
 def run_eval(args: argparse.Namespace) -> int:
     """Score a file of preferences, or the pairs that a run held out."""
-    run = records.read_json(Path(args.model) / "run.json")
+    run = records.read_run(Path(args.model))
     base = args.reference or (run and run["settings"]["model"])
     beta = args.beta or (run and run["settings"]["beta"]) or 0.1
     if args.data is None:
@@ -29,17 +31,17 @@ def run_eval(args: argparse.Namespace) -> int:
         settings = data.DataSettings.of(args)
         if run and run["settings"]["plain"]:
             settings = dataclasses.replace(settings, plain=True)
-    read = data.read_pairs(settings)
-    opened = open_model(args.model, settings.tokenizer())
-    pairs = data.fit_to_model(read, opened)
+    _, opened, pairs = data.open_pairs(settings, args.model, args.progress)
     dataset = pairs.dataset
     if args.data is None and not run.get("eval_data"):
         _, dataset = dataset.split(run["settings"]["held_out"], run["settings"]["seed"])
-    policy = pair_log_probs(opened.model, dataset)
+    policy = _scored(opened.model, dataset, args)
     if base is None:
         reference, loss = torch.zeros_like(policy), naive_loss
     else:
-        reference = pair_log_probs(open_model(base, settings.tokenizer()).model, dataset)
+        with args.progress.stage(f"loading {base}"):
+            before = open_model(base, settings.tokenizer()).model
+        reference = _scored(before, dataset, args)
         loss = dpo_loss
     chosen, rejected = lengths(dataset.rows)
     result: dict[str, Any] = {
@@ -62,6 +64,11 @@ def run_eval(args: argparse.Namespace) -> int:
     for name, value in list(result.items())[6:]:
         print(f"{name:<24}{value:>9.3f}" if isinstance(value, float) else f"{name:<24}{value:>9}")
     return 0
+
+
+def _scored(model: nn.Module, dataset: PreferenceDataset, args: argparse.Namespace) -> Tensor:
+    with args.progress.stage("scoring", len(dataset), "pairs") as stage:
+        return pair_log_probs(model, dataset, stage)
 
 
 def held_out_paths(run: dict[str, Any] | None) -> list[str]:

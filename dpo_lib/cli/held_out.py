@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dpo_lib.cli.parser import EVAL_PAIRS
+from dpo_lib.cli.progress import Stage
 from dpo_lib.cli.records import read_json, write_json
 from dpo_lib.cli.settings import usual_every
 from dpo_lib.data import PreferenceDataset
@@ -91,9 +92,14 @@ def plan(steps: int, batch_size: int, lora: bool, longer: float, held_out: int) 
 
 
 @torch.no_grad()
-def pair_log_probs(model: nn.Module, dataset: PreferenceDataset, dtype: str = "float32") -> Tensor:
+def pair_log_probs(
+    model: nn.Module, dataset: PreferenceDataset, stage: Stage | None = None
+) -> Tensor:
     """Log-probabilities (nats) of every pair, shape (2, N): chosen, then rejected."""
-    return _values(PairLogProbs(model, dtype=dtype), dataset.rows)
+    log_probs = PairLogProbs(model)
+    if stage is not None:
+        log_probs.register_forward_hook(lambda _, given, __: stage.advance(len(given[0])))
+    return _values(log_probs, dataset.rows)
 
 
 def _values(log_probs: PairLogProbs, rows: Sequence[Row]) -> Tensor:

@@ -14,7 +14,8 @@ def run_merge(args: argparse.Namespace) -> int:
     out = Path(args.out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"--out {out} is there already and not an empty folder")
-    opened = open_model(args.model)
+    with args.progress.stage(f"loading {args.model}"):
+        opened = open_model(args.model)
     if is_tiny(opened.model):
         raise ValueError(f"{args.model} is a model of the book: it has no adapters to merge")
     if opened.wrapper is None:
@@ -25,7 +26,8 @@ def run_merge(args: argparse.Namespace) -> int:
     shutil.rmtree(partial, ignore_errors=True)
     partial.parent.mkdir(parents=True, exist_ok=True)
     try:
-        opened.save(partial)
+        with args.progress.stage("saving"):
+            opened.save(partial)
         if out.exists():
             out.rmdir()
         partial.rename(out)

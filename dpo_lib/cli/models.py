@@ -194,12 +194,16 @@ def save_tiny(model: nn.Module, folder: Path) -> None:
 
 def load_tiny(folder: Path) -> nn.Module:
     """Read what `save_tiny` wrote."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     from dpo_lib.models import TinyGPT, TinyGPTConfig
 
-    sizes = json.loads((folder / TINY_FILES[0]).read_text(encoding="utf-8"))
-    weights = load_file(folder / TINY_FILES[1])
-    model = TinyGPT(TinyGPTConfig(**sizes)).to(next(iter(weights.values())).dtype)
-    model.load_state_dict(weights)
+    try:
+        sizes = json.loads((folder / TINY_FILES[0]).read_text(encoding="utf-8"))
+        weights = load_file(folder / TINY_FILES[1])
+        model = TinyGPT(TinyGPTConfig(**sizes)).to(next(iter(weights.values())).dtype)
+        model.load_state_dict(weights)
+    except (SafetensorError, OSError, ValueError, TypeError, RuntimeError, StopIteration) as error:
+        raise ValueError(f"{folder} is damaged: {str(error).splitlines()[0]}") from error
     return model.eval()

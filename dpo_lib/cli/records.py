@@ -44,6 +44,18 @@ def read_json(path: Path) -> Any:
         ) from None
 
 
+def read_run(out: Path) -> dict[str, Any] | None:
+    """The ``run.json`` of a run's folder, or None; see `read_json` for its errors."""
+    run = read_json(out / "run.json")
+    if run is None or (
+        isinstance(run, dict) and {"settings", "machine", "finished", "held_out"} <= run.keys()
+    ):
+        return run
+    raise ValueError(
+        f"{out / 'run.json'} is damaged (parts are missing); train --restart begins the run again"
+    )
+
+
 def clear(out: Path) -> None:
     """Remove the files of an earlier run, and nothing else."""
     for name in FILES:
@@ -105,7 +117,13 @@ class Metrics:
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
     """Rows of ``metrics.jsonl``; a last line that a kill has cut is left out."""
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-            if line.endswith("\n"):
-                yield json.loads(line)
+    if not path.exists():
+        return
+    lines = path.read_bytes().split(b"\n")[:-1]
+    for number, line in enumerate(lines, start=1):
+        try:
+            yield json.loads(line)
+        except ValueError as error:
+            raise ValueError(
+                f"{path}, line {number}, is damaged ({error}); train --restart begins the run again"
+            ) from None

@@ -10,20 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from dpo_lib.cli import records
-from dpo_lib.cli.answers import answer, as_prompt_row, as_row, prompt_of_row
+from dpo_lib.cli.answers import BATCH, answer, as_prompt_row, as_row, prompt_of_row
 from dpo_lib.cli.data import tokenizer_options
 from dpo_lib.cli.models import open_model
+from dpo_lib.cli.progress import counted
 from dpo_lib.data.files import SUFFIXES, Row, find_files, not_utf8, read_rows, to_utf8, unpack
 from dpo_lib.data.formats import BadRow, make_prompt, with_system
+from dpo_lib.models import Reply
 
 
 def run_sample(args: argparse.Namespace) -> int:
     """Answer prompts with one model."""
-    run = records.read_json(Path(args.model) / "run.json")
+    run = records.read_run(Path(args.model))
     prompts = _prompts(args, run)
-    opened = open_model(args.model, _options(args, run))
     asked = [prompt for prompt in prompts for _ in range(args.n)]
-    replies = answer(opened, asked, args.max_new_tokens, args.temperature, args.seed)
+    replies = _answers(args, args.model, _options(args, run), asked)
     for prompt, reply in zip(asked, replies, strict=True):
         if args.json:
             print(json.dumps({**as_prompt_row(prompt), **as_row(reply)}, ensure_ascii=False))
@@ -34,7 +35,7 @@ def run_sample(args: argparse.Namespace) -> int:
 
 def run_compare(args: argparse.Namespace) -> int:
     """Answer prompts with two models, side by side."""
-    run = records.read_json(Path(args.model) / "run.json")
+    run = records.read_run(Path(args.model))
     before = args.before or (run and run["settings"]["model"])
     if before is None and not Path(args.model).exists():
         raise ValueError(f"there is no folder {args.model}")
@@ -43,8 +44,7 @@ def run_compare(args: argparse.Namespace) -> int:
     prompts, options = _prompts(args, run), _options(args, run)
     columns = []
     for name in (before, args.model):
-        opened = open_model(name, options)  # one after the other: only one is in memory
-        columns.append(answer(opened, prompts, args.max_new_tokens, args.temperature, args.seed))
+        columns.append(_answers(args, name, options, prompts))  # only one model is in memory
     width = (args.width - 3) // 2
     print(f"{f'before: {before}':<{width}} | after: {args.model}")
     for prompt, old, new in zip(prompts, *columns, strict=True):
@@ -56,6 +56,19 @@ def run_compare(args: argparse.Namespace) -> int:
     print("-" * (2 * width + 3))
     print(f"{f'{means[0]:.1f} tokens an answer':<{width}} | {means[1]:.1f} tokens an answer")
     return 0
+
+
+def _answers(
+    args: argparse.Namespace, name: str, options: dict[str, Any], prompts: list[str]
+) -> list[Reply]:
+    with args.progress.stage(f"loading {name}"):
+        opened = open_model(name, options)
+    calls = args.max_new_tokens * -(-len(prompts) // BATCH)
+    with (
+        args.progress.stage("answers", calls, "tokens") as stage,
+        counted(opened.model, stage),
+    ):
+        return answer(opened, prompts, args.max_new_tokens, args.temperature, args.seed)
 
 
 def _lines(reply: Any, width: int) -> list[str]:

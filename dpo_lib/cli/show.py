@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from dpo_lib.cli import data
-from dpo_lib.cli.models import open_model
 
 WIDTH = 98
 LONGEST = 400  # tokens of a text that are shown
@@ -17,9 +16,7 @@ LONGEST = 400  # tokens of a text that are shown
 def run_show(args: argparse.Namespace) -> int:
     """Print some pairs with their control tokens, how they were made, and the audit."""
     settings = data.DataSettings.of(args)
-    read = data.read_pairs(settings)
-    opened = open_model(args.model, settings.tokenizer())
-    pairs = data.fit_to_model(read, opened)
+    read, opened, pairs = data.open_pairs(settings, args.model, args.progress)
     print(f"{settings.name}: {data.describe(pairs.records, pairs.skipped)}")
     for i, row in enumerate(pairs.dataset.rows[: args.rows]):
         print(f"\npair {i + 1} ({read.file.unit} {pairs.lines[i]})")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import json
 import os
 import platform
 import random
@@ -28,10 +27,11 @@ from dpo_lib.cli.progress import Progress, counted
 from dpo_lib.cli.settings import RunSettings
 from dpo_lib.cli.trackers import Trackers
 from dpo_lib.data import PreferenceDataset
+from dpo_lib.data.records import normalize_prompt
 from dpo_lib.fast.pair_log_probs import PairLogProbs, check_dtype
 from dpo_lib.models.pretrained import cache_folder
 from dpo_lib.training import TrainingHistory, train_dpo
-from dpo_lib.training.checkpoint import differences
+from dpo_lib.training.checkpoint import differences, trained_weights, updates_in
 from dpo_lib.training.processes import Processes
 
 
@@ -111,9 +111,12 @@ def _job(settings: RunSettings, opened: OpenModel, read: list[data.ReadPairs]) -
     if settings.eval_data:
         held_out = found[1].dataset
         skipped = dict(Counter(skipped) + Counter(found[1].skipped))
-        both = {r.prompt for r in train.records} & {r.prompt for r in held_out.records}
+        known = {normalize_prompt(r.prompt) for r in train.records}
+        both = {r.prompt for r in held_out.records if normalize_prompt(r.prompt) in known}
         if both:
-            notes = (f"look   {len(both)} prompts of --eval-data are in --data too",)
+            notes = (
+                f"look   {len(both)} prompts of --eval-data are in --data too, with the same words",
+            )
     elif settings.held_out:
         train, held_out = train.split(settings.held_out, settings.seed)
     if held_out is not None:
@@ -265,15 +268,10 @@ def _answers(job: _Job, progress: Progress) -> dict[str, Any]:
         return answers_and_kl(job.out, opened, job.prompts, new, job.settings.seed)
 
 
-def _reference_cache() -> Path | None:
-    """Where reference log-probabilities are kept between runs, if it can be written to."""
+def _reference_cache() -> Path:
+    """Where reference log-probabilities are kept between runs."""
     own = os.environ.get("DPO_LIB_REFERENCES")
-    folder = Path(own) if own else cache_folder() / "references"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return None
-    return folder if os.access(folder, os.W_OK) else None
+    return Path(own) if own else cache_folder() / "references"
 
 
 @contextlib.contextmanager
@@ -309,13 +307,12 @@ def _interruptible(out: Path) -> Iterator[None]:
 
 def _where_it_stands(out: Path) -> str:
     with contextlib.suppress(OSError, ValueError, KeyError, RuntimeError):
-        run = records.read_json(out / "run.json")
+        run = records.read_run(out)
         if run and run["finished"]:
             return f"the run is finished, its report is {out / 'report.html'}"
         file = out / "checkpoint.pt"
         if run and file.exists():
-            state = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
-            done = len(json.loads(state["history"])[0])
+            done = updates_in(file)
             return (
                 f"{done} of {run['settings']['steps']} updates are kept in {out}; the same "
                 "command goes on from there"
@@ -325,7 +322,7 @@ def _where_it_stands(out: Path) -> str:
 
 def _threads_before(settings: RunSettings) -> int | None:
     """Of a run that is taken up again: with as many threads it ends with the same bits."""
-    run = None if settings.restart else records.read_json(Path(settings.out) / "run.json")
+    run = None if settings.restart else records.read_run(Path(settings.out))
     return run["machine"]["threads"] if run else None
 
 
@@ -340,7 +337,7 @@ def _take_up(job: _Job, machines: Processes) -> bool:
     if machines.main and job.settings.restart:
         records.clear(out)
     machines.wait()
-    before = records.read_json(out / "run.json")
+    before = records.read_run(out)
     machines.wait()
     if before is None:
         if machines.main:
@@ -370,7 +367,7 @@ def _take_up(job: _Job, machines: Processes) -> bool:
 
 def _in_whole(job: _Job) -> OpenModel:
     """The trained model in one process, after its parameters were spread over many (FSDP)."""
-    state = torch.load(job.out / "checkpoint.pt", map_location="cpu", weights_only=True)["policy"]
+    state = trained_weights(job.out / "checkpoint.pt")
     whole = open_model(job.opened.name, job.opened.options)
     whole.prepare(job.settings.lora, job.settings.seed)
     names = {name for name, _ in whole.model.named_parameters()}

@@ -96,8 +96,9 @@ def write_cache(file: Path, values: tuple[Tensor, Tensor]) -> None:
         with replacing(file) as whole:
             torch.save(tuple(x.cpu() for x in values), whole)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as the latter
-        reason = str(error).partition("\n")[0]
+        reason = getattr(error, "strerror", None) or "the file cannot be written"
         warnings.warn(
-            f"the reference's log-probabilities are not kept for the next run: {reason}",
+            f"the reference's log-probabilities are not kept for the next run: {file.parent}: "
+            f"{reason}",
             stacklevel=3,
         )

@@ -203,7 +203,10 @@ def load_adapter(
     """
     from peft import PeftModel
 
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{folder / 'adapter_config.json'} is damaged: {error}") from error
     if config.get("peft_type") != "LORA":
         raise ValueError(f"{folder} holds a {config.get('peft_type')} adapter; LoRA alone is read")
     base = config["base_model_name_or_path"]
@@ -215,7 +218,10 @@ def load_adapter(
             model = below.merge_and_unload()
         else:
             model, tokenizer = load_pretrained(base, dtype, options=options)
-        return PeftModel.from_pretrained(model, str(folder)).eval(), tokenizer
+        try:
+            return PeftModel.from_pretrained(model, str(folder)).eval(), tokenizer
+        except Exception as error:  # safetensors raises errors of its own
+            raise ValueError(f"adapter {folder} is damaged: {_first_line(error)}") from error
 
 
 def _load(source: str | Path, dtype: torch.dtype, how: Mapping[str, Any]) -> Pretrained:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dpo_lib._files import replacing
 from dpo_lib.losses import loss_name
@@ -97,18 +97,32 @@ def read_checkpoint(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
     ValueError
         If the file is not a whole checkpoint, or that of another run, saying what differs.
     """
+    state = _load(path)
+    if changed := differences(state.pop("run"), identity):
+        raise ValueError(f"checkpoint {path} is of another run: {'; '.join(changed)}")
+    return state
+
+
+def updates_in(path: Path) -> int:
+    """How many updates the run had made when `write_checkpoint` wrote this file."""
+    return len(json.loads(_load(path, mmap=True)["history"])[0])
+
+
+def trained_weights(path: Path) -> dict[str, Tensor]:
+    """The trained parameters that `write_checkpoint` wrote, by name, on the CPU."""
+    return _load(path)["policy"]
+
+
+def _load(path: Path, mmap: bool = False) -> dict[str, Any]:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        before = state.pop("run").items()
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        return {**state, "run": dict(state["run"])}
     except (RuntimeError, ValueError, EOFError, KeyError, AttributeError, TypeError,
             pickle.UnpicklingError) as error:  # fmt: skip
         raise ValueError(
-            f"checkpoint {path} is empty, cut off or no checkpoint of this version: "
-            "delete it to train from the start"
+            f"checkpoint {path} is empty, cut off or no checkpoint of this version: delete it "
+            "(train --restart does) to train from the start"
         ) from error
-    if changed := differences(dict(before), identity):
-        raise ValueError(f"checkpoint {path} is of another run: {'; '.join(changed)}")
-    return state
 
 
 def _digest(value: object) -> str:

@@ -180,7 +180,7 @@ def test_pairs_to_evaluate_on_from_a_file_of_their_own(base, data, tmp_path, cap
     out = tmp_path / "run"
     assert train(base, data, out, "--eval-data", str(own), "--steps", "2") == 0
     assert "20 to train on" in (said := capsys.readouterr().err)
-    assert "1 prompts of --eval-data are in --data too" in said
+    assert "4 prompts of --eval-data are in --data too, with the same words" in said
     told = json.loads((out / "run.json").read_text())
     assert told["held_out"] == 4
     assert main(["eval", "--model", str(out), "--json"]) == 0
@@ -190,3 +190,18 @@ def test_pairs_to_evaluate_on_from_a_file_of_their_own(base, data, tmp_path, cap
     own.write_text(own.read_text() + own.read_text())
     assert train(base, data, out, "--eval-data", str(own), "--steps", "2") == 2
     assert "eval_data_sha256 was" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
+def test_a_cut_adapter_is_named(first, tmp_path, capsys, name):
+    import shutil
+
+    shutil.copytree(first / "model", tmp_path / "a")
+    file = tmp_path / "a" / name
+    file.write_bytes(file.read_bytes()[:30])
+    capsys.readouterr()
+    assert main(["sample", "--model", str(tmp_path / "a"), "--prompt", "1"]) == 2
+    error = capsys.readouterr().err
+    assert str(tmp_path / "a") in error
+    assert "is damaged" in error
+    assert error.count("\n") == 1

@@ -101,6 +101,27 @@ def test_the_report_in_a_browser(report, browser, scheme):
     page.close()
 
 
+def test_markup_of_the_data_never_runs(tmp_path, history, report, browser):
+    """In a prompt, an answer, a file's name, the model's name and a kind of bad row."""
+    nasty = (
+        "'\"><img src=x onerror=document.title='owned'><script>document.title='owned'</script>$how"
+    )
+    reply = {"text": nasty, "tokens": 1, "finished": True}
+    results = {"seconds": 1.0, "held_out": None, "tokens": {"chosen": 1.0, "rejected": 1.0}}
+    settings = {"model": nasty, "lora": None, "steps": 6, "batch_size": 2, "loss": nasty}
+    settings |= {"beta": 0.1, "lr": 1e-4, "seed": 0}
+    run = {"settings": settings, "data": [nasty], "pairs": 9, "held_out": 0, "advice": [nasty]}
+    run |= {"skipped": {nasty: 1}, "results": results}
+    row = {"prompt": nasty, "before": reply, "after": reply}
+    write_report(tmp_path / "nasty.html", run, history, [row])
+    page = browser.new_page()
+    page.goto((tmp_path / "nasty.html").as_uri())
+    assert page.title() != "owned"
+    assert page.locator("img, script").count() == 0
+    assert page.locator(".answers td").first.inner_text().startswith(nasty)
+    page.close()
+
+
 GOOD = {"accuracy": 0.9, "margin": 1.2, "chosen_logp": 0.5}
 
 

@@ -86,10 +86,16 @@ def test_reference_log_probs_are_kept_between_runs(preferences, tmp_path, monkey
     assert rows[0]["chosen_logp"] == pytest.approx(5.0, abs=1e-4)
 
 
-def test_no_place_for_reference_log_probs(preferences, tmp_path, monkeypatch):
+@pytest.mark.filterwarnings("default")  # elsewhere tests take a warning for an error
+def test_no_place_for_reference_log_probs(preferences, tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("DPO_LIB_REFERENCES", str(tmp_path / "file" / "folder"))
     assert train(preferences, tmp_path / "a", "--steps", "1") == 0
+    (line,) = (x for x in capsys.readouterr().err.splitlines() if "not kept" in x)
+    assert line == (
+        "note   the reference's log-probabilities are not kept for the next run: "
+        f"{tmp_path / 'file' / 'folder'}: Not a directory"
+    )
 
 
 @pytest.mark.parametrize("kills", [(2, 7)])
@@ -388,7 +394,7 @@ def test_control_c_keeps_every_update_that_was_made(preferences, finished, tmp_p
     assert all(torch.equal(ours[name], whole[name]) for name in whole)
 
 
-@pytest.mark.parametrize("text", ['{"settings": {', "", "\x00"])
+@pytest.mark.parametrize("text", ['{"settings": {', "", "\x00", "{}", "[]", '{"settings": {}}'])
 def test_a_damaged_run_names_the_file_and_the_remedy(preferences, tmp_path, capsys, text):
     out = tmp_path / "run"
     out.mkdir()
@@ -399,6 +405,52 @@ def test_a_damaged_run_names_the_file_and_the_remedy(preferences, tmp_path, caps
     assert "--restart" in error
     assert error.count("\n") == 1
     assert train(preferences, out, "--steps", "1", "--restart") == 0
+
+
+@pytest.mark.parametrize("keep", [0, 100, -100])
+def test_a_cut_checkpoint_names_the_file_and_the_remedy(preferences, tmp_path, capsys, keep):
+    from dpo_lib.training import checkpoint
+
+    out = tmp_path / "run"
+    original = checkpoint.write_checkpoint
+    with pytest.MonkeyPatch.context() as patch:
+        from dpo_lib.training import loop
+
+        def stop(path, *rest):
+            original(path, *rest)
+            raise KeyboardInterrupt
+
+        patch.setattr(loop, "write_checkpoint", stop)
+        assert train(preferences, out, "--steps", "2") == 130
+    path = out / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:keep])
+    capsys.readouterr()
+    assert train(preferences, out, "--steps", "2") == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"error: checkpoint {path} is empty, cut off or no checkpoint")
+    assert "--restart" in error
+    assert train(preferences, out, "--steps", "2", "--restart") == 0
+
+
+def test_damaged_metrics_name_the_line(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"kind": "update", "step": 0}\n{"ki\n{"step": 1}\n{"cut')
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2, is damaged .* --restart"):
+        list(read_metrics(path))
+
+
+@pytest.mark.parametrize("name", ["tiny_gpt.json", "tiny_gpt.safetensors"])
+@pytest.mark.parametrize("keep", [0, 20, -20])
+def test_a_cut_model_names_its_folder(finished, tmp_path, capsys, name, keep):
+    import shutil
+
+    shutil.copytree(finished / "model", tmp_path / "m")
+    file = tmp_path / "m" / name
+    file.write_bytes(file.read_bytes()[:keep])
+    assert main(["sample", "--model", str(tmp_path / "m"), "--prompt", "List two metals."]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {tmp_path / 'm'} is damaged: ")
+    assert error.count("\n") == 1
 
 
 def test_a_full_disk_is_one_sentence(preferences, tmp_path):
