@@ -1,8 +1,9 @@
 """The book's own Sphinx extension.
 
 1. Widgets: gives each page with a widget one classic script, joined from the browser modules of
-   ``dpo_lib.widgets`` that it needs. The widgets' palette is the whole book's. The directive
-   ``{widget} ThreeClicks`` puts one on a page that is no notebook.
+   ``dpo_lib.widgets`` that it needs, or the small one that loads them when the reader comes near.
+   The widgets' palette is the whole book's. The directive ``{widget} ThreeClicks`` puts one on a
+   page that is no notebook.
 2. Figures: puts SVG images into the page itself, so that their text can be read out and their
    colors follow the light and the dark theme. An image without alternative text is a warning,
    and so fails the build.
@@ -41,7 +42,9 @@ logger = logging.getLogger(__name__)
 WIDGET = re.compile(r'data-dpo-widget="(\w+)"')
 DESIGN = re.compile(r'class="[^"]*\bsd-')  # grids, cards and tabs of sphinx-design
 DESIGN_FILE = re.compile(r"sphinx-design|design-tabs")
-WIDGET_STYLES = "dpo-widgets.css"
+LOADS = {kind: getattr(widgets, widgets.class_name(kind)).load for kind in widgets.kinds()}
+LATER = {kind: load for kind, load in LOADS.items() if load != "page"}
+WIDGET_STYLES = "dpo-widgets.css"  # near.js has this name too, and those of modules
 PALETTE_STYLES = "dpo-palette.css"
 BOX_CLASSES = {"A closer look": "dpo-closer-look", "Before you start": "dpo-before-you-start"}
 ICON_SCRIPT = "scripts/fontawesome.js"
@@ -75,7 +78,11 @@ def write_files(app: Sphinx) -> None:
     for name in live.PARTS:
         write_static(app, live.part_file(name), live.part_script(name))
     write_static(app, PALETTE_STYLES, join.theme_css())
-    write_static(app, WIDGET_STYLES, join.static_css())
+    write_static(app, WIDGET_STYLES, first_files({*LOADS})[WIDGET_STYLES])
+    for name in dict.fromkeys(name for kind in LATER for name in join.module_names(kind)):
+        write_static(app, f"dpo-{name}.js", join.module_script(name))
+        if rules := join.module_css(name):
+            write_static(app, f"dpo-{name}.css", rules)
 
 
 class Widget(SphinxDirective):
@@ -87,8 +94,20 @@ class Widget(SphinxDirective):
         """Return the placeholder that a notebook's output would hold."""
         widget = getattr(widgets, self.arguments[0])
         spec = widget.build_spec()
-        html_form = spec.to_html(widget.describe(spec.values))
-        return [nodes.raw("", html_form, format="html")]
+        return [nodes.raw("", widget.static_html(spec), format="html")]
+
+
+def first_files(kinds: set[str]) -> dict[str, str]:
+    """Return the files, by name, that a page with these kinds of widgets loads at first."""
+    files = {}
+    if with_page := sorted(kind for kind in kinds if kind not in LATER):
+        files[f"dpo-widgets-{'-'.join(with_page)}.js"] = join.static_script(with_page)
+        files[WIDGET_STYLES] = join.widget_css(kind for kind in LOADS if kind not in LATER)
+    if later := {kind: LATER[kind] for kind in sorted(kinds & {*LATER})}:
+        files[f"dpo-near-{'-'.join(later)}.js"] = join.near_script(later)
+    for kind in sorted(kind for kind in kinds if LOADS[kind] == "use"):
+        files[f"dpo-preview-{kind}.css"] = join.preview_css(kind)
+    return files
 
 
 def finish_page(
@@ -104,12 +123,12 @@ def finish_page(
             context[files][:] = [
                 file for file in context[files] if not DESIGN_FILE.search(str(file.filename))
             ]
-    kinds = sorted(set(WIDGET.findall(body)))
-    if kinds:
-        script = f"dpo-widgets-{'-'.join(kinds)}.js"
-        write_static(app, script, join.static_script(kinds))
-        app.add_js_file(script, loading_method="defer")
-        app.add_css_file(WIDGET_STYLES)
+    for name, text in first_files({*WIDGET.findall(body)}).items():
+        write_static(app, name, text)
+        if name.endswith(".css"):
+            app.add_css_file(name)
+        else:
+            app.add_js_file(name, loading_method="defer")
 
 
 # --- figures ---------------------------------------------------------------------------------

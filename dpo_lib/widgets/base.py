@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import anywidget
 import ipywidgets
@@ -31,6 +31,9 @@ class BookWidget(ipywidgets.VBox):
     the widget from other values than the spec's; ``spec`` takes another's place (see `Bet`).
     """
 
+    # When a page of the book loads the widget's code: "page" (with the page), "near" (when the
+    # reader comes near it) or "use" (when the reader first touches its `preview`).
+    load: Literal["page", "near", "use"] = "page"
     # What the browser module loads when it is first asked for the model; see `live.parts`.
     parts: Mapping[str, Callable[[], Any]] = {}
 
@@ -61,6 +64,16 @@ class BookWidget(ipywidgets.VBox):
         """Say in words what the widget shows for ``values``; the browser says the same."""
         raise NotImplementedError
 
+    @classmethod
+    def preview(cls, spec: WidgetSpec) -> str:
+        """Return a widget's first drawing: with ``load = "use"`` it stands until the code comes."""
+        return ""
+
+    @classmethod
+    def static_html(cls, spec: WidgetSpec) -> str:
+        """Return the placeholder that becomes the widget's static form."""
+        return spec.to_html(cls.describe(spec.values), cls.preview(spec))
+
     @property
     def values(self) -> dict[str, Any]:
         """The present value of every control and state, by name."""
@@ -77,7 +90,7 @@ class BookWidget(ipywidgets.VBox):
     def _repr_mimebundle_(self, **kwargs: object) -> dict[str, Any]:
         bundle = dict(super()._repr_mimebundle_(**kwargs))
         bundle["text/plain"] = repr(self)
-        bundle["text/html"] = self.spec.to_html(self.describe(self.spec.values))
+        bundle["text/html"] = self.static_html(self.spec)
         return bundle
 
 
@@ -97,7 +110,7 @@ def _make_plot(spec: WidgetSpec, parts: Mapping[str, Callable[[], Any]]) -> anyw
 @functools.cache
 def _plot_class(kind: str, names: tuple[str, ...]) -> type[anywidget.AnyWidget]:
     traits = {name: traitlets.Any().tag(sync=True) for name in ("spec", *names)}
-    source = {"_esm": join.esm(kind), "_css": join.static_css(), "__module__": __name__}
+    source = {"_esm": join.esm(kind), "_css": join.static_css([kind]), "__module__": __name__}
     return type(f"Plot_{kind}", (anywidget.AnyWidget,), {**source, **traits})
 
 

@@ -2,20 +2,25 @@
 
 The modules in ``js/`` are ES modules written in a small subset: named imports from relative
 paths and named exports. Each becomes a function scope whose exports are an object, in the order
-of their imports. A notebook gets the result as an ES module (``esm``), the static book as a
-classic script (``static_script``), because pages opened from ``file://`` cannot import modules.
+of their imports. A notebook gets the result as an ES module (``esm``), the static book as
+classic scripts, because pages opened from ``file://`` cannot import modules: one script for the
+widgets that come with a page (``static_script``), one for each module of those that come later
+(``module_script``), which ``near.js`` adds to the page.
 """
 
 from __future__ import annotations
 
 import functools
+import json
 import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 JS_DIR = Path(__file__).parent / "js"
 CSS_DIR = Path(__file__).parent / "css"
+
+_MODULES = "const modules = ((window.dpoBook ??= {}).modules ??= {});\n"  # what a page has so far
 
 _IMPORT = re.compile(
     r"^import\s+(?:\{(?P<names>[^}]*)\}|\*\s+as\s+(?P<space>\w+))"
@@ -26,6 +31,7 @@ _DECLARATION = re.compile(
     r"^export\s+(?=(?:async\s+)?(?:function\*?|const|let|class)\s+(\w+))", re.MULTILINE
 )
 _COMMENT_LINE = re.compile(r"^[ \t]*(?://.*)?\n", re.MULTILINE)  # and empty ones
+_INDENT = re.compile(r"^[ \t]+", re.MULTILINE)
 _EXPORT_LIST = re.compile(r"\bexport\s*\{([^}]*)\};?\s*\Z")
 
 
@@ -48,7 +54,7 @@ def esm(kind: str) -> str:
 def static_script(wanted: Iterable[str] | None = None) -> str:
     """Return the classic script for static pages: all widgets, or the ``wanted`` kinds.
 
-    It mounts every ``[data-dpo-widget]`` of the page and adds one global, ``dpoBook``.
+    It mounts every such ``[data-dpo-widget]`` and adds one global, ``dpoBook``.
     """
     return _static_script(kinds() if wanted is None else tuple(sorted(set(wanted))))
 
@@ -61,8 +67,8 @@ def _static_script(chosen: tuple[str, ...]) -> str:
     return (
         '(() => {\n"use strict";\n'
         + _scopes(modules)
-        + f"window.dpoBook = {_scope_name('runtime.js')}"
-        + f".boot({{ {table} }}, {_scope_name('math.js')});\n"
+        + f"{_MODULES}Object.assign(modules, {{ {', '.join(map(_scope_name, modules))} }});\n"
+        + f"{_scope_name('runtime.js')}.boot({{ {table} }}, {_scope_name('math.js')});\n"
         + "})();\n"
     )
 
@@ -75,12 +81,60 @@ def classic(entry: str, code: str) -> str:
     return f'(() => {{\n"use strict";\n{_scopes(_in_import_order([entry]))}{code}\n}})();\n'
 
 
-@functools.cache
-def static_css() -> str:
-    """Return the style sheet of the widgets: palette, common rules, each widget's own if any."""
-    own = sorted((JS_DIR / "widgets").glob("*.css"))
-    rules = "".join(path.read_text(encoding="utf-8") for path in [CSS_DIR / "widgets.css", *own])
-    return theme_css() + re.sub(r"/\*.*?\*/\n?", "", rules, flags=re.DOTALL)
+def module_names(kind: str) -> list[str]:
+    """Return the names of the modules that a kind of widget needs, each after its imports."""
+    order = _in_import_order(["runtime.js", _widget_path(kind)])
+    return [_scope_name(path) for path in order]
+
+
+def module_script(name: str) -> str:
+    """Return the classic script that adds one module, by its name, to ``dpoBook.modules``."""
+    path = _module_path(name)
+    paths = (match["path"] for match in _IMPORT.finditer(_source(path)))
+    needed = sorted({_scope_name(_resolve(path, target)) for target in paths})
+    takes = f"const {{ {', '.join(needed)} }} = modules;\n" if needed else ""
+    body = f"{_MODULES}{takes}{_scope(path, _source(path))}modules.{name} = {name};\n"
+    return f'(() => {{\n"use strict";\n{body}}})();\n'
+
+
+def module_css(name: str) -> str:
+    """Return the style sheet that stands beside a module, or an empty text."""
+    path = (JS_DIR / _module_path(name)).with_suffix(".css")
+    return _squeeze(path.read_text(encoding="utf-8")) if path.is_file() else ""
+
+
+def near_script(loads: Mapping[str, str]) -> str:
+    """Return the classic script that brings widgets when they are wanted; how, by kind."""
+    table = {
+        kind: {
+            "load": load,
+            "modules": module_names(kind),
+            "styles": [name for name in module_names(kind) if module_css(name)],
+        }
+        for kind, load in loads.items()
+    }
+    data = json.dumps(table, separators=(",", ":"))
+    return classic("near.js", f"{_scope_name('near.js')}.start({data});")
+
+
+def static_css(wanted: Iterable[str] | None = None) -> str:
+    """Return the style sheet of all widgets, or of the ``wanted`` kinds, with the palette."""
+    return theme_css() + widget_css(kinds() if wanted is None else wanted)
+
+
+def widget_css(wanted: Iterable[str]) -> str:
+    """Return the common rules and the own ones of the ``wanted`` kinds, without the palette."""
+    names = dict.fromkeys(name for kind in wanted for name in module_names(kind))
+    common = (CSS_DIR / name for name in ("frame.css", "widgets.css"))
+    return "".join(_squeeze(path.read_text(encoding="utf-8")) for path in common) + "".join(
+        map(module_css, names)
+    )
+
+
+def preview_css(kind: str) -> str:
+    """Return the rules that a widget's preview needs, without the palette."""
+    frame = _squeeze((CSS_DIR / "frame.css").read_text(encoding="utf-8"))
+    return frame + "".join(map(module_css, module_names(kind)))
 
 
 @functools.cache
@@ -94,6 +148,11 @@ def palette(theme: str) -> dict[str, str]:
     """Return the colors of the ``"light"`` or ``"dark"`` theme by name: ``{"ink": "#1f2933"}``."""
     blocks = dict(zip(("light", "dark"), re.findall(r"\{([^}]*)\}", theme_css()), strict=True))
     return dict(re.findall(r"--dpo-([\w-]+):\s*(#[0-9a-f]{6});", blocks[theme]))
+
+
+def _squeeze(rules: str) -> str:
+    """Leave out comments and the space at the ends of lines: every page pays for them."""
+    return re.sub(r"\s*\n\s*", "", re.sub(r"/\*.*?\*/", "", rules, flags=re.DOTALL))
 
 
 def _widget_path(kind: str) -> str:
@@ -150,6 +209,8 @@ def _scope(path: str, source: str) -> str:
         raise ValueError(f"{path}: form not supported by the joiner: {left_over[0]}")
     if not path.startswith("vendor/"):  # readers of the source have it; every page pays for it
         body = _COMMENT_LINE.sub("", body)
+        if not any(line.count("`") % 2 for line in body.splitlines()):  # no text of several lines
+            body = _INDENT.sub("", body)
     table = ", ".join(key if key == local else f"{key}: {local}" for key, local in exports)
     return f"const {_scope_name(path)} = (() => {{\n{body}\nreturn {{ {table} }};\n}})();\n"
 
@@ -168,3 +229,8 @@ def _resolve(importer: str, target: str) -> str:
 
 def _scope_name(path: str) -> str:
     return "module_" + re.sub(r"\W", "_", path.removesuffix(".js"))
+
+
+def _module_path(name: str) -> str:
+    paths = (path.relative_to(JS_DIR).as_posix() for path in JS_DIR.rglob("*.js"))
+    return next(path for path in paths if _scope_name(path) == name)

@@ -198,16 +198,20 @@ class WidgetSpec:
             "state": dict(self.state),
         }
 
-    def to_html(self, fallback: str) -> str:
-        """Return the static page's placeholder; ``fallback`` is read when no script runs."""
+    def to_html(self, fallback: str, preview: str = "") -> str:
+        """Return the static page's placeholder; ``fallback`` is read when no script runs.
+
+        ``preview`` is HTML that stands for the widget until its code is there.
+        """
         state = json.dumps(self.to_json(), allow_nan=False, separators=(",", ":"))  # ASCII only
         # Inside <script>, only these can end the element or open a comment.
         for character in "<>&":
             state = state.replace(character, f"\\u{ord(character):04x}")
+        shown = f'<div class="dpo-preview" hidden>{preview}</div>\n' if preview else ""
         return (
             f'<div class="dpo-static" data-dpo-widget="{self.kind}">\n'
             f'<p class="dpo-fallback"><strong>{label_html(self.title)}.</strong> '
-            f"{label_html(fallback)}</p>\n"
+            f"{label_html(fallback)}</p>\n{shown}"
             f'<script type="application/json">{state}</script>\n'
             "</div>"
         )

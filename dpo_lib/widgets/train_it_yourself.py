@@ -29,6 +29,7 @@ NOTHING = {"updates": 0, "reward": None, "kl": None, "malformed": None, "note": 
 class TrainItYourself(BookWidget):
     """Loss, labels, β and rate are chosen; the tiny SFT model is trained before one's eyes."""
 
+    load = "near"
     parts = live.parts("engine", "model", "python")
 
     @classmethod

@@ -61,6 +61,7 @@ def cases() -> list[dict[str, Any]]:
 class WriteTheLoss(BookWidget):
     """An editor for the loss of one pair; what is written is checked, then used to train."""
 
+    load = "near"
     parts = live.parts("engine", "model", "python")
 
     @classmethod

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from urllib.parse import unquote, urldefrag, urlsplit
 
+import dpo_book
 import pytest
 from bs4 import BeautifulSoup
 
@@ -115,5 +116,8 @@ def test_every_widget_has_a_static_form_and_a_place_on_the_page(book, name):
         assert "data-dpo-widget" in "".join(data.get("text/html", "")), data
     page = parsed(HTML / f"{name}.html")
     assert len(page.select("[data-dpo-widget]")) == len(outputs)
-    scripts = [tag["src"] for tag in page.select("script[src]") if "dpo-widgets" in tag["src"]]
-    assert len(scripts) == (1 if outputs else 0)
+    scripts = [tag["src"] for tag in page.select("script[src]")]
+    kinds = {node["data-dpo-widget"] for node in page.select("[data-dpo-widget]")}
+    later = kinds & {*dpo_book.LATER}
+    assert sum("dpo-widgets" in src for src in scripts) == bool(kinds - later)
+    assert sum("dpo-near" in src for src in scripts) == bool(later)

@@ -1,11 +1,17 @@
 """Every page in a real browser: nothing from outside, no errors, all formulas set, not heavy."""
 
-import pytest
+import re
 
-from tests.book.pages import EVERY_PAGE
+import dpo_book
+import pytest
+from bs4 import BeautifulSoup
+
+from tests.book.pages import EVERY_PAGE, HTML
 
 # Bytes of one first page load, uncompressed, without fonts: of a chapter, of another page.
 WEIGHT_LIMITS = {True: 1_500_000, False: 1_750_000}
+LIVE_LIMIT = 10_000  # bytes of it that live widgets may bring
+WIDGET_FILE = re.compile(r"_static/dpo-(?:widgets|near|preview|module|live)\b")
 
 
 class Watch:
@@ -59,6 +65,19 @@ def test_loads_without_errors_or_outside_requests(open_page, site, name, scheme,
     if scheme == "http" and theme == "light":
         weight = watch.weight()
         assert sum(weight.values()) <= WEIGHT_LIMITS[name.startswith("notebooks/")], weight
+        assert live_bytes(name, weight) <= LIVE_LIMIT, weight
+
+
+def live_bytes(name, weight):
+    """Bytes of a page's first load that it would not have without its live widgets."""
+    placeholders = BeautifulSoup((HTML / name).read_text("utf-8"), "html.parser").select(
+        "[data-dpo-widget]"
+    )
+    live = [node for node in placeholders if node["data-dpo-widget"] in dpo_book.LATER]
+    others = {node["data-dpo-widget"] for node in placeholders} - {*dpo_book.LATER}
+    loaded = sum(size for file, size in weight.items() if WIDGET_FILE.match(file))
+    without = sum(len(text.encode()) for text in dpo_book.first_files(others).values())
+    return sum(len(str(node).encode()) for node in live) + loaded - without
 
 
 @pytest.mark.parametrize("scheme", ["http", "file"])

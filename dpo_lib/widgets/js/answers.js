@@ -4,7 +4,7 @@ import { h } from "./ui.js";
 
 // set(i, column, answer): column 0 is before, 1 now; answer { text, reward } or null.
 export function answers(parent, prompts) {
-  const cells = prompts.map(() => [h("td", {}), h("td", {})]);
+  const cells = prompts.map(() => [h("td", {}, "–"), h("td", {}, "–")]);
   const row = (prompt, i) => h("tr", {}, h("th", { scope: "row" }, prompt), ...cells[i]);
   parent.append(
     h(

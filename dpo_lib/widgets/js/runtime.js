@@ -151,10 +151,8 @@ function nativeControl(control, id, model) {
   return { nodes: [label, input, output], show };
 }
 
-function mountPlaceholder(placeholder, modules) {
-  const kind = placeholder.dataset.dpoWidget;
+function mountPlaceholder(placeholder, module) {
   const spec = JSON.parse(placeholder.querySelector('script[type="application/json"]').textContent);
-  if (!modules[kind]) throw new Error(`no widget module for "${kind}"`);
   const model = new StaticModel({ ...firstValues(spec), spec });
   const number = ++mounted;
   const root = h("div", { class: "dpo-widget", role: "group", "aria-label": spec.title });
@@ -162,7 +160,7 @@ function mountPlaceholder(placeholder, modules) {
   // In the page before it is drawn, so that the drawing knows its width.
   placeholder.prepend(root);
   try {
-    mountView(modules[kind], model, spec, root);
+    mountView(module, model, spec, root);
   } catch (error) {
     root.remove();
     throw error;
@@ -177,23 +175,31 @@ function mountPlaceholder(placeholder, modules) {
   if (controls.childElementCount) root.append(controls);
   root.append(actions(model, spec));
   placeholder.querySelector(".dpo-fallback")?.remove();
+  placeholder.querySelector(".dpo-preview")?.remove();
 }
 
-export function mountAll(modules, page = document) {
-  for (const placeholder of page.querySelectorAll("[data-dpo-widget]:not([data-dpo-mounted])")) {
-    placeholder.dataset.dpoMounted = "";
-    try {
-      mountPlaceholder(placeholder, modules);
-    } catch (error) {
-      console.error(`widget ${placeholder.dataset.dpoWidget}:`, error); // its fallback text stays
-    }
+export function mount(placeholder, module) {
+  if ("dpoMounted" in placeholder.dataset) return;
+  placeholder.dataset.dpoMounted = "";
+  try {
+    mountPlaceholder(placeholder, module);
+  } catch (error) {
+    console.error(`widget ${placeholder.dataset.dpoWidget}:`, error); // its fallback text stays
+  }
+}
+
+// Mounts the widgets of these modules; others come later, or by another script.
+function mountAll(modules) {
+  for (const placeholder of document.querySelectorAll("[data-dpo-widget]")) {
+    const module = modules[placeholder.dataset.dpoWidget];
+    if (module) mount(placeholder, module);
   }
 }
 
 // The static page's entry: mounts when the page has been read, and gives tests a way in.
 export function boot(modules, math) {
   const mount = () => mountAll(modules);
+  Object.assign(window.dpoBook, { math, widgets: modules, mount });
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", mount);
   else mount();
-  return { math, widgets: modules, mount };
 }
