@@ -119,12 +119,29 @@ def get_pair_log_probs(
     ValueError
         If a key is missing, or as in `get_sequence_log_probs`.
     """
-    missing = [key for key in ("prompt", "chosen", "rejected") if key not in batch]
+    chosen, rejected = get_response_log_probs(model, batch, ("chosen", "rejected"))
+    return chosen, rejected
+
+
+RESPONSES = ("chosen", "rejected", "response", "mismatched")
+"""The responses that a row may have beside its ``prompt``: those of a pair, or of a thumb."""
+
+
+def responses_of(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the responses in a row, or a batch, of token ids."""
+    return tuple(name for name in RESPONSES if name in row)
+
+
+def get_response_log_probs(
+    model: Callable[..., Any], batch: Mapping[str, Tensor], names: Sequence[str]
+) -> tuple[Tensor, ...]:
+    """`get_pair_log_probs` for any responses to the prompts of a batch, given by their names."""
+    missing = [key for key in ("prompt", *names) if key not in batch]
     if missing:
         raise ValueError(f"batch lacks {missing}; it has {sorted(batch)}")
     prompt, prompt_mask = batch["prompt"], batch.get("prompt_mask")
     logps = []
-    for side in ("chosen", "rejected"):
+    for side in names:
         response, response_mask = batch[side], batch.get(f"{side}_mask")
         try:
             logps.append(
@@ -132,7 +149,7 @@ def get_pair_log_probs(
             )
         except ValueError as error:
             raise ValueError(f"batch with {side} as response: {error}") from error
-    return logps[0], logps[1]
+    return tuple(logps)
 
 
 def pad(
@@ -165,7 +182,7 @@ def pad_rows(
     Parameters
     ----------
     rows : sequence of mapping
-        Token ids ``prompt``, ``chosen`` and ``rejected`` of each pair.
+        Token ids ``prompt``, ``chosen`` and ``rejected`` of each pair; or other `RESPONSES`.
     pad_id : int
         What stands on padding; the masks say where, so any id will do.
     device : torch.device or str
@@ -177,7 +194,7 @@ def pad_rows(
         ``prompt``, ``chosen``, ``rejected`` and their masks, each ``(batch, length)``.
     """
     batch = {}
-    for name in ("prompt", "chosen", "rejected"):
+    for name in ("prompt", *(responses_of(rows[0]) if rows else ())):
         side = "left" if name == "prompt" else "right"
         padded = pad([row[name] for row in rows], pad_id, side, device)
         batch[name], batch[f"{name}_mask"] = padded

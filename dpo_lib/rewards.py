@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from dpo_lib._validation import (
@@ -108,3 +109,33 @@ def reward_accuracy(
     difference = chosen - rejected
     wins = (difference > tie).double() + 0.5 * (difference.abs() <= tie).double()
     return wins.mean()
+
+
+def reward_auc(rewards: Tensor, desirable: Tensor, tie: float | Tensor = 0.0) -> Tensor:
+    """How often a response with a thumb up has a higher reward than one with a thumb down.
+
+    Over all such couples, whatever their prompts; a tie counts one half. This is the area under
+    the ROC curve, and for thumbs what `reward_accuracy` is for pairs.
+
+    Parameters
+    ----------
+    rewards : Tensor
+        Of the responses, shape ``(N,)``.
+    desirable : Tensor of bool
+        True for a thumb up, in that shape.
+    tie : float or Tensor
+        Rewards at most this far apart are tied.
+
+    Returns
+    -------
+    Tensor
+        Scalar in [0, 1]; NaN if all thumbs point one way.
+    """
+    rewards = as_float_tensor(rewards, "rewards").double()
+    check_same_shape(rewards=rewards, desirable=desirable)
+    # Sorted, with those of the other kind behind all: nothing asks the device how many there are.
+    down = rewards.masked_fill(desirable, torch.inf).sort().values
+    below = torch.searchsorted(down, rewards - tie)  # rewards of thumbs down that are lower
+    up_to = torch.searchsorted(down, rewards + tie, right=True)  # ... or tied
+    wins = torch.where(desirable, below + up_to, 0).double() / 2
+    return wins.sum() / (desirable.sum() * (~desirable).sum())

@@ -9,7 +9,8 @@ from typing import Any
 from dpo_lib.cli import records
 from dpo_lib.cli.models import OpenModel
 from dpo_lib.data.formats import Conversation
-from dpo_lib.evaluation import estimate, estimate_kl, reply_log_probs
+from dpo_lib.evaluation import estimate, estimate_kl
+from dpo_lib.fast.pair_log_probs import PairLogProbs, log_probs_of_rows
 from dpo_lib.models import Reply, respond
 
 KL_REPLIES = 16  # sampled replies from which the KL is estimated
@@ -58,35 +59,41 @@ def answer_before(
     records.write_json(path, rows)
 
 
-def answers_and_kl(
+def answers_after(
     out: Path, opened: OpenModel, prompts: Sequence[str], max_new_tokens: int, seed: int
-) -> dict[str, Any]:
-    """Add the answers of the trained model; return their means, and the KL from the start."""
+) -> tuple[dict[str, Any], list[Reply]]:
+    """Add the answers of the trained model; return means over them, and replies drawn from it."""
     path = out / "samples.json"
     rows = records.read_json(path)
     if not rows:
-        return {}
+        return {}, []
     replies = answer(opened, prompts[: len(rows)], max_new_tokens)
     for row, reply in zip(rows, replies, strict=True):
         row["after"] = as_row(reply)
     records.write_json(path, rows)
-    few = prompts[:KL_REPLIES]
-    asked = [*few] * (KL_REPLIES // len(few))
-    drawn = answer(opened, asked, max_new_tokens, temperature=1.0, seed=seed)
-    policy = reply_log_probs(opened.model, opened.tokenizer, drawn, BATCH)
-    with opened.as_it_was() as reference:
-        kl = estimate_kl(policy, reply_log_probs(reference, opened.tokenizer, drawn, BATCH))
     means = {
         f"{name}_{when}": estimate([float(row[when][name]) for row in rows]).mean
         for name in ("tokens", "finished")
         for when in ("before", "after")
     }
-    return {
-        **means,
-        "kl": kl.k1.mean,
-        "kl_error": kl.k1.error,
-        "kl_replies": len(drawn),
-    }
+    few = prompts[:KL_REPLIES]
+    asked = [*few] * (KL_REPLIES // len(few))
+    return means, answer(opened, asked, max_new_tokens, temperature=1.0, seed=seed)
+
+
+def kl_from_start(opened: OpenModel, drawn: Sequence[Reply]) -> dict[str, Any]:
+    """The KL divergence of the trained model from its start, estimated from its replies."""
+    if not drawn:
+        return {}
+    rows = [
+        {"prompt": opened.tokenizer.encode_prompt(reply.prompt), "response": reply.tokens}
+        for reply in drawn
+    ]
+    (policy,) = log_probs_of_rows(PairLogProbs(opened.model), rows)
+    with opened.as_it_was() as model:
+        (reference,) = log_probs_of_rows(PairLogProbs(model), rows)
+    kl = estimate_kl(policy, reference).k1
+    return {"kl": kl.mean, "kl_error": kl.error, "kl_replies": len(drawn)}
 
 
 def as_prompt_row(prompt: str) -> dict[str, Any]:

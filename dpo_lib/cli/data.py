@@ -1,20 +1,23 @@
-"""From the user's files to pairs of token ids: what is bad, what was done, what to look at."""
+"""From the user's files to token ids of pairs or thumbs: what is bad, what was done to them."""
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
 from dpo_lib.cli.models import DEFAULT_LENGTH, OpenModel, open_model
 from dpo_lib.cli.progress import Progress
-from dpo_lib.data import PreferenceDataset, PreferenceRecord
-from dpo_lib.data.audit import audit_pairs
+from dpo_lib.data import PreferenceDataset, PreferenceRecord, UnpairedDataset, UnpairedRecord
+from dpo_lib.data.audit import about_weights, audit_pairs, audit_thumbs
 from dpo_lib.data.files import digest_files
-from dpo_lib.data.formats import BadRow, PreferenceFile, Problem, read_preferences, with_system
+from dpo_lib.data.formats import BadRow, PreferenceFile, Problem, read_feedback, with_system
 from dpo_lib.data.records import encode_record
+from dpo_lib.logprobs import responses_of
+
+Record = PreferenceRecord | UnpairedRecord
 
 
 @dataclass(frozen=True)
@@ -69,9 +72,9 @@ class ReadPairs(NamedTuple):
 
 @dataclass
 class Pairs:
-    """Pairs that a model can read, and what there is to say about them."""
+    """Pairs, or thumbs, that a model can read, and what there is to say about them."""
 
-    dataset: PreferenceDataset
+    dataset: PreferenceDataset | UnpairedDataset
     lines: list[int]  # of each pair
     skipped: dict[str, int]  # bad rows that were left out, by kind
     how: str  # how a pair is put together
@@ -80,16 +83,15 @@ class Pairs:
     warnings: list[str] = field(default_factory=list)  # what the audit found
 
     @property
-    def records(self) -> list[PreferenceRecord]:
+    def records(self) -> list[Record]:
         """The pairs as text."""
         return self.dataset.records
 
     def introduce(self) -> str:
         """How pairs become tokens and what nothing was read from, in two lines; then warnings."""
-        sizes = {
-            name: [len(row[name]) for row in self.dataset.rows]
-            for name in ("prompt", "chosen", "rejected")
-        }
+        rows = self.dataset.rows
+        names = ("prompt", *(n for n in responses_of(rows[0]) if n != "mismatched"))
+        sizes = {name: [len(row[name]) for row in rows] for name in names}
         longest = ", ".join(f"{n} up to {max(s):,}" for n, s in sizes.items())
         lines = [f"tokens {longest}; {self.how}", f"       {self.about_columns()}"]
         lines += [f"note   {note}" for note in self.notes]
@@ -106,7 +108,7 @@ class Pairs:
 
 def read_pairs(settings: DataSettings) -> ReadPairs:
     """Read the files; what is bad stops with an error, or is counted and left out."""
-    file = read_preferences(
+    file = read_feedback(
         settings.data,
         dict(settings.map),
         encoding=settings.encoding,
@@ -134,16 +136,17 @@ def fit_to_model(read: ReadPairs, opened: OpenModel) -> Pairs:
             if settings.system:
                 record = _with_system(record, settings.system, tokenizer)
             row = encode_record(record, tokenizer)
-            if row["chosen"] == row["rejected"]:
+            sides = responses_of(row)
+            if "chosen" in row and row["chosen"] == row["rejected"]:
                 raise BadRow("identical", "chosen and rejected become the same tokens")
-            most = max(max(ids) for ids in row.values())
+            most = max(max(row[name]) for name in ("prompt", *sides))
             if most >= size:
                 raise BadRow("unknown words", f"a token has the id {most}, the model knows {size}")
         except ValueError as error:  # a template that refuses, words that the model does not know
             kind = "template" if hasattr(tokenizer, "backend") else "unknown words"
             problems.append(Problem(line, getattr(error, "kind", kind), str(error), name))
             continue
-        length = len(row["prompt"]) + max(len(row["chosen"]), len(row["rejected"]))
+        length = len(row["prompt"]) + max(len(row[side]) for side in sides)
         if length > limit:
             long.append((length, Problem(line, "too long", "", name)))
             continue
@@ -163,14 +166,15 @@ def fit_to_model(read: ReadPairs, opened: OpenModel) -> Pairs:
     notes = [*file.notes, *(f"{what} in {number:,} texts" for what, number in noted.items())]
     notes += _about_joints(tokenizer, rows)
     controls = getattr(tokenizer, "controls", ())
+    dataset = (UnpairedDataset if file.unpaired else PreferenceDataset)(records, tokenizer, rows)
     return Pairs(
-        PreferenceDataset(records, tokenizer, rows),
+        dataset,
         lines,
         {**read.skipped, **skipped},
         tokenizer.describe() if hasattr(tokenizer, "describe") else "no chat template",
         notes,
         whole.unused_columns(),
-        audit_pairs(records, rows, controls),
+        (audit_thumbs if file.unpaired else audit_pairs)(records, rows, controls),
     )
 
 
@@ -196,12 +200,20 @@ def tokenizer_options(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def describe(records: Sequence[PreferenceRecord], skipped: Mapping[str, int]) -> str:
+def describe(records: Sequence[Record], skipped: Mapping[str, int]) -> str:
     """Counts of what is used and what is not, in a line."""
     prompts = len({record.prompt for record in records})
-    same = Counter((record.prompt, record.chosen, record.rejected) for record in records)
+    if isinstance(records[0], UnpairedRecord):
+        up = {record.prompt for record in records if record.desired}
+        down = {record.prompt for record in records if not record.desired}
+        share = sum(record.desired for record in records) / len(records)
+        what = f"{len(records)} thumbs ({share:.0%} up), {prompts} prompts"
+        parts = [f"{what} ({len(up & down)} with both kinds)"]
+        same = Counter((record.prompt, record.response, record.desired) for record in records)
+    else:
+        parts = [f"{len(records)} pairs, {prompts} prompts"]
+        same = Counter((record.prompt, record.chosen, record.rejected) for record in records)
     repeated = sum(number - 1 for number in same.values())
-    parts = [f"{len(records)} pairs, {prompts} prompts"]
     if repeated:
         parts.append(f"{repeated} of them repeat another one (kept)")
     if skipped:
@@ -210,18 +222,26 @@ def describe(records: Sequence[PreferenceRecord], skipped: Mapping[str, int]) ->
     return "; ".join(parts)
 
 
+def about_thumbs(
+    records: Sequence[UnpairedRecord], option: Mapping[str, float] | None = None
+) -> str:
+    """What there is to say about the weights of thumbs up and down, if anything is."""
+    option, up = option or {}, sum(record.desired for record in records)
+    names = ("desirable_weight", "undesirable_weight")
+    return about_weights(up, len(records) - up, *(option.get(name, 1.0) for name in names))
+
+
 def _many(paths: str | Sequence[str]) -> tuple[str, ...]:
     return (paths,) if isinstance(paths, str) else tuple(map(str, paths))
 
 
-def _with_system(record: PreferenceRecord, system: str, tokenizer: Any) -> PreferenceRecord:
+def _with_system(record: Record, system: str, tokenizer: Any) -> Record:
     is_templated = getattr(tokenizer, "is_templated", None)
     if is_templated is not None and is_templated(record.prompt):
         raise ValueError(
             "--system cannot be put into a prompt that is written in the chat template already"
         )
-    prompt = with_system(record.prompt, system)
-    return PreferenceRecord(prompt, record.chosen, record.rejected, record.extra)
+    return replace(record, prompt=with_system(record.prompt, system))
 
 
 def _about_joints(tokenizer: Any, rows: Sequence[dict[str, list[int]]]) -> list[str]:
@@ -230,12 +250,12 @@ def _about_joints(tokenizer: Any, rows: Sequence[dict[str, list[int]]]) -> list[
     if joins is None:
         return []
     apart = sum(
-        not all(joins(row["prompt"], row[name]) for name in ("chosen", "rejected")) for row in rows
+        not all(joins(row["prompt"], row[name]) for name in responses_of(row)) for row in rows
     )
     if not apart:
         return []
     return [
-        f"in {apart:,} pairs prompt and response as one text would be other tokens; they are "
+        f"in {apart:,} rows prompt and response as one text would be other tokens; they are "
         "encoded apart, as the model writes behind the prompt"
     ]
 

@@ -16,7 +16,7 @@ from dpo_lib.cli.held_out import lengths, pair_log_probs, score
 from dpo_lib.cli.models import open_model
 from dpo_lib.data import PreferenceDataset
 from dpo_lib.data.files import digest_files
-from dpo_lib.losses import dpo_loss, naive_loss
+from dpo_lib.losses import dpo_loss, naive_loss, unpaired_kto_loss
 
 
 def run_eval(args: argparse.Namespace) -> int:
@@ -43,17 +43,17 @@ def run_eval(args: argparse.Namespace) -> int:
             before = open_model(base, settings.tokenizer()).model
         reference = _scored(before, dataset, args)
         loss = dpo_loss
-    chosen, rejected = lengths(dataset.rows)
+    if read.file.unpaired:
+        loss = unpaired_kto_loss
     result: dict[str, Any] = {
         "model": args.model,
         "reference": base,
         "beta": beta,
         "data": settings.name,
-        "pairs": len(dataset),
+        dataset.unit: len(dataset),
         "skipped": pairs.skipped,
         **score(policy, reference, dataset.rows, loss, beta),
-        "tokens_chosen": chosen,
-        "tokens_rejected": rejected,
+        **{f"tokens_{side}": tokens for side, tokens in lengths(dataset.rows).items()},
     }
     if args.json:
         print(json.dumps(result))

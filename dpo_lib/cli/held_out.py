@@ -1,8 +1,9 @@
-"""Scores of pairs that are not trained on, relative to the model before training."""
+"""Scores of pairs, or thumbs, that are not trained on, relative to the model before training."""
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,32 +17,42 @@ from dpo_lib.cli.records import read_json, write_json
 from dpo_lib.cli.settings import usual_every
 from dpo_lib.data import PreferenceDataset
 from dpo_lib.fast.pair_log_probs import PairLogProbs, Row, log_probs_of_rows
-from dpo_lib.losses import PreferenceLoss, as_loss_function, takes_lengths
+from dpo_lib.logprobs import responses_of
+from dpo_lib.losses import (
+    PreferenceLoss,
+    UnpairedLoss,
+    as_loss_function,
+    check_kind,
+    mismatched_level,
+    takes_lengths,
+)
 from dpo_lib.losses.form import FOUR, LENGTHS
 from dpo_lib.rewards import reward_accuracy
-from dpo_lib.scores import apply_loss, pair_scores, summarize, tie_width
+from dpo_lib.scores import apply_loss, pair_scores, summarize, tie_width, unpaired_scores
 
-Loss = Callable[..., PreferenceLoss]
+Loss = Callable[..., PreferenceLoss | UnpairedLoss]
+THUMB = ("policy_logps", "reference_logps", "desirable")
 SHARE = 1 / 4  # of the work of training: a fifth of both together
 LEAST = 16  # pairs: fewer say nothing
 
 
-def make_loss(name: str, options: dict[str, float]) -> Loss:
-    """A loss by name, with its own settings, each tried on one pair.
+def make_loss(name: str, options: dict[str, float], unpaired: bool = False) -> Loss:
+    """A loss by name, with its own settings, each tried on one pair, or thumb.
 
     Raises
     ------
     ValueError
-        If there is no such loss, it has no such setting, needs one that is not given, or a value
-        is out of its range.
+        If there is no such loss, it is not one of such data, it has no such setting, needs one
+        that is not given, or a value is out of its range.
     """
     import inspect
 
-    loss = as_loss_function(name)
+    loss = as_loss_function(name, unpaired)
+    check_kind(loss, unpaired)
     known = {
         key: value.default is value.empty
         for key, value in inspect.signature(loss).parameters.items()
-        if key not in (*FOUR, *LENGTHS, "beta")
+        if key not in (*FOUR, *LENGTHS, *THUMB, "beta")
     }
     for key in options:
         if key not in known:
@@ -50,6 +61,9 @@ def make_loss(name: str, options: dict[str, float]) -> Loss:
         if needed and key not in options:
             raise ValueError(f"loss {name} needs a value of its own for {key!r}: {key}=VALUE")
     chosen = functools.partial(loss, **options) if options else loss
+    if unpaired:
+        chosen(-1.0, -1.0, True)
+        return chosen
     chosen(*[-1.0] * 4, **(dict.fromkeys(LENGTHS, 1) if takes_lengths(loss) else {}))
     return chosen
 
@@ -95,7 +109,10 @@ def plan(steps: int, batch_size: int, lora: bool, longer: float, held_out: int) 
 def pair_log_probs(
     model: nn.Module, dataset: PreferenceDataset, stage: Stage | None = None
 ) -> Tensor:
-    """Log-probabilities (nats) of every pair, shape (2, N): chosen, then rejected."""
+    """Log-probabilities (nats) of every pair, shape (2, N): chosen, then rejected.
+
+    Of thumbs: the response, then the mismatched one, if there are any.
+    """
     log_probs = PairLogProbs(model)
     if stage is not None:
         log_probs.register_forward_hook(lambda _, given, __: stage.advance(len(given[0])))
@@ -117,7 +134,20 @@ def score(
 
     Accuracy is also given for the pairs whose chosen response is the longer one and for those
     where it is the shorter: a model that has learned the length alone is good at one of them.
+    For thumbs the means are those of `summarize`, with the number of each kind.
     """
+    if "desirable" in rows[0]:
+        level, known = torch.zeros(()), len(policy) > 1
+        if known:
+            level = mismatched_level(policy[1], reference[1])
+        means = summarize(loss, unpaired_scores(policy[0], reference[0], rows, level), beta)
+        found = {name.removeprefix("reward_"): value.item() for name, value in means.items()}
+        up = sum(row["desirable"] for row in rows)
+        return {
+            **{n: x for n, x in found.items() if not math.isnan(x) and (known or n != "level")},
+            "thumbs_up": up,
+            "thumbs_down": len(rows) - up,
+        }
     scores = pair_scores(tuple(policy), tuple(reference), rows)
     result = {
         name.removeprefix("reward_"): value.item()
@@ -189,6 +219,31 @@ class HeldOut:
         return score(policy, reference, self.rows[:number], self.loss, self.beta)
 
 
-def lengths(rows: Sequence[Row]) -> tuple[float, float]:
-    """Mean number of tokens of the chosen and of the rejected responses."""
-    return tuple(sum(len(row[side]) for row in rows) / len(rows) for side in ("chosen", "rejected"))
+def lengths(rows: Sequence[Row]) -> dict[str, float]:
+    """Mean number of tokens of each kind of responses: chosen and rejected, or thumbs up and down.
+
+    A kind that is not there is left out.
+    """
+    kinds: dict[str, list[int]] = {}
+    for row in rows:
+        if "desirable" in row:
+            name = "desirable" if row["desirable"] else "undesirable"
+            kinds.setdefault(name, []).append(len(row["response"]))
+        else:
+            for side in responses_of(row):
+                kinds.setdefault(side, []).append(len(row[side]))
+    return {name: sum(sizes) / len(sizes) for name, sizes in sorted(kinds.items())}
+
+
+def say_scores(found: dict[str, Any]) -> str:
+    """The scores of held-out pairs, or thumbs, in words."""
+    if "accuracy" in found:
+        return (
+            f"accuracy {found['accuracy']:.2f}, margin {found['margin']:.2f}, "
+            f"log-probability of chosen {found['chosen_logp']:+.1f}, "
+            f"of rejected {found['rejected_logp']:+.1f} nats"
+        )
+    names = {"desirable_logp": "thumbs up", "undesirable_logp": "thumbs down"}
+    said = [f"AUC {found['auc']:.2f}, margin {found['margin']:.2f}"] if "auc" in found else []
+    said += [f"log-probability of {w} {found[n]:+.1f} nats" for n, w in names.items() if n in found]
+    return ", ".join(said)

@@ -32,6 +32,8 @@ class Live:
     trackers : Trackers
     write : bool
         Whether to write and show: with several processes one does.
+    unit : str
+        What they are, in words.
     """
 
     def __init__(
@@ -42,10 +44,11 @@ class Live:
         progress: Progress,
         trackers: Trackers,
         write: bool,
+        unit: str = "pairs",
     ) -> None:
         self.metrics = Metrics(out / "metrics.jsonl")
         self.steps, self.pairs, self.progress, self.trackers = steps, pairs, progress, trackers
-        self.write = write
+        self.write, self.unit = write, unit
         self.held_out = ""
         self._open = contextlib.ExitStack()  # the stage before the first update, or the training
         self._stage: Stage | None = None
@@ -66,7 +69,7 @@ class Live:
     @contextlib.contextmanager
     def evaluating(self, pairs: int) -> Iterator[None]:
         """Show the scoring of held-out pairs within the block."""
-        with self.progress.stage("held-out pairs", pairs, "pairs") as self._evaluation:
+        with self.progress.stage(f"held-out {self.unit}", pairs, self.unit) as self._evaluation:
             yield
         self._evaluation = None
 
@@ -77,7 +80,7 @@ class Live:
             if self._stage is None or self._stage.total:
                 self._enter("first update")
         elif self._stage is None:
-            self._enter("reference", self.pairs, "pairs")
+            self._enter("reference", self.pairs, self.unit)
 
     def _after_call(self, module: torch.nn.Module, arguments: tuple, result: object) -> None:
         stage = self._evaluation or (None if self._training else self._stage)
@@ -99,10 +102,7 @@ class Live:
         if self._training is None:
             self._training = self._enter("update", self.steps, done=done)
         self._training.done = done
-        self._training.note = (
-            f"loss {row['loss']:.3f} acc {row['reward_accuracy']:.2f} "
-            f"margin {row['margin']:.2f}{self.held_out}"
-        )
+        self._training.note = f"loss {row['loss']:.3f}{_numbers(row, 'reward_')}{self.held_out}"
         if done % max(1, self.steps // LINES) == 0 or done == self.steps:
             self.progress.tell(self._training)
 
@@ -111,5 +111,11 @@ class Live:
         if self.write:
             self.metrics.add_evaluation(row)
             self.trackers.log({"step": self.metrics.step, **row})
-        self.held_out = f" | held out: acc {row['held_out_accuracy']:.2f} "
-        self.held_out += f"margin {row['held_out_margin']:.2f}"
+        self.held_out = f" | held out:{_numbers(row, 'held_out_')}"
+
+
+def _numbers(row: dict[str, Any], prefix: str) -> str:
+    """Accuracy of pairs or AUC of thumbs, and the margin; a batch may lack a kind of thumb."""
+    margin = "held_out_margin" if prefix == "held_out_" else "margin"
+    names = {f"{prefix}accuracy": "acc", f"{prefix}auc": "auc", margin: "margin"}
+    return "".join(f" {word} {row[name]:.2f}" for name, word in names.items() if name in row)

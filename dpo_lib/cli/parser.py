@@ -90,7 +90,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     )
     how.add_argument(
         "--batch-size", type=_at_least(1),
-        help=f"pairs an update ({BATCH_SIZE['others']}; tiny {BATCH_SIZE['tiny']})",
+        help=f"pairs an update ({BATCH_SIZE['others']}; tiny {BATCH_SIZE['tiny']}), or thumbs "
+        "(twice that)",
     )  # fmt: skip
     how.add_argument(
         "--accumulate", type=_at_least(1), default=1, metavar="PARTS",
@@ -182,7 +183,8 @@ def _add_data(parser: argparse.ArgumentParser, required: bool) -> None:
     group.add_argument(
         "--data", required=required, metavar="FILE", nargs="+",
         help="JSON lines, JSON, Parquet, CSV or TSV, also gzipped, or folders of them: prompt, "
-        "chosen and rejected as text or messages, Alpaca's or ShareGPT's columns, transcripts"
+        "chosen and rejected as text or messages, Alpaca's or ShareGPT's columns, transcripts; "
+        "or thumbs: prompt, completion and a label (true or false)"
         + ("" if required else " (the pairs that the run held out)"),
     )  # fmt: skip
     group.add_argument(
@@ -248,7 +250,7 @@ def _add_prompts(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_loss(group: argparse._ActionsContainer, default: str | None) -> None:
-    usual = default or "dpo; with --full rpo"
+    usual = default or "dpo; with --full rpo; on thumbs kto"
     group.add_argument(
         "--loss", metavar="NAME", default=default, choices=(*LOSS_NAMES, *FORMER_LOSS_NAMES),
         help=f"({usual}) one of {', '.join(LOSS_NAMES)}",

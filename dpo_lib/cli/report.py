@@ -44,6 +44,8 @@ def advice(history: TrainingHistory, results: dict[str, Any], loss: str) -> list
         A sentence each, without a full stop; none if nothing stands out.
     """
     final = results["held_out"]
+    if _is_of_thumbs(history):
+        return [*_about_thumbs(history, final), *_about_answers(results)]
     found = [*_about_chosen(history, final, loss), *_about_answers(results)]
     margin = final["margin"] if final else history.steps[-1]["margin"]
     which = "held-out margin" if final else "margin"
@@ -82,6 +84,23 @@ def _about_chosen(
                 f"chosen responses stood at {best:+.1f} nats after {step} updates and have fallen "
                 f"to {last:+.1f}: compare with {step} updates"
             )
+
+
+def _is_of_thumbs(history: TrainingHistory) -> bool:
+    """Whether the run trained on thumbs: its rows have KTO's level."""
+    return "level" in history.steps[0]
+
+
+def _about_thumbs(history: TrainingHistory, final: dict[str, Any] | None) -> Iterator[str]:
+    """Whether thumbs up have lost likelihood, and whether thumbs are told apart at all."""
+    shift = (final or history.steps[-1]).get("desirable_logp", 0.0)
+    if shift < -0.5:
+        yield (
+            f"responses with a thumb up have become less likely ({shift:+.1f} nats); a larger "
+            "desirable_weight (--option desirable_weight=...) works against it"
+        )
+    if final and final.get("auc", 1.0) <= 0.5:
+        yield "held-out AUC is not above a coin's: nothing general was learned"
 
 
 def _about_answers(results: dict[str, Any]) -> Iterator[str]:
@@ -124,7 +143,19 @@ def write_report(
 def verdict(results: dict[str, Any]) -> str:
     """What came of a run, in two or three sentences."""
     final, said = results["held_out"], []
-    if final:
+    if final and "thumbs_up" in final:
+        if "auc" in final:
+            said.append(
+                f"Of held-out responses, one with a thumb up has a higher reward than one with a "
+                f"thumb down in {final['auc']:.0%} of the cases, by {final['margin']:.2f} on the "
+                "mean."
+            )
+        for kind in ("desirable", "undesirable"):
+            if f"{kind}_logp" in final:
+                thumb = {"desirable": "up", "undesirable": "down"}[kind]
+                now = _likelier(final[f"{kind}_logp"])
+                said.append(f"Responses with a thumb {thumb} have become {now}.")
+    elif final:
         said.append(
             f"On held-out pairs the chosen response has the higher reward in "
             f"{final['accuracy']:.0%}, by {final['margin']:.2f} on the mean; it has become "
@@ -132,7 +163,7 @@ def verdict(results: dict[str, Any]) -> str:
             f"{_likelier(final['rejected_logp'])}."
         )
     else:
-        said.append("No pairs were held out: nothing here says what holds for other prompts.")
+        said.append("Nothing was held out: nothing here says what holds for other prompts.")
     if results.get("tokens_after") is not None:
         said.append(
             f"Answers had {results['tokens_before']:.1f} tokens and have "
@@ -151,13 +182,13 @@ def _text(value: object) -> str:
 
 
 def _how(run: dict[str, Any]) -> str:
-    s = run["settings"]
+    s, unit = run["settings"], run.get("unit", "pairs")
     size = f"LoRA of rank {s['lora']}" if s["lora"] else "all weights"
     skipped = ", ".join(f"{number} {kind}" for kind, number in run["skipped"].items())
     return (
-        f"{run['pairs']} pairs, {run['held_out']} of them held out"
+        f"{run['pairs']} {unit}, {run['held_out']} of them held out"
         + (f" ({skipped} skipped)" if skipped else "")
-        + f". {s['steps']} updates of {s['batch_size']} pairs, {size}, loss {s['loss']}, "
+        + f". {s['steps']} updates of {s['batch_size']} {unit}, {size}, loss {s['loss']}, "
         f"beta {s['beta']:g}, learning rate {s['lr']:g}, seed {s['seed']}."
     )
 
@@ -182,19 +213,32 @@ class Curve(NamedTuple):
 
 def curves(history: TrainingHistory) -> list[Curve]:
     """The curves of a run: each batch, and the held-out pairs where there are any."""
-    steps = [row["step"] for row in history.steps]
-    at = [row["step"] for row in history.evaluations]
+
+    def line(label: str, color: str, style: str, rows: list[dict[str, Any]], name: str) -> Line:
+        some = [(row["step"], row[name]) for row in rows if name in row]  # a thumb may be missing
+        return Line(label, color, style, [x for x, _ in some], [y for _, y in some])
 
     def lines(name: str, other: str, label: str, color: str, style: str = "-") -> list[Line]:
-        found = [Line(f"{label}batch", color, "thin", steps, history.column(name))]
+        found = [line(f"{label}batch", color, "thin", history.steps, name)]
         if history.evaluations:
-            held = [row[f"held_out_{other}"] for row in history.evaluations]
-            found.append(Line(f"{label}held out", color, style, at, held))
+            held = line(f"{label}held out", color, style, history.evaluations, f"held_out_{other}")
+            found.append(held)
         return found
 
     def both(name: str, other: str) -> list[Line]:
         return lines(name, other, "", figures.POLICY)
 
+    if _is_of_thumbs(history):
+        shifts = lines("desirable_logp", "desirable_logp", "thumb up, ", figures.CHOSEN)
+        shifts += lines(
+            "undesirable_logp", "undesirable_logp", "thumb down, ", figures.REJECTED, "--"
+        )
+        return [
+            Curve("Loss", both("loss", "loss")),
+            Curve("Thumbs up above thumbs down (AUC)", both("reward_auc", "auc"), (-0.03, 1.03)),
+            Curve("Log-probability since the start (nats)", shifts),
+            Curve("Level, from mismatched responses (nats)", both("level", "level")),
+        ]
     shifts = lines("chosen_logp", "chosen_logp", "chosen, ", figures.CHOSEN)
     shifts += lines("rejected_logp", "rejected_logp", "rejected, ", figures.REJECTED, "--")
     return [
@@ -259,6 +303,12 @@ _NAMES = {
     "accuracy_chosen_shorter": "reward accuracy where chosen is shorter",
     "pairs_chosen_longer": "pairs whose chosen response is longer",
     "pairs_chosen_shorter": "pairs whose chosen response is shorter",
+    "auc": "thumbs up above thumbs down (AUC)",
+    "desirable_logp": "log-probability of thumbs up since the start (nats)",
+    "undesirable_logp": "log-probability of thumbs down since the start (nats)",
+    "level": "level, from mismatched responses (nats)",
+    "thumbs_up": "thumbs up",
+    "thumbs_down": "thumbs down",
 }
 
 

@@ -86,7 +86,9 @@ class RunSettings:
         values["eval_data"] = values["eval_data"] or ()
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
-    def completed(self, tiny: bool, pairs: int, adapter: int | None = None) -> RunSettings:
+    def completed(
+        self, tiny: bool, pairs: int, adapter: int | None = None, unpaired: bool = False
+    ) -> RunSettings:
         """The settings with every default filled in but those of the evaluations (see `plan`).
 
         Parameters
@@ -97,6 +99,8 @@ class RunSettings:
             That can be trained on.
         adapter : int, optional
             Rank of the adapters that the model already has; they are trained further.
+        unpaired : bool
+            Whether they are thumbs: then a batch has twice as many, as many responses as of pairs.
 
         Raises
         ------
@@ -113,12 +117,12 @@ class RunSettings:
             )
         lora = None if tiny or self.full else self.lora or adapter or LORA_RANK
         kind = "tiny" if tiny else "LoRA" if lora else "full"
-        loss = self.loss or ("rpo" if kind == "full" else "dpo")
+        loss = self.loss or ("kto" if unpaired else "rpo" if kind == "full" else "dpo")
         beta = self.beta
         if beta is None:
             usual = inspect.signature(as_loss_function(loss)).parameters["beta"].default
             beta = 1.0 if tiny and usual == 0.1 else usual
-        batch_size = self.batch_size or BATCH_SIZE["tiny" if tiny else "others"]
+        batch_size = self.batch_size or BATCH_SIZE["tiny" if tiny else "others"] * (1 + unpaired)
         steps = self.steps or min(MOST_STEPS, max(1, pairs // batch_size))
         if self.epochs is not None:
             steps = max(1, math.ceil(self.epochs * pairs / batch_size))

@@ -1,4 +1,4 @@
-"""The command ``show``: pairs as the model will read them, and what to know about the data."""
+"""The command ``show``: pairs, or thumbs, as the model will read them, and what to know of them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,17 @@ def run_show(args: argparse.Namespace) -> int:
     read, opened, pairs = data.open_pairs(settings, args.model, args.progress)
     print(f"{settings.name}: {data.describe(pairs.records, pairs.skipped)}")
     for i, row in enumerate(pairs.dataset.rows[: args.rows]):
-        print(f"\npair {i + 1} ({read.file.unit} {pairs.lines[i]})")
+        one = "thumb" if read.file.unpaired else "pair"
+        print(f"\n{one} {i + 1} ({read.file.unit} {pairs.lines[i]})")
         print(_shown("prompt, not scored", row["prompt"], opened.tokenizer))
-        for name in ("chosen", "rejected"):
-            print(_shown(f"{name}, scored", row[name], opened.tokenizer, marked=True))
+        names = {"chosen": "chosen", "rejected": "rejected"}
+        if read.file.unpaired:
+            names = {"response": f"response, thumb {'up' if row['desirable'] else 'down'}"}
+        for name, what in names.items():
+            print(_shown(f"{what}, scored", row[name], opened.tokenizer, marked=True))
     print(f"\n{pairs.introduce()}")
+    if read.file.unpaired and (about := data.about_thumbs(pairs.records)):
+        print(f"look   {about}")
     return 0
 
 

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from dpo_lib.cli import data, records, threads
-from dpo_lib.cli.answers import BATCH, answer_before, answers_and_kl
-from dpo_lib.cli.held_out import HeldOut, Loss, Plan, lengths, make_loss, plan
+from dpo_lib.cli.answers import BATCH, answer_before, answers_after, kl_from_start
+from dpo_lib.cli.held_out import HeldOut, Loss, Plan, lengths, make_loss, plan, say_scores
 from dpo_lib.cli.live import Live
 from dpo_lib.cli.models import OpenModel, is_tiny, open_model
 from dpo_lib.cli.parser import EVAL_PAIRS
@@ -29,6 +29,7 @@ from dpo_lib.cli.trackers import Trackers
 from dpo_lib.data import PreferenceDataset
 from dpo_lib.data.records import normalize_prompt
 from dpo_lib.fast.pair_log_probs import PairLogProbs, check_dtype
+from dpo_lib.logprobs import responses_of
 from dpo_lib.models.pretrained import cache_folder
 from dpo_lib.training import TrainingHistory, train_dpo
 from dpo_lib.training.checkpoint import differences, trained_weights, updates_in
@@ -42,7 +43,9 @@ def run_train(args: argparse.Namespace) -> int:
     with _interruptible(out):
         with progress.stage(f"reading {', '.join(settings.data)}"):
             files = _read(settings)
-        make_loss(settings.loss or "dpo", dict(settings.option))  # wrong names, before the model
+        unpaired = files[0].file.unpaired
+        usual = "kto" if unpaired else "dpo"
+        make_loss(settings.loss or usual, dict(settings.option), unpaired)  # before the model
         trackers = Trackers(settings.log_with, out)
         machines = Processes.launched()
         with (
@@ -101,6 +104,9 @@ def _read(settings: RunSettings) -> list[data.ReadPairs]:
     found = [data.read_pairs(settings.data_settings())]
     if settings.eval_data:
         found.append(data.read_pairs(settings.data_settings(evaluation=True)))
+        kinds = ["thumbs" if read.file.unpaired else "pairs" for read in found]
+        if kinds[0] != kinds[1]:
+            raise ValueError(f"--data holds {kinds[0]}, --eval-data {kinds[1]}")
     return found
 
 
@@ -124,13 +130,19 @@ def _job(settings: RunSettings, opened: OpenModel, read: list[data.ReadPairs]) -
         random.Random(settings.seed).shuffle(order)  # the first ones are scored while training
         held_out = held_out.take(order)
     typed = settings
-    settings = settings.completed(is_tiny(opened.model), len(train), opened.adapter_rank)
-    loss = make_loss(settings.loss, dict(settings.option))
+    unpaired = read[0].file.unpaired
+    settings = settings.completed(is_tiny(opened.model), len(train), opened.adapter_rank, unpaired)
+    loss = make_loss(settings.loss, dict(settings.option), unpaired)
+    if unpaired and (about := data.about_thumbs(train.records, dict(settings.option))):
+        notes += (f"look   {about}",)
+    elif not unpaired and settings.loss == "kto":
+        notes += ("note   kto on pairs: each counts as one thumb up and one thumb down",)
     opened.prepare(settings.lora, settings.seed)
     used = train
     if (number := settings.steps * settings.batch_size) < len(train):  # no others need a reference
         used = train.take(random.Random(settings.seed).sample(range(len(train)), number))
-    counts = {"pairs": len(pairs.dataset), "held_out": len(held_out or ()), "skipped": skipped}
+    counts: dict[str, Any] = {"pairs": len(pairs.dataset), "unit": train.unit}
+    counts |= {"held_out": len(held_out or ()), "skipped": skipped}
     chosen = None
     if held_out is not None:
         chosen = _plan(settings, used, held_out)
@@ -144,7 +156,8 @@ def _job(settings: RunSettings, opened: OpenModel, read: list[data.ReadPairs]) -
 
 def _plan(settings: RunSettings, used: PreferenceDataset, held_out: PreferenceDataset) -> Plan:
     def tokens(pairs: PreferenceDataset) -> float:
-        return sum(len(ids) for row in pairs.rows for ids in row.values()) / len(pairs)
+        names = ("prompt", *responses_of(pairs.rows[0]))
+        return sum(len(row[name]) for row in pairs.rows for name in names) / len(pairs)
 
     longer, lora = tokens(held_out) / tokens(used), settings.lora is not None
     return plan(settings.steps, settings.batch_size, lora, longer, len(held_out))
@@ -166,7 +179,7 @@ def _introduction(job: _Job) -> str:
         f"model  {s.model}: {sum(p.numel() for p in parameters):,} weights, {trained:,} trained "
         f"({size})",
         f"how    loss {s.loss}, beta {s.beta:g}, learning rate {s.lr:g}, "
-        f"{s.steps} updates of {s.batch_size} pairs, seed {s.seed}",
+        f"{s.steps} updates of {s.batch_size} {job.used.unit}, seed {s.seed}",
     ]
     if job.plan:
         lines.append(f"eval   {_say_plan(job)}")
@@ -176,7 +189,7 @@ def _introduction(job: _Job) -> str:
 def _say_plan(job: _Job) -> str:
     final, first, every = job.plan
     number = len(range(every, job.settings.steps, every))
-    way = f"{first} pairs {number} times on the way, " if number else ""
+    way = f"{first} {job.used.unit} {number} times on the way, " if number else ""
     said = f"{way}{final} at the end"
     if final < job.counts["held_out"] or first < min(EVAL_PAIRS, final) or not number:
         said += ": at most a fifth of the time (--eval-pairs and --eval-every take more)"
@@ -199,7 +212,7 @@ def _train(job: _Job, machines: Processes, progress: Progress, trackers: Tracker
         watch = HeldOut(rows, job.loss, settings.beta, log_probs, kept, machines.main)
     if machines.main and not opened.start:  # else the adapters' old values are at hand later
         _answers_before(job, opened.model, progress)
-    live = Live(out, settings.steps, len(dataset), progress, trackers, machines.main)
+    live = Live(out, settings.steps, len(dataset), progress, trackers, machines.main, dataset.unit)
     started = time.monotonic()
 
     def evaluate(policy: torch.nn.Module) -> dict[str, Any]:
@@ -239,7 +252,7 @@ def _train(job: _Job, machines: Processes, progress: Progress, trackers: Tracker
                 final = watch(log_probs=log_probs)
         live.metrics.finish(history)
         results = {"seconds": round(time.monotonic() - started, 1), "held_out": final}
-        results["tokens"] = dict(zip(("chosen", "rejected"), lengths(dataset.rows), strict=True))
+        results["tokens"] = lengths(dataset.rows)
         results |= _answers(job, progress)
         _finish(job, history, results, progress)
     machines.wait()
@@ -264,8 +277,10 @@ def _answers(job: _Job, progress: Progress) -> dict[str, Any]:
         with opened.as_it_was() as model:
             _answers_before(job, model, progress)
     calls = new * (-(-min(job.settings.samples, len(job.prompts)) // BATCH) + 1)
-    with progress.stage("answers after", calls, "tokens") as stage, counted(opened.model, stage):
-        return answers_and_kl(job.out, opened, job.prompts, new, job.settings.seed)
+    with progress.stage("answers after", calls, "tokens") as stage:
+        with counted(opened.model, stage):
+            means, drawn = answers_after(job.out, opened, job.prompts, new, job.settings.seed)
+        return {**means, **kl_from_start(opened, drawn)}  # a hook would keep off the lean pass
 
 
 def _reference_cache() -> Path:
@@ -395,7 +410,8 @@ def _write(job: _Job, history: TrainingHistory, results: dict[str, Any]) -> dict
     for folder in (target, partial):
         shutil.rmtree(folder, ignore_errors=True)
     job.opened.save(partial)
-    (partial / "README.md").write_text(_card(job.settings, job.opened), encoding="utf-8")
+    card = _card(job.settings, job.opened, job.used.unit)
+    (partial / "README.md").write_text(card, encoding="utf-8")
     partial.rename(target)
     run = records.read_json(out / "run.json")
     run |= {
@@ -410,7 +426,7 @@ def _write(job: _Job, history: TrainingHistory, results: dict[str, Any]) -> dict
     return run
 
 
-def _card(s: RunSettings, opened: OpenModel) -> str:
+def _card(s: RunSettings, opened: OpenModel, unit: str) -> str:
     how = f"LoRA of rank {s.lora}" if s.lora else "all weights"
     license_line = ""
     if "smollm2" in s.model.lower():
@@ -421,7 +437,7 @@ def _card(s: RunSettings, opened: OpenModel) -> str:
         f"# {s.model}, trained on preferences\n\n"
         f"Trained by dpo_lib from `{s.model}` ({Path(str(base)).name}) with the loss "
         f"`{s.loss}`: beta {s.beta:g}, learning rate {s.lr:g}, {s.steps} updates of "
-        f"{s.batch_size} pairs, {how}, seed {s.seed}. The license of the model it started "
+        f"{s.batch_size} {unit}, {how}, seed {s.seed}. The license of the model it started "
         "from holds for it too.\n"
     )
 
@@ -430,11 +446,7 @@ def _summary(out: Path, run: dict[str, Any]) -> str:
     results, lines = run["results"], []
     final = results["held_out"]
     if final:
-        lines.append(
-            f"held out: accuracy {final['accuracy']:.2f}, margin {final['margin']:.2f}, "
-            f"log-probability of chosen {final['chosen_logp']:+.1f}, "
-            f"of rejected {final['rejected_logp']:+.1f} nats"
-        )
+        lines.append(f"held out: {say_scores(final)}")
     if results.get("tokens_after") is not None:
         lines.append(
             f"answers: {results['tokens_before']:.1f} tokens before, "

@@ -1,4 +1,4 @@
-"""What to know about preference pairs before training on them."""
+"""What to know about preference pairs, or thumbs, before training on them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from dpo_lib.data.records import PreferenceRecord, normalize_prompt
+import torch
+
+from dpo_lib.data.records import PreferenceRecord, UnpairedRecord, normalize_prompt
+from dpo_lib.rewards import reward_auc
+
+Record = PreferenceRecord | UnpairedRecord
 
 LONGER = 0.7  # share of pairs with the same side longer that is worth a warning
 ONE_WORD = 0.9  # share of pairs that one word tells apart
@@ -53,15 +58,55 @@ def audit_pairs(
     return found
 
 
-def _repeats(records: Sequence[PreferenceRecord]) -> Iterator[str]:
+def audit_thumbs(
+    records: Sequence[UnpairedRecord],
+    rows: Sequence[dict[str, Any]] | None = None,
+    known: Sequence[str] = (),
+) -> list[str]:
+    """`audit_pairs` for thumbs."""
+    return [
+        *_repeats(records),
+        *_both_ways(records),
+        *_lengths_of_thumbs(records, rows),
+        *_words_of_thumbs(records),
+        *_foreign(records, known),
+        *_beginnings(records),
+    ]
+
+
+def about_weights(up: int, down: int, up_weight: float = 1.0, down_weight: float = 1.0) -> str:
+    """What the paper says of KTO's weights for so many thumbs; empty where it is kept.
+
+    Ethayarajh et al. (2024) keep the weight of all thumbs up between 1 and 4/3 times that of all
+    thumbs down (arXiv:2402.01306; 3/2 in its fifth version, eq. 9).
+    """
+    if not up or not down:
+        return f"all thumbs point {'up' if up else 'down'}: nothing is told apart"
+    ratio = up * up_weight / (down * down_weight)
+    if 1 - 1e-9 <= ratio <= 4 / 3 + 1e-9:
+        return ""
+    if ratio > 1:  # what is heavier keeps its weight, the other one gets more
+        name, least, most = "undesirable_weight", down_weight * ratio * 3 / 4, down_weight * ratio
+    else:
+        name, least, most = "desirable_weight", up_weight / ratio, up_weight / ratio * 4 / 3
+    return (
+        f"thumbs up weigh {ratio:.2g} times what thumbs down do ({up:,} and {down:,}); KTO's paper "
+        f"keeps that between 1 and 4/3: --option {name}={(least + most) / 2:.2g} "
+        f"({least:.2f} to {most:.2f})"
+    )
+
+
+def _repeats(records: Sequence[Record]) -> Iterator[str]:
     """Identical prompts, and prompts that hardly differ."""
+    thumbs = isinstance(records[0], UnpairedRecord)
+    what = "thumbs" if thumbs else "pairs"
     number = Counter(record.prompt for record in records)
     forms: dict[str, set[str]] = defaultdict(set)
     for prompt in number:
         forms[normalize_prompt(prompt)].add(prompt)
     if len(records) >= FEWEST and len(number) == 1:
-        yield f"all {len(records):,} pairs have one prompt: {records[0].prompt!r:.60}"
-    elif len(records) > len(number):
+        yield f"all {len(records):,} {what} have one prompt: {records[0].prompt!r:.60}"
+    elif len(records) > len(number) and not thumbs:  # of thumbs it is usual
         often, times = number.most_common(1)[0]
         some = sum(n for n in number.values() if n > 1)
         yield (
@@ -131,27 +176,90 @@ def _words(records: Sequence[PreferenceRecord]) -> Iterator[str]:
         )
 
 
-def _foreign(records: Sequence[PreferenceRecord], known: Sequence[str]) -> Iterator[str]:
-    """Marks of a chat template that is not the model's."""
-    marks: Counter[str] = Counter()
+def _responses(record: Record) -> tuple[str, ...]:
+    if isinstance(record, UnpairedRecord):
+        return (record.response,)
+    return record.chosen, record.rejected
+
+
+def _both_ways(records: Sequence[UnpairedRecord]) -> Iterator[str]:
+    verdicts: dict[tuple[str, str], set[bool]] = defaultdict(set)
     for record in records:
-        text = f"{record.prompt}\n{record.chosen}\n{record.rejected}"
-        marks.update({*_FOREIGN.findall(text)} - {*known})
-    if marks:
-        shown = ", ".join(mark for mark, _ in marks.most_common(3))
+        verdicts[normalize_prompt(record.prompt), record.response.strip()].add(record.desired)
+    against = [key for key, found in verdicts.items() if len(found) > 1]
+    if against:
+        prompt, response = min(against)
         yield (
-            f"{_pairs(max(marks.values()))} hold marks of a chat template that is not this "
-            f"model's ({shown}): they are read as text"
+            f"{len(against):,} responses have thumbs both up and down, such as {response!r:.40} "
+            f"to {prompt!r:.50}"
         )
 
 
-def _beginnings(records: Sequence[PreferenceRecord]) -> Iterator[str]:
+def _lengths_of_thumbs(
+    records: Sequence[UnpairedRecord], rows: Sequence[dict[str, Any]] | None
+) -> Iterator[str]:
+    up = torch.tensor([record.desired for record in records])
+    if len(records) < FEWEST or up.all() or not up.any():
+        return
+    texts = [r.response for r in records] if rows is None else [row["response"] for row in rows]
+    longer = reward_auc(torch.tensor([float(len(text)) for text in texts]), up).item()
+    for name, share in (("up", longer), ("down", 1 - longer)):
+        if share > LONGER:
+            yield (
+                f"a response with a thumb {name} is longer than one of the other kind in "
+                f"{share:.0%} of all couples: the model may learn the length"
+            )
+
+
+def _words_of_thumbs(records: Sequence[UnpairedRecord]) -> Iterator[str]:
+    """A word that tells thumbs up from thumbs down, both counted alike whatever their number."""
+    number = Counter(record.desired for record in records)
+    if len(records) < FEWEST or len(number) < 2:
+        return
+    times: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
+    for record in records:
+        times[record.desired].update({*_WORD.findall(record.response.casefold())})
+    best: list[tuple[float, str, str]] = []
+    for kind, name in ((True, "up"), (False, "down")):
+        for word, there in times[kind].items():
+            absent = 1 - times[not kind][word] / number[not kind]
+            right = (there / number[kind] + absent) / 2
+            if right >= ONE_WORD:
+                best.append((right, word, name))
+    if best:
+        right, word, name = min(best, key=lambda entry: (-entry[0], entry[1]))
+        more = f" (and {len(best) - 1} more words do)" if len(best) > 1 else ""
+        yield (
+            f"the word {word!r} alone tells thumbs {name} in {right:.0%} of the cases{more}: AUC "
+            "will be high whatever else is learned"
+        )
+
+
+def _foreign(records: Sequence[Record], known: Sequence[str]) -> Iterator[str]:
+    """Marks of a chat template that is not the model's."""
+    marks: Counter[str] = Counter()
+    for record in records:
+        text = "\n".join((record.prompt, *_responses(record)))
+        marks.update({*_FOREIGN.findall(text)} - {*known})
+    if marks:
+        shown = ", ".join(mark for mark, _ in marks.most_common(3))
+        most = _count(max(marks.values()), records)
+        yield (
+            f"{most} hold marks of a chat template that is not this model's ({shown}): they are "
+            "read as text"
+        )
+
+
+def _beginnings(records: Sequence[Record]) -> Iterator[str]:
     some = sum(
-        len(r.prompt) > 20 and r.chosen.startswith(r.prompt) and r.rejected.startswith(r.prompt)
+        len(r.prompt) > 20 and all(text.startswith(r.prompt) for text in _responses(r))
         for r in records
     )
     if some:
-        yield f"in {_pairs(some)} both responses begin with the whole prompt, which is there twice"
+        both = "the response begins"
+        if isinstance(records[0], PreferenceRecord):
+            both = "both responses begin"
+        yield f"in {_count(some, records)} {both} with the whole prompt, which is there twice"
 
 
 def _scores(records: Sequence[PreferenceRecord]) -> Iterator[str]:
@@ -165,7 +273,8 @@ def _scores(records: Sequence[PreferenceRecord]) -> Iterator[str]:
                 if None not in scores and scores[0] < scores[1]:
                     against[name, other] += 1
     for (name, other), times in against.items():
-        yield f"in {_pairs(times)} {name} is below {other}; --score {name} turns them round"
+        some = _count(times, records)
+        yield f"in {some} {name} is below {other}; --score {name} turns them round"
 
 
 def _empty_cells(records: Sequence[PreferenceRecord]) -> Iterator[str]:
@@ -187,5 +296,6 @@ def _number(value: Any) -> float | None:
         return None
 
 
-def _pairs(number: int) -> str:
-    return f"{number:,} pair{'s' * (number != 1)}"
+def _count(number: int, records: Sequence[Record]) -> str:
+    one = "thumb" if isinstance(records[0], UnpairedRecord) else "pair"
+    return f"{number:,} {one}{'s' * (number != 1)}"

@@ -13,7 +13,8 @@ in silence, no text is cut, and what is done beyond reading is counted in ``note
 - two responses and a column that says which is better (``label``; SHP's by itself);
 - a ``system`` text, which becomes the first message.
 
-A response with a verdict of its own, not a pair, is an `UnpairedRecord` (`read_unpaired`).
+A response with a verdict of its own, not a pair, is an `UnpairedRecord` (`read_unpaired`);
+`read_feedback` reads either.
 """
 
 from __future__ import annotations
@@ -106,6 +107,11 @@ class PreferenceFile(NamedTuple):
             rows[_SHOWN:] = [f"and {left} more"]
         bad, total = len(self.problems), len(self.records) + len(self.problems)
         return "\n".join([f"{bad} of {total} rows are bad ({counts})", *rows])
+
+    @property
+    def unpaired(self) -> bool:
+        """Whether the records are thumbs, not pairs."""
+        return bool(self.records) and isinstance(self.records[0], UnpairedRecord)
 
     def unused_columns(self) -> dict[str, int]:
         """Columns that nothing was read from, with the number of rows that have them."""
@@ -210,11 +216,35 @@ def read_preferences(
     ValueError
         If a file does not exist or cannot be read at all, or there is no row.
     """
-    notes: Counter[str] = Counter()
-    rows: Iterable[Row] = read_rows(paths, encoding)
-    if score is not None:
-        rows = _pair_up(rows, rename or {}, score, notes)
-    return _collect(rows, paths, notes, lambda row: _record(row, rename or {}, score, label, notes))
+    rows = read_rows(paths, encoding)
+    return _collect_pairs(rows, paths, rename or {}, score, label)
+
+
+def read_feedback(
+    paths: str | Path | Sequence[str | Path],
+    rename: Mapping[str, str] | None = None,
+    *,
+    encoding: str | None = None,
+    score: str | None = None,
+    label: tuple[str, str] | None = None,
+) -> PreferenceFile:
+    """Read pairs or, where most rows are a response with a ``label``, thumbs.
+
+    The arguments are those of `read_preferences`; with ``score`` or ``label`` the rows are pairs.
+    """
+    rows, rename = [*read_rows(paths, encoding)], rename or {}
+    thumbs = sum(_looks_unpaired(row.value, rename) for row in rows)
+    if score is None and label is None and 2 * thumbs > len(rows):
+        return _collect_thumbs(rows, paths, rename)
+    return _collect_pairs(rows, paths, rename, score, label)
+
+
+def _looks_unpaired(value: object, rename: Mapping[str, str]) -> bool:
+    if not isinstance(value, dict):
+        return False
+    names = {rename.get(name, name) for name in value}
+    one = {*_ONE[:4], *_CONVERSATIONS} & names or isinstance(value.get("prompt"), list)
+    return "label" in names and bool(one) and not {"chosen", "rejected"} & names
 
 
 def read_unpaired(
@@ -229,9 +259,7 @@ def read_unpaired(
     ``output``) and a ``label``: true or false, 1 or 0, or words such as "good" and "bad".
     Messages that end with the answer may stand in place of both texts.
     """
-    notes: Counter[str] = Counter()
-    rows = read_rows(paths, encoding)
-    return _collect(rows, paths, notes, lambda row: _unpaired(row, rename or {}, notes))
+    return _collect_thumbs(read_rows(paths, encoding), paths, rename or {})
 
 
 def make_record(row: object, rename: Mapping[str, str] | None = None) -> PreferenceRecord:
@@ -262,6 +290,26 @@ def make_prompt(row: object) -> str:
     prompt = _finish_prompt(prompt, row)
     _check_text("prompt", prompt)
     return prompt
+
+
+def _collect_pairs(
+    rows: Iterable[Row],
+    paths: object,
+    rename: Mapping[str, str],
+    score: str | None,
+    label: tuple[str, str] | None,
+) -> PreferenceFile:
+    notes: Counter[str] = Counter()
+    if score is not None:
+        rows = _pair_up(rows, rename, score, notes)
+    return _collect(rows, paths, notes, lambda row: _record(row, rename, score, label, notes))
+
+
+def _collect_thumbs(
+    rows: Iterable[Row], paths: object, rename: Mapping[str, str]
+) -> PreferenceFile:
+    notes: Counter[str] = Counter()
+    return _collect(rows, paths, notes, lambda row: _unpaired(row, rename, notes))
 
 
 def _collect(
@@ -370,6 +418,8 @@ def _record(
 
 def _unpaired(row: object, rename: Mapping[str, str], notes: Counter[str]) -> UnpairedRecord:
     row = _renamed(row, rename)
+    if {"chosen", "rejected"} <= row.keys():
+        raise BadRow("malformed", "a pair is not a completion with a label")
     if row.get("label") is None:
         raise BadRow("malformed", f"missing label; {_columns(row)}; --map THEIRS=label renames")
     desired = _verdict(row.pop("label"))
@@ -400,15 +450,19 @@ def _unpaired(row: object, rename: Mapping[str, str], notes: Counter[str]) -> Un
 
 
 def _verdict(value: object) -> bool:
-    words = {
-        **dict.fromkeys(("true", "1", "1.0", "yes", "good", "up", "thumbs_up", "desirable"), True),
-        **dict.fromkeys(("false", "0", "0.0", "-1", "-1.0", "no", "bad", "down"), False),
-        **dict.fromkeys(("thumbs_down", "undesirable"), False),
-    }
-    found = words.get(str(value).strip().lower())
+    found = _VERDICTS.get(re.sub(r"[\s_]+", " ", str(value)).strip().lower())
     if found is None:
         raise BadRow("malformed", f"label must be true or false, got {value!r:.60}")
     return found
+
+
+_VERDICTS = {
+    **dict.fromkeys(("true", "1", "1.0", "+1", "yes", "good", "up", "thumbs up", "thumb up"), True),
+    **dict.fromkeys(("👍", "like", "liked", "positive", "desirable", "desired"), True),
+    **dict.fromkeys(("false", "0", "0.0", "-1", "-1.0", "no", "bad", "down"), False),
+    **dict.fromkeys(("thumbs down", "thumb down", "👎", "dislike", "disliked"), False),
+    **dict.fromkeys(("negative", "undesirable", "undesired"), False),
+}
 
 
 def _renamed(row: object, rename: Mapping[str, str]) -> dict[str, Any]:
@@ -553,8 +607,11 @@ def _check_present(chosen: object, rejected: object, rest: Mapping) -> None:
     if not missing:
         return
     given = [n for n, v in (("chosen", chosen), ("rejected", rejected)) if v is not None]
-    if "label" in rest and any(name in rest for name in _ONE[:2]):
+    completion = any(name in rest for name in _ONE[:2])
+    if completion and "label" in rest:
         hint = "a completion with a label is not a pair"
+    elif completion and not given:
+        hint = f"{_columns(rest)}; a completion needs a label (--map THEIRS=label renames)"
     else:
         hint = f"{_columns([*given, *rest])}; --map THEIRS={missing[0]} renames"
     raise BadRow("malformed", f"missing {', '.join(missing)}; {hint}")

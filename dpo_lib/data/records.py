@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import random
 import re
@@ -150,8 +151,17 @@ def write_jsonl(path: str | Path, records: Iterable[PreferenceRecord]) -> None:
             file.write(line.encode())
 
 
-def encode_record(record: PreferenceRecord, tokenizer: Tokenizer) -> dict[str, list[int]]:
-    """Ids of a pair: ``prompt``, ``chosen`` and ``rejected``."""
+Row = dict[str, Any]  # ids of a prompt and of responses, and what else is known of them
+
+
+def encode_record(record: PreferenceRecord | UnpairedRecord, tokenizer: Tokenizer) -> Row:
+    """Ids of a pair: ``prompt``, ``chosen`` and ``rejected``; of a thumb: ``response``.
+
+    The row of a thumb also says whether it is ``desirable``.
+    """
+    if isinstance(record, UnpairedRecord):
+        prompt, answers = encode_answers(tokenizer, record.prompt, (record.response,))
+        return {"prompt": prompt, "response": answers[0], "desirable": record.desired}
     prompt, answers = encode_answers(tokenizer, record.prompt, (record.chosen, record.rejected))
     return {"prompt": prompt, "chosen": answers[0], "rejected": answers[1]}
 
@@ -173,11 +183,13 @@ class PreferenceDataset(Dataset):
     right, so that every response starts in the same column.
     """
 
+    unit = "pairs"  # what a row is, in words
+
     def __init__(
         self,
         records: Sequence[PreferenceRecord],
         tokenizer: Tokenizer,
-        rows: Sequence[dict[str, list[int]]] | None = None,
+        rows: Sequence[Row] | None = None,
     ) -> None:
         self.records, self.tokenizer = list(records), tokenizer
         if not self.records:
@@ -195,13 +207,13 @@ class PreferenceDataset(Dataset):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> dict[str, list[int]]:
+    def __getitem__(self, index: int) -> Row:
         return self.rows[index]
 
     def take(self, indices: Iterable[int]) -> PreferenceDataset:
         """The data set of these rows, in this order; nothing is encoded again."""
         some = [int(i) for i in indices]
-        return PreferenceDataset(
+        return type(self)(
             [self.records[i] for i in some], self.tokenizer, [self.rows[i] for i in some]
         )
 
@@ -212,7 +224,7 @@ class PreferenceDataset(Dataset):
         sides = split_indices(self.records, held_out_share, seed)
         return self.take(sides[0]), self.take(sides[1])
 
-    def collate(self, rows: Sequence[dict[str, list[int]]]) -> Batch:
+    def collate(self, rows: Sequence[Row]) -> Batch:
         """Pad rows into one batch; usable as ``collate_fn`` of a DataLoader."""
         return pad_rows(rows, self.tokenizer.pad_id)
 
@@ -256,6 +268,63 @@ class PreferenceDataset(Dataset):
                 waiting += torch.randperm(len(self), generator=generator).tolist()
             yield self.batch(waiting[:batch_size])
             waiting = waiting[batch_size:]
+
+
+class UnpairedDataset(PreferenceDataset):
+    """Tokenized thumbs: responses on their own, each liked or not (`UnpairedRecord`).
+
+    Parameters
+    ----------
+    records : sequence of UnpairedRecord
+    tokenizer, rows
+        As in `PreferenceDataset`.
+
+    Notes
+    -----
+    A row has ``prompt``, ``response``, ``desirable``, and ``mismatched``: the response of another
+    row, drawn once, whose prompt is another one. KTO measures by it how far the policy has moved
+    at all (see `unpaired_kto_loss`). It is a whole response where one drawn at random fits into
+    the longest row of the set, else the beginning of the shortest one. Where all rows have one
+    prompt there is no such response, and the rows go without.
+    """
+
+    unit = "thumbs"
+
+    def __init__(
+        self,
+        records: Sequence[UnpairedRecord],
+        tokenizer: Tokenizer,
+        rows: Sequence[Row] | None = None,
+    ) -> None:
+        super().__init__(records, tokenizer, rows)
+        if not all("mismatched" in row for row in self.rows):
+            self.rows = _with_mismatched(self.rows)
+
+
+_DRAWS = 32  # of a mismatched response, before the shortest one is taken
+
+
+def _with_mismatched(rows: Sequence[Row]) -> list[Row]:
+    """The rows, each with a response to another prompt, as `UnpairedDataset` says."""
+    shortest: dict[tuple[int, ...], list[int]] = {}  # response to each prompt
+    for row in sorted(rows, key=lambda row: len(row["response"])):
+        shortest.setdefault(tuple(row["prompt"]), row["response"])
+    if len(shortest) == 1:
+        return list(rows)
+    two = list(itertools.islice(shortest.items(), 2))
+    longest = max(len(row["prompt"]) + len(row["response"]) for row in rows)
+    draw, found = random.Random(0), []
+    for row in rows:
+        room = longest - len(row["prompt"])
+        for _ in range(_DRAWS):
+            other = rows[draw.randrange(len(rows))]
+            if other["prompt"] != row["prompt"] and len(other["response"]) <= room:
+                response = other["response"]
+                break
+        else:
+            response = next(y for x, y in two if x != tuple(row["prompt"]))[:room]
+        found.append({**row, "mismatched": response})
+    return found
 
 
 def normalize_prompt(prompt: str) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from dpo_lib._files import replacing
 from dpo_lib.data import PreferenceDataset
 from dpo_lib.fast.pair_log_probs import PairLogProbs, Row, log_probs_of_rows
+from dpo_lib.logprobs import responses_of
 from dpo_lib.reference import fingerprint
 
 
@@ -75,7 +76,8 @@ def cache_file(folder: str | Path, model: object, rows: Sequence[Row], dtype: st
         raise ValueError(f"folder needs a reference with weights, got {type(model).__name__}")
     # One set of weights can give other values with another configuration.
     config = f"{type(model).__name__} {getattr(model, 'config', None)}"
-    ids = [[*map(list, (row["prompt"], row["chosen"], row["rejected"]))] for row in rows]
+    names = ("prompt", *responses_of(rows[0]))
+    ids = [[list(row[name]) for name in names] for row in rows]
     key = json.dumps([fingerprint(model), config, ids, dtype])
     return Path(folder) / f"reference-{hashlib.sha256(key.encode()).hexdigest()[:24]}.pt"
 
@@ -83,10 +85,10 @@ def cache_file(folder: str | Path, model: object, rows: Sequence[Row], dtype: st
 def read_cache(file: Path, n_pairs: int) -> tuple[Tensor, Tensor] | None:
     """What `write_cache` wrote; None if there is no such file, or no whole one."""
     try:
-        chosen, rejected = torch.load(file, map_location="cpu", weights_only=True)
+        first, second = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
         return None
-    return (chosen, rejected) if len(chosen) == len(rejected) == n_pairs else None
+    return (first, second) if len(first) == len(second) == n_pairs else None
 
 
 def write_cache(file: Path, values: tuple[Tensor, Tensor]) -> None:

@@ -21,7 +21,7 @@ from dpo_lib.fast.backbones import Parts, parts_of
 from dpo_lib.fast.kernels import keep_freed_memory
 from dpo_lib.fast.precision import DTYPES, check_dtype, reason_against_bfloat16
 from dpo_lib.fast.prefix_tree import Packed, Row, pack_pairs
-from dpo_lib.logprobs import get_pair_log_probs, pad_rows
+from dpo_lib.logprobs import get_response_log_probs, pad_rows, responses_of
 
 __all__ = [
     "DTYPES",
@@ -42,7 +42,7 @@ def packed_pair_log_probs(
     dtype: str = "float32",
     row_length: int | None = None,
     lean: bool = True,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     """Log-probabilities of chosen and rejected responses, by one forward pass over prefix trees.
 
     Parameters
@@ -51,7 +51,8 @@ def packed_pair_log_probs(
         A `TinyGPT`, or a Hugging Face decoder that takes a mask of shape (batch, 1, T, T) and
         position ids, in eval mode.
     rows : sequence of mapping
-        Token ids ``prompt``, ``chosen`` and ``rejected`` of each pair, unpadded.
+        Token ids ``prompt``, ``chosen`` and ``rejected`` of each pair, unpadded; or ``prompt``
+        with other `RESPONSES`, such as the ``response`` of a thumb.
     dtype : {"float32", "bfloat16"}
         "bfloat16" runs the layers below the vocabulary in it, by autocast; the
         log-probabilities are float32 (or wider) all the same.
@@ -66,7 +67,8 @@ def packed_pair_log_probs(
     Returns
     -------
     chosen, rejected : Tensor
-        Nats, shape ``(len(rows),)`` each: the values and gradients of `get_pair_log_probs`.
+        Nats, shape ``(len(rows),)`` each: the values and gradients of `get_pair_log_probs`. Of
+        other responses as many as a row has.
 
     Raises
     ------
@@ -91,9 +93,10 @@ def packed_pair_log_probs(
     with torch.autocast(packed.tokens.device.type, enabled=False):
         bias = None if parts.bias is None else parts.bias.to(read.dtype)
         edges = kernels.edge_log_probs(read, head, bias, packed.edge_reader, packed.edge_token)
-    logps = torch.zeros(2 * packed.n_pairs, dtype=edges.dtype, device=edges.device)
+    n = packed.n_sides
+    logps = torch.zeros(n * packed.n_pairs, dtype=edges.dtype, device=edges.device)
     logps = logps.index_add(0, packed.response, edges[packed.steps])  # (2 B,)
-    return logps[0::2].clone(), logps[1::2].clone()  # FSDP warns of views
+    return tuple(logps[side::n].clone() for side in range(n))  # FSDP warns of views
 
 
 def _check_fits(packed: Packed, parts: Parts) -> None:
@@ -169,8 +172,11 @@ class PairLogProbs(nn.Module):
         # What accelerate asks a model for: the layers that FSDP shards one by one.
         self._no_split_modules = getattr(model, "_no_split_modules", None)
 
-    def forward(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of chosen and rejected responses, shape ``(len(rows),)`` each."""
+    def forward(self, rows: Sequence[Row]) -> tuple[Tensor, ...]:
+        """Log-probabilities of chosen and rejected responses, shape ``(len(rows),)`` each.
+
+        Rows with other responses than these give as many values as they have.
+        """
         if not self.verified:
             check_dtype(self._device(), self.dtype, self.force_dtype)
             if self.packed:
@@ -186,10 +192,12 @@ class PairLogProbs(nn.Module):
             return packed_pair_log_probs(self.model, rows, dtype=self.dtype, lean=self.lean)
         return self._padded(rows, self.dtype)
 
-    def _padded(self, rows: Sequence[Row], dtype: str) -> tuple[Tensor, Tensor]:
+    def _padded(self, rows: Sequence[Row], dtype: str) -> tuple[Tensor, ...]:
         device = self._device()
         with _autocast(device, dtype):
-            return get_pair_log_probs(self.model, pad_rows(rows, device=device))
+            return get_response_log_probs(
+                self.model, pad_rows(rows, device=device), responses_of(rows[0])
+            )
 
     def _device(self) -> torch.device:
         first = next(self.parameters(), None)
@@ -237,7 +245,7 @@ class PairLogProbs(nn.Module):
             return f"its sliding window ({self.window}) is shorter than the sequences"
         return ""
 
-    def _difference(self, rows: Sequence[Row], padded: tuple[Tensor, Tensor]) -> str:
+    def _difference(self, rows: Sequence[Row], padded: tuple[Tensor, ...]) -> str:
         try:
             found = packed_pair_log_probs(self.model, rows, lean=self.lean)
         except (ValueError, TypeError, RuntimeError, IndexError, AttributeError) as error:
@@ -271,19 +279,20 @@ def _hooks(module: nn.Module) -> tuple[int, int]:
 
 @torch.no_grad()
 def log_probs_of_rows(
-    log_probs: Callable[[Sequence[Row]], tuple[Tensor, Tensor]],
+    log_probs: Callable[[Sequence[Row]], tuple[Tensor, ...]],
     rows: Sequence[Row],
     batch_size: int = 64,
     n_tokens: int = 2048,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
     """Values of many rows, some at a time and without gradients.
 
     Rows of one length are taken together, and those of one prompt: as many as ``batch_size`` and
     ``n_tokens`` allow, so that a batch of long ones takes no longer than one of short ones.
     """
+    sides = responses_of(rows[0])
 
     def sizes(i: int) -> tuple[int, list[int], int]:
-        prompt, *responses = ([*rows[i][side]] for side in ("prompt", "chosen", "rejected"))
+        prompt, *responses = ([*rows[i][name]] for name in ("prompt", *sides))
         return len(prompt), prompt, sum(map(len, responses))
 
     order = sorted(range(len(rows)), key=sizes)
@@ -298,9 +307,9 @@ def log_probs_of_rows(
         filled += length
     parts = [log_probs([rows[i] for i in some]) for some in batches]
     back = torch.tensor(order).argsort()
-    chosen, rejected = (torch.cat(values)[back] for values in zip(*parts, strict=True))
-    return chosen, rejected
+    return tuple(torch.cat(values)[back] for values in zip(*parts, strict=True))
 
 
 def _longest(rows: Sequence[Row]) -> int:
-    return max(len(r["prompt"]) + max(len(r["chosen"]), len(r["rejected"])) for r in rows)
+    sides = responses_of(rows[0])
+    return max(len(row["prompt"]) + max(len(row[side]) for side in sides) for row in rows)

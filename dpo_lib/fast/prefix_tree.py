@@ -8,12 +8,14 @@ itself, so it computes what it would in its own sequence.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-Row = Mapping[str, Sequence[int]]  # ids of "prompt", "chosen" and "rejected"
+from dpo_lib.logprobs import responses_of
+
+Row = Mapping[str, Any]  # ids of "prompt", and of "chosen" and "rejected" or other responses to it
 
 
 class Packed(NamedTuple):
@@ -29,7 +31,8 @@ class Packed(NamedTuple):
     response: Tensor  # (S,) 2 i for the chosen response of pair i, 2 i + 1 for its rejected one
     paths: Tensor  # (2 B, L) node, of R * T, at each place of each sequence; 0 behind its end
     homes: Tensor  # (R * T,) a place, of 2 B * L, at which each node stands
-    n_pairs: int
+    n_pairs: int  # rows; with one response a row, 2 B and 2 i read B and i
+    n_sides: int = 2  # responses of each row
 
     def visible(self) -> Tensor:
         """Which node (row) may see which (column): its ancestors and itself, (R, T, T)."""
@@ -39,7 +42,7 @@ class Packed(NamedTuple):
 
     def to(self, device: torch.device) -> Packed:
         """The same on another device."""
-        return Packed(*(x.to(device) for x in self[:-1]), self.n_pairs)
+        return Packed(*(x.to(device) for x in self[:-2]), *self[-2:])
 
 
 def pack_pairs(rows: Sequence[Row], row_length: int = 1024) -> Packed:
@@ -48,7 +51,8 @@ def pack_pairs(rows: Sequence[Row], row_length: int = 1024) -> Packed:
     Parameters
     ----------
     rows : sequence of mapping
-        Token ids ``prompt``, ``chosen`` and ``rejected`` of each pair.
+        Token ids ``prompt``, ``chosen`` and ``rejected`` of each pair; or other responses, the
+        same ones in each row.
     row_length : int
         Nodes in a row, about. Within a row every common prefix is merged; between rows none is,
         but attention costs the square of a row.
@@ -65,9 +69,10 @@ def pack_pairs(rows: Sequence[Row], row_length: int = 1024) -> Packed:
     """
     if not rows:
         raise ValueError("rows must hold at least one pair, got none")
+    sides = responses_of(rows[0])
     sequences = []  # (ids, where the response starts)
     for i, row in enumerate(rows):
-        for side in ("chosen", "rejected"):
+        for side in sides:
             if not len(row["prompt"]) or not len(row[side]):
                 empty = side if len(row["prompt"]) else "prompt"
                 raise ValueError(f"{empty} of row {i} is empty")
@@ -110,6 +115,7 @@ def pack_pairs(rows: Sequence[Row], row_length: int = 1024) -> Packed:
         paths=torch.tensor(paths),
         homes=torch.tensor(homes),
         n_pairs=len(rows),
+        n_sides=len(sides),
     )
 
 

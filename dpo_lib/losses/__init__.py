@@ -33,7 +33,14 @@ from dpo_lib.losses.form import (
 )
 from dpo_lib.losses.relatives import *  # noqa: F403  (the losses that RELATIVES names)
 from dpo_lib.losses.relatives import RELATIVES
-from dpo_lib.losses.unpaired import UnpairedLoss, unpaired_kto_loss
+from dpo_lib.losses.unpaired import (
+    UNPAIRED,
+    UnpairedLoss,
+    check_kind,
+    mismatched_level,
+    takes_thumbs,
+    unpaired_kto_loss,
+)
 
 LOSSES: dict[str, Loss] = {
     loss.__name__.removesuffix("_loss"): loss for loss in (dpo_loss, naive_loss, *RELATIVES)
@@ -54,12 +61,16 @@ __all__ = [
     "LogProbs",
     "Loss",
     "PreferenceLoss",
+    "UNPAIRED",
     "UnpairedLoss",
     "as_loss_function",
+    "check_kind",
     "coupled",
     "looks_across_pairs",
     "loss_name",
+    "mismatched_level",
     "takes_lengths",
+    "takes_thumbs",
     "unpaired_kto_loss",
     "uses_reference",
     "weighted_sum",
@@ -67,11 +78,16 @@ __all__ = [
 ]
 
 
-def as_loss_function(loss: str | Loss) -> Loss:
-    """The loss itself, or the one of that name in `LOSSES`; another name is a ``ValueError``."""
+def as_loss_function(loss: str | Loss, unpaired: bool = False) -> Loss:
+    """The loss itself, or the one of that name in `LOSSES`; another name is a ``ValueError``.
+
+    For thumbs, which are ``unpaired``, a name in `UNPAIRED` is looked up there.
+    """
     if not isinstance(loss, str):
         return loss
     name = ALIASES.get(loss, loss)
+    if unpaired and name in UNPAIRED:
+        return UNPAIRED[name]
     if name not in LOSSES:
         raise ValueError(f"loss must be a function or one of {[*LOSSES]}, got {loss!r}")
     return LOSSES[name]

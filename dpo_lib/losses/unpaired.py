@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from dpo_lib._validation import check_paired_log_probs, check_positive, check_same_shape
 from dpo_lib.losses.dpo import LogProbs
-from dpo_lib.losses.form import check_option, coupled
+from dpo_lib.losses.form import check_option, coupled, loss_name
 
 
 class UnpairedLoss(NamedTuple):
@@ -48,8 +50,9 @@ def unpaired_kto_loss(
     beta : float
         As in `dpo_loss`.
     kl : Tensor or float, optional
-        The level :math:`z_0` (nats), at least 0. Absent, it is the mean log-ratio of this call,
-        without gradient, or 0 if that is negative; see `kto_loss` for what the paper takes.
+        The level :math:`z_0` (nats), at least 0: one number, or one for each response. Training
+        passes `mismatched_level`, as in the paper. Absent, it is the mean log-ratio of this call,
+        without gradient, or 0 if that is negative.
     desirable_weight, undesirable_weight : float
         :math:`\lambda_D` and :math:`\lambda_U`, above 0. The paper keeps
         :math:`\lambda_D n_D : \lambda_U n_U`, with the numbers of thumbs, between 1 and 3/2
@@ -90,3 +93,37 @@ def unpaired_kto_loss(
     up, down = torch.sigmoid(beta * (level - ratio)), torch.sigmoid(beta * (ratio - level))
     losses = torch.where(thumbs, good * up, bad * down)
     return UnpairedLoss(losses, beta * ratio.detach())
+
+
+UNPAIRED = {"kto": unpaired_kto_loss}
+"""Every loss of thumbs by name; on pairs the same name is a loss in `LOSSES`."""
+
+
+def mismatched_level(policy_logps: Tensor, reference_logps: Tensor) -> Tensor:
+    r"""KTO's level :math:`z_0` (nats) from responses put to prompts that are not their own.
+
+    The mean of :math:`\log\pi_\theta(y'\mid x) - \log\pi_{\mathrm{ref}}(y'\mid x)` over a
+    batch, or 0 if it is negative, without gradient: a scalar. It stands in for the divergence of
+    policy from reference, which would need samples of the policy. The responses at hand would not
+    do: they were picked for being good or bad, and training moves them on purpose. The paper takes
+    for :math:`y'` the next response of the batch, and so does TRL.
+    """
+    return (policy_logps - reference_logps).detach().mean().clamp(min=0)
+
+
+def takes_thumbs(loss: Callable[..., Any]) -> bool:
+    """Whether a loss is one of thumbs: it asks which responses are ``desirable``."""
+    return "desirable" in inspect.signature(loss).parameters
+
+
+def check_kind(loss: Callable[..., Any], unpaired: bool) -> None:
+    """Refuse a loss of pairs for thumbs, and one of thumbs for pairs."""
+    if unpaired and not takes_thumbs(loss):
+        raise ValueError(
+            f"{loss_name(loss)} compares the two responses of a pair, but the data are thumbs, "
+            f"responses with a verdict each: the loss must be one of {[*UNPAIRED]}"
+        )
+    if takes_thumbs(loss) and not unpaired:
+        raise ValueError(
+            f"{loss_name(loss)} takes thumbs, responses with a verdict each, but the data are pairs"
+        )

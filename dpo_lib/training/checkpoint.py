@@ -54,7 +54,7 @@ def run_identity(
     return {
         **settings,
         "loss": loss_name(loss),
-        "data": f"{len(dataset)} pairs {_digest([*dataset])}",
+        "data": f"{len(dataset)} {dataset.unit} {_digest([*dataset])}",
         "trained parameters": f"{len(trained)} {_digest(shapes)}",
         "frozen parameters": f"{len(frozen)} {fingerprint(policy, frozen)[:12]}" if frozen else "0",
         "reference": "given" if reference is not None else "the policy at its start",

@@ -17,16 +17,28 @@ from torch import Tensor, nn
 
 from dpo_lib._validation import Checks, gathered_checks
 from dpo_lib.fast.cache import cache_file, read_cache, write_cache
-from dpo_lib.fast.pair_log_probs import PairLogProbs, keep_freed_memory, log_probs_of_rows
-from dpo_lib.losses import PreferenceLoss, as_loss_function, dpo_loss, looks_across_pairs
+from dpo_lib.fast.pair_log_probs import PairLogProbs, Row, keep_freed_memory, log_probs_of_rows
+from dpo_lib.losses import (
+    PreferenceLoss,
+    UnpairedLoss,
+    as_loss_function,
+    check_kind,
+    dpo_loss,
+    looks_across_pairs,
+    mismatched_level,
+)
 from dpo_lib.reference import fingerprint
 from dpo_lib.scores import (
     PairScores,
+    Scores,
     apply_loss,
+    detach_scores,
     join_scores,
+    move_scores,
     pair_scores,
     read_numbers,
     summarize,
+    unpaired_scores,
 )
 from dpo_lib.training.checkpoint import (
     read_checkpoint,
@@ -66,7 +78,7 @@ def train_dpo(
     dataset: PreferenceDataset,
     config: DPOConfig | None = None,
     *,
-    loss: str | Callable[..., PreferenceLoss] = dpo_loss,
+    loss: str | Callable[..., PreferenceLoss | UnpairedLoss] = dpo_loss,
     evaluate: Callable[[nn.Module], Mapping[str, Any]] | None = None,
     on_step: Callable[[dict[str, float]], None] | None = None,
     checkpoint: str | Path | None = None,
@@ -75,7 +87,7 @@ def train_dpo(
     progress: bool = True,
     log_probs: PairLogProbs | None = None,
 ) -> TrainingHistory:
-    """Train a policy on preference pairs, in place.
+    """Train a policy on preference pairs, or on thumbs, in place.
 
     Dropout stays off (the policy is in eval mode while it trains, as the reference is), and the
     reference log-probabilities are computed once, before the first update.
@@ -87,13 +99,14 @@ def train_dpo(
     reference : callable or None
         Its frozen reference, usually ``make_reference(policy)``. None: the policy as it starts;
         no second model is held.
-    dataset : PreferenceDataset
-        Preference pairs as token ids.
+    dataset : PreferenceDataset or UnpairedDataset
+        Preference pairs, or thumbs, as token ids.
     config : DPOConfig, optional
         Settings; the defaults if absent.
     loss : callable or str
         A loss with the arguments of `dpo_loss`, four log-probabilities and ``beta``, or its name
-        in `dpo_lib.losses.LOSSES`. One that needs the lengths of the responses gets them.
+        in `dpo_lib.losses.LOSSES`. One that needs the lengths of the responses gets them. Thumbs
+        take "kto", or a loss with the arguments of `unpaired_kto_loss`.
     evaluate : callable, optional
         Maps the policy to named results. Called before the first update, every
         ``config.eval_every`` updates and after the last one.
@@ -119,7 +132,8 @@ def train_dpo(
     TrainingHistory
         Per update, over its batch and before the update: ``loss`` (nats), ``reward_accuracy``,
         ``margin`` (reward difference), ``chosen_logp`` and ``rejected_logp`` (nats, minus the
-        reference's), ``grad_norm`` (before clipping), ``learning_rate``.
+        reference's), ``grad_norm`` (before clipping), ``learning_rate``. For thumbs the means are
+        those of `summarize`, and a batch in which all point one way has none that takes both.
 
     Raises
     ------
@@ -127,7 +141,8 @@ def train_dpo(
         If the data set is empty, ``config.dtype`` is bfloat16, not forced, and the device only
         emulates it, ``reference`` is the policy itself, the two hold the same
         parameters yet give different log-probabilities, no parameter requires gradients, the
-        loss is not known, or the checkpoint is of another run.
+        loss is not known or is not one of such data, all thumbs have one prompt, or the
+        checkpoint is of another run.
     FloatingPointError
         If a loss or gradient is not finite, naming the update; that update is not made.
 
@@ -146,7 +161,9 @@ def train_dpo(
     config = config or DPOConfig()
     if reference is policy:
         raise ValueError("reference must be a frozen copy of policy, or None, not the same object")
-    loss = as_loss_function(loss)
+    unpaired = len(dataset) > 0 and "desirable" in dataset[0]
+    loss = as_loss_function(loss, unpaired)
+    check_kind(loss, unpaired)
     was_training = policy.training
     policy.eval()
     run = None
@@ -179,7 +196,7 @@ class _Run:
         policy: nn.Module,
         reference: Callable[..., Any] | None,
         dataset: PreferenceDataset,
-        loss: Callable[..., PreferenceLoss],
+        loss: Callable[..., PreferenceLoss | UnpairedLoss],
         config: DPOConfig,
         processes: Processes,
     ) -> None:
@@ -190,6 +207,11 @@ class _Run:
             raise ValueError(
                 f"batch_size must be at least accumulate times the number of processes "
                 f"({config.accumulate} * {processes.number}), got {config.batch_size}"
+            )
+        self.unpaired = len(dataset) > 0 and "desirable" in dataset[0]
+        if self.unpaired and "mismatched" not in dataset[0]:
+            raise ValueError(
+                "all thumbs have one prompt, but KTO's level takes responses to other prompts"
             )
         self.trained = trained_parameters(policy)
         if not self.trained:
@@ -266,16 +288,16 @@ class _Run:
         batch = self.dataset.pairs_of_step(step, config.batch_size, config.seed)  # (B,)
         first = processes.rank * config.accumulate
         own = batch.tensor_split(self.parts)[first : first + config.accumulate]
-        others = self.score_whole_batch(own)
+        others, level = self.score_whole_batch(own), self.level_of_batch(own)
         scored = []
         with gathered_checks() as checks:
             self.optimizer.zero_grad()
             for i, part in enumerate(own):
                 with processes.exchange(self.log_probs, now=i == len(own) - 1):
-                    scores = self.score(part)
+                    scores = self.score(part, level)
                     loss = self.share_of_loss(scores, others, first + i)
                     processes.backward(loss)
-                scored.append(scores.detach())
+                scored.append(detach_scores(scores))
             norm = processes.clip([*self.trained.values()], config.max_grad_norm)
             means = summarize(self.loss, join_scores(self.gather(scored)), config.beta)
         row = _read(step, scored, {**means, "grad_norm": norm}, checks)
@@ -286,33 +308,54 @@ class _Run:
             self.optimizer.step()
             self.history.steps.append(row)
 
-    def score(self, pairs: Tensor) -> PairScores:
-        """All that a loss may ask about these pairs."""
-        rows = [self.dataset[int(i)] for i in pairs]
-        reference_logps = [logps[pairs] for logps in self.reference_logps]
-        return pair_scores(self.log_probs(rows), reference_logps, rows)
+    def score(self, places: Tensor, level: Tensor | None = None) -> Scores:
+        """All that a loss may ask about these pairs, or thumbs."""
+        rows = [self.dataset[int(i)] for i in places]
+        reference_logps = [logps[places] for logps in self.reference_logps]
+        if level is None:
+            return pair_scores(self.log_probs(rows), reference_logps, rows)
+        (policy_logps,) = self.log_probs([_only(row, "response") for row in rows])
+        return unpaired_scores(policy_logps, reference_logps[0], rows, level)
+
+    @torch.no_grad()
+    def level_of_batch(self, own: Sequence[Tensor]) -> Tensor | None:
+        """KTO's level of the whole batch, in all parts and processes; None for pairs.
+
+        With it a loss of thumbs looks at one response at a time.
+        """
+        if not self.unpaired:
+            return None
+        gathered: list[tuple[Tensor, Tensor]] = []
+        for places in own:
+            rows = [_only(self.dataset[int(i)], "mismatched") for i in places]
+            (policy_logps,) = self.log_probs(rows)
+            reference_logps = self.reference_logps[1][places]
+            gathered.append((policy_logps, reference_logps.to(policy_logps.device)))
+        if self.processes.number > 1:
+            gathered = self.processes.gather([(p.cpu(), r.cpu()) for p, r in gathered])
+        return mismatched_level(*map(torch.cat, zip(*gathered, strict=True)))
 
     @torch.no_grad()
     def score_whole_batch(self, own: Sequence[Tensor]) -> list[PairScores]:
         """Scores of all parts of the batch, for a loss that looks across them; else nothing."""
-        if self.parts == 1 or not looks_across_pairs(self.loss):
+        if self.parts == 1 or self.unpaired or not looks_across_pairs(self.loss):
             return []
         return self.gather([self.score(part) for part in own])
 
-    def share_of_loss(self, scores: PairScores, batch: list[PairScores], part: int) -> Tensor:
+    def share_of_loss(self, scores: Scores, batch: list[PairScores], part: int) -> Tensor:
         """What one part adds to the mean loss of its batch; the gradients of all parts add up."""
         if batch:
             scores = join_scores([*batch[:part], scores, *batch[part + 1 :]])
-        loss = apply_loss(self.loss, scores, self.config.beta).losses.mean()
-        return loss * (len(scores.chosen) / self.config.batch_size)
+        losses = apply_loss(self.loss, scores, self.config.beta).losses
+        return losses.mean() * (len(losses) / self.config.batch_size)
 
-    def gather(self, own: list[PairScores]) -> list[PairScores]:
+    def gather(self, own: list[Scores]) -> list[Scores]:
         """Scores of all parts of the batch, from every process."""
         if self.processes.number == 1:
             return own
-        device = own[0].chosen.device
-        parts = self.processes.gather([tuple(scores.to("cpu")) for scores in own])
-        return [PairScores(*scores).to(device) for scores in parts]
+        kind, device = type(own[0]), own[0][0].device
+        parts = self.processes.gather([tuple(move_scores(scores, "cpu")) for scores in own])
+        return [move_scores(kind(*scores), device) for scores in parts]
 
     def evaluate(
         self, step: int, evaluate: Callable[[nn.Module], Mapping[str, Any]] | None
@@ -350,8 +393,8 @@ def _reference_logps(
     places = range(processes.rank * share, (processes.rank + 1) * share)
     rows = [dataset[min(i, n_pairs - 1)] for i in places]
     own = [x.cpu() for x in log_probs_of_rows(log_probs, rows)]
-    chosen, rejected = zip(*processes.gather([own]), strict=True)
-    values = torch.cat(chosen)[:n_pairs], torch.cat(rejected)[:n_pairs]
+    first, second = zip(*processes.gather([own]), strict=True)
+    values = torch.cat(first)[:n_pairs], torch.cat(second)[:n_pairs]
     if file is not None and processes.main:
         write_cache(file, values)
     return values
@@ -388,10 +431,10 @@ def _make_optimizer(parameters: list[nn.Parameter], config: DPOConfig) -> torch.
 
 
 def _read(
-    step: int, scored: Sequence[PairScores], numbers: Mapping[str, Tensor], checks: Checks
+    step: int, scored: Sequence[Scores], numbers: Mapping[str, Tensor], checks: Checks
 ) -> dict[str, float]:
     """The row of an update, if it may be made: the one time that the device is waited for."""
-    total = sum((scores.chosen + scores.rejected).sum() for scores in scored)
+    total = sum(logps.sum() for scores in scored for logps in scores.policy)
     found = read_numbers({**numbers, "total": total, "failed": checks.failed()})
     watched = (("a log-probability", "total"), ("the loss", "loss"), ("the gradient", "grad_norm"))
     for what, name in watched:
@@ -402,4 +445,10 @@ def _read(
             )
     if found["failed"]:
         checks.settle()
-    return {"step": step, **{name: found[name] for name in numbers}}
+    # NaN stands for what a batch of thumbs does not have: a mean over thumbs that it lacks.
+    return {"step": step, **{n: found[n] for n in numbers if not math.isnan(found[n])}}
+
+
+def _only(row: Row, response: str) -> Row:
+    """A row with one of its responses."""
+    return {"prompt": row["prompt"], response: row[response]}
