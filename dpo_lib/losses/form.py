@@ -20,6 +20,7 @@ from dpo_lib._validation import (
     check_paired_log_probs,
     check_positive,
     check_same_shape,
+    refuse,
 )
 from dpo_lib.losses.dpo import PreferenceLoss
 
@@ -244,8 +245,7 @@ def _check_level(value: Any, name: str) -> Tensor | None:
     if value is None:
         return None
     level = _check_offset(value, name)
-    if (level < 0).any():
-        raise ValueError(f"{name} must be at least 0, got {level.min().item():g}")
+    refuse(level < 0, lambda: f"{name} must be at least 0, got {level.min().item():g}")
     return level
 
 

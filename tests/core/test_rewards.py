@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from dpo_lib import dpo_reward, naive_reward, reward_accuracy
+from dpo_lib.rewards import reward_auc
 from tests.helpers import deterministic
 
 logps = st.floats(-500, 0)
@@ -114,3 +115,22 @@ def test_rewards_within_the_tie_width_count_one_half():
     assert reward_accuracy(chosen[:1], rejected[:1], tie=1e-6).item() == 0.5
     with pytest.raises(ValueError, match=r"tie must be at least 0, got -1"):
         reward_accuracy(chosen, rejected, tie=-1.0)
+
+
+rewards_and_thumbs = st.lists(
+    st.tuples(st.sampled_from([-2.0, -1.0, -1.0 + 1e-3, 0.0, 3.0]), st.booleans()), min_size=1
+)
+
+
+@given(rewards_and_thumbs, st.sampled_from([0.0, 0.01, 1.0]))
+@deterministic
+def test_auc_counts_all_couples(rows, tie):
+    ups = [reward for reward, up in rows if up]
+    downs = [reward for reward, up in rows if not up]
+    found = reward_auc(torch.tensor([r for r, _ in rows]), torch.tensor([u for _, u in rows]), tie)
+    if not ups or not downs:
+        assert math.isnan(found)
+        return
+    # within 1e-6 of the tie a float32 reward may fall to either side
+    wins = [(u - d > tie + 1e-6) + 0.5 * (abs(u - d) <= tie + 1e-6) for u in ups for d in downs]
+    assert found.item() == pytest.approx(sum(wins) / len(wins))

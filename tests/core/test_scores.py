@@ -6,8 +6,17 @@ import inspect
 import pytest
 import torch
 
-from dpo_lib.losses import LOSSES, dpo_loss, simpo_loss
-from dpo_lib.scores import apply_loss, join_scores, pair_scores, read_numbers, summarize, tie_width
+from dpo_lib.losses import LOSSES, dpo_loss, mismatched_level, simpo_loss, unpaired_kto_loss
+from dpo_lib.scores import (
+    apply_loss,
+    detach_scores,
+    join_scores,
+    pair_scores,
+    read_numbers,
+    summarize,
+    tie_width,
+    unpaired_scores,
+)
 from tests.helpers import looks_at_values
 from tests.losses.facts import FACTS
 
@@ -62,7 +71,7 @@ def test_gradients_flow_into_a_loss_and_not_into_the_means():
     held = pair_scores(policy, REFERENCE, ROWS)
     assert apply_loss(simpo_loss, held, 2.0).losses.requires_grad
     assert not any(value.requires_grad for value in summarize(dpo_loss, held, 0.5).values())
-    assert not any(value.requires_grad for value in held.detach())
+    assert not any(value.requires_grad for value in detach_scores(held))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -103,3 +112,53 @@ def test_numbers_are_read_all_at_once_and_exactly():
         found = read_numbers({"third": third, "half": half, "yes": torch.tensor(True)})
     assert looks.number == 1
     assert found == {"third": third.item(), "half": 0.5, "yes": 1.0}
+
+
+# --- thumbs --------------------------------------------------------------------------------------
+
+THUMBS = [{"prompt": [1], "response": [2], "desirable": up} for up in (True, False, True)]
+OWN = torch.tensor([-3.0, -1.5, -4.0]).double()
+KNOWN = torch.tensor([-5.0, -2.0, -3.0]).double()
+
+
+def test_means_of_thumbs_by_hand():
+    level = torch.tensor(0.75).double()
+    held = unpaired_scores(OWN, KNOWN, THUMBS, level)
+    losses = unpaired_kto_loss(OWN, KNOWN, torch.tensor([True, False, True]), 0.5, kl=0.75).losses
+    found = summarize(unpaired_kto_loss, held, 0.5)
+    assert {name: value.item() for name, value in found.items()} == pytest.approx(
+        {
+            "loss": losses.mean().item(),
+            "reward_auc": 0.5,  # above one and below the other
+            "margin": 0.5 * ((2 - 1) / 2 - 0.5),
+            "desirable_logp": (2 - 1) / 2,
+            "undesirable_logp": 0.5,
+            "level": 0.75,
+        }
+    )
+
+
+def test_a_kind_of_thumb_that_is_not_there_has_no_mean():
+    one = unpaired_scores(OWN[:1], KNOWN[:1], THUMBS[:1], torch.zeros(()))
+    found = summarize(unpaired_kto_loss, one, 0.5)
+    missing = {name for name, value in found.items() if value.isnan()}
+    assert missing == {"reward_auc", "margin", "undesirable_logp"}
+
+
+def test_the_level_is_a_mean_and_not_below_0():
+    own = OWN.clone().requires_grad_()
+    assert mismatched_level(own, KNOWN).item() == pytest.approx(0.5)
+    assert not mismatched_level(own, KNOWN).requires_grad
+    assert mismatched_level(KNOWN, OWN) == 0
+
+
+def test_a_difference_of_last_bits_is_a_tie_of_thumbs():
+    reference = torch.full((3,), -40.0)
+    policy = reference + torch.tensor([4.0, 0, -4]) * torch.finfo(torch.float32).eps * 32
+    held = unpaired_scores(policy, reference, THUMBS, torch.zeros(()))
+    assert summarize(unpaired_kto_loss, held, 0.1)["reward_auc"] == 0.5
+
+
+def test_thumbs_must_have_a_value_each():
+    with pytest.raises(ValueError, match=r"must be \(3,\), got \[\(2,\), \(3,\)\]"):
+        unpaired_scores(OWN[:2], KNOWN, THUMBS, torch.zeros(()))

@@ -11,6 +11,7 @@ from dpo_lib.data.formats import (
     BadRow,
     Conversation,
     make_record,
+    read_feedback,
     read_preferences,
     read_unpaired,
 )
@@ -745,3 +746,40 @@ def test_white_space_around_a_repeated_prompt_is_no_difference():
     row = {"prompt": "a?", "chosen": [user("a? "), assistant("Yes.")]}
     row["rejected"] = [user("a? "), assistant("No.")]
     assert triple(make_record(row)) == ("a? ", "Yes.", "No.")
+LABELS = [(True, "1", 1.0, "+1", "Thumbs Up", "👍", "liked"), (False, 0, "-1", "👎", "thumb_down")]
+
+
+@pytest.mark.parametrize(("words", "desired"), [(LABELS[0], True), (LABELS[1], False)])
+def test_words_for_a_thumb(tmp_path, words, desired):
+    rows = [{"prompt": "a", "completion": "b", "label": word} for word in words]
+    found = read_unpaired(write(tmp_path / "a.jsonl", rows))
+    assert [record.desired for record in found.records] == [desired] * len(words)
+
+
+THUMB = {"prompt": "2+2?", "completion": "4.", "label": True}
+
+
+def test_a_file_of_thumbs_is_told_from_one_of_pairs(tmp_path):
+    broken = [{"prompt": "a"}, "text", {"completion": "b", "prompt": "a"}]
+    forms = [
+        [THUMB, THUMB],
+        [broken[0], THUMB, THUMB, THUMB, broken[2]],  # whatever the first row is
+        [{"messages": [user("2+2?"), assistant("4.")], "label": False}],
+        [{"prompt": [user("2+2?"), assistant("4.")], "label": False}],
+    ]
+    for rows in forms:
+        assert read_feedback(write(tmp_path / "a.jsonl", rows)).unpaired, rows
+    named = write(tmp_path / "a.jsonl", [{"prompt": "a", "said": "b", "ok": "yes"}])
+    assert read_feedback(named, {"said": "completion", "ok": "label"}).unpaired
+    others = [[ROW, ROW], [{**ROW, "label": 1}], [ROW, ROW, THUMB], [ROW, *broken]]
+    for rows in others:
+        found = read_feedback(write(tmp_path / "a.jsonl", rows))
+        assert found.records
+        assert not found.unpaired, rows
+    (mixed,) = read_feedback(write(tmp_path / "a.jsonl", [ROW, ROW, THUMB])).problems
+    assert (mixed.line, mixed.reason.split("; ")[-1]) == (
+        3,
+        "a completion with a label is not a pair",
+    )
+    scored = [{"prompt": "a", "completion": y, "label": i} for i, y in enumerate("bc")]
+    assert not read_feedback(write(tmp_path / "a.jsonl", scored), score="label").unpaired

@@ -6,7 +6,7 @@ import torch
 from torch.testing import assert_close
 
 from dpo_lib.fast.pair_log_probs import packed_pair_log_probs
-from dpo_lib.logprobs import get_pair_log_probs, pad_rows
+from dpo_lib.logprobs import get_response_log_probs, pad_rows, responses_of
 from dpo_lib.models import TinyGPT, TinyGPTConfig
 
 VOCAB = 13
@@ -40,6 +40,15 @@ def random_rows(n, seed=0, prompts=3, longest=9, vocab=VOCAB):
     return rows
 
 
+def random_thumbs(n, seed=0, names=("response", "mismatched")):
+    """Rows of thumbs in the place of pairs, with some of their responses."""
+    sides = dict(zip(("response", "mismatched"), ("chosen", "rejected"), strict=True))
+    return [
+        {"prompt": row["prompt"], "desirable": True, **{name: row[sides[name]] for name in names}}
+        for row in random_rows(n, seed)
+    ]
+
+
 def values_and_gradients(function, model, weights):
     model.zero_grad()
     logps = torch.cat(function())
@@ -48,9 +57,10 @@ def values_and_gradients(function, model, weights):
 
 
 def assert_equal_paths(model, rows, atol, slope_atol=None, **options):
-    weights = torch.randn(2 * len(rows), generator=torch.Generator().manual_seed(0))
+    names = responses_of(rows[0])
+    weights = torch.randn(len(names) * len(rows), generator=torch.Generator().manual_seed(0))
     expected, slopes = values_and_gradients(
-        lambda: get_pair_log_probs(model, pad_rows(rows)), model, weights
+        lambda: get_response_log_probs(model, pad_rows(rows), names), model, weights
     )
     found, ours = values_and_gradients(
         lambda: packed_pair_log_probs(model, rows, **options), model, weights

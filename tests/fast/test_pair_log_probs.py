@@ -14,7 +14,14 @@ from dpo_lib.fast import kernels, pair_log_probs
 from dpo_lib.fast.pair_log_probs import PairLogProbs, packed_pair_log_probs
 from dpo_lib.logprobs import get_pair_log_probs, pad_rows
 from dpo_lib.models import TinyGPT
-from tests.fast.packed import VOCAB, assert_equal_paths, hugging_face, random_rows, tiny
+from tests.fast.packed import (
+    VOCAB,
+    assert_equal_paths,
+    hugging_face,
+    random_rows,
+    random_thumbs,
+    tiny,
+)
 from tests.helpers import PrefixModel
 
 # --- values and gradients ------------------------------------------------------------------------
@@ -33,6 +40,19 @@ def test_tiny_gpt_in_float32():
 def test_chunks_of_the_vocabulary_change_nothing(monkeypatch):
     monkeypatch.setattr(kernels, "LOGITS_AT_ONCE", 4 * VOCAB)
     assert_equal_paths(tiny(), random_rows(7), 1e-12)
+
+
+@pytest.mark.parametrize("names", [("response",), ("mismatched",), ("response", "mismatched")])
+@pytest.mark.parametrize("row_length", [None, 20])
+def test_thumbs_have_the_values_of_the_padded_path(names, row_length):
+    rows = random_thumbs(7, names=names)
+    assert_equal_paths(tiny(), rows, 1e-12, row_length=row_length)
+    assert_equal_paths(hugging_face("Llama"), rows, 1e-11, row_length=row_length)
+    for packed in (True, False):
+        values = PairLogProbs(tiny(), packed)(rows)
+        assert [len(logps) for logps in values] == [7] * len(names)
+    scored = pair_log_probs.log_probs_of_rows(PairLogProbs(tiny()), rows, n_tokens=30)
+    assert_close(scored, values)
 
 
 def test_identical_and_nested_responses():

@@ -14,7 +14,7 @@ import torch
 import trl
 
 from dpo_lib import DPOConfig, get_sequence_log_probs, make_reference, train_dpo
-from dpo_lib.data import PreferenceDataset, PreferenceRecord
+from dpo_lib.data import PreferenceDataset, PreferenceRecord, UnpairedDataset, UnpairedRecord
 from dpo_lib.losses import LOSSES
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -356,6 +356,42 @@ def test_kto_trainer_at_its_own_level(tmp_path):
     theirs = their_losses(tmp_path, records, config, "KTO", loss_type="kto")
     assert_same(ours, theirs)
     assert max(levels) > 0.1  # it was not always cut off at 0
+
+
+def test_kto_trainer_on_thumbs(tmp_path):
+    """`train_dpo` on thumbs, with the mismatched responses that TRL takes: of the next example."""
+    config = dataclasses.replace(CONFIG, beta=0.5)
+    records, words, size = new_pairs(), Words(), 2 * BATCH
+    theirs = their_losses(tmp_path, records, config, "KTO", loss_type="kto")
+    pairs = PreferenceDataset(records, words)
+    order, rows = in_our_order(pairs, config), []
+    for start in range(0, len(order), BATCH):
+        batch = [
+            {"prompt": pairs[i]["prompt"], "response": pairs[i][side], "desirable": up}
+            for side, up in (("chosen", True), ("rejected", False))
+            for i in order[start : start + BATCH]
+        ]
+        rows += [
+            {**row, "mismatched": before["response"]}
+            for row, before in zip(batch, [batch[-1], *batch[:-1]], strict=True)
+        ]
+
+    class InOrder(UnpairedDataset):
+        def pairs_of_step(self, step, batch_size, seed):
+            return torch.arange(step * batch_size, (step + 1) * batch_size)
+
+    thumbs = InOrder([UnpairedRecord("a", "b", True)] * len(rows), words, rows)
+    policy = new_model()
+    history = train_dpo(
+        policy,
+        make_reference(policy),
+        thumbs,
+        dataclasses.replace(config, batch_size=size),
+        loss="kto",
+        progress=False,
+    )
+    assert_same(history.column("loss"), theirs)
+    assert max(history.column("level")) > 0.1
 
 
 # --- a real model ---------------------------------------------------------------------------------

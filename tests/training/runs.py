@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from dpo_lib import make_reference
-from dpo_lib.data import PreferenceDataset, make_preferences
+from dpo_lib.data import PreferenceDataset, UnpairedDataset, UnpairedRecord, make_preferences
 from dpo_lib.models import InstructionTokenizer, TinyGPT, TinyGPTConfig
 from dpo_lib.training import DPOConfig, train_dpo
 
@@ -17,6 +17,16 @@ CONFIG = DPOConfig(steps=6, batch_size=5, learning_rate=1e-3, eval_every=2)
 
 def load_dataset():
     return PreferenceDataset(make_preferences(), InstructionTokenizer())
+
+
+def load_thumbs():
+    """Twelve thumbs up and eight down."""
+    records = []
+    for i, pair in enumerate(make_preferences()):
+        records.append(UnpairedRecord(pair.prompt, pair.chosen, True))
+        if i % 3:
+            records.append(UnpairedRecord(pair.prompt, pair.rejected, False))
+    return UnpairedDataset(records, InstructionTokenizer())
 
 
 def new_policy(dropout: float = 0.0) -> TinyGPT:

@@ -12,15 +12,27 @@ import torch
 from dpo_lib.logprobs import get_pair_log_probs
 from dpo_lib.training import train_dpo
 from dpo_lib.training.processes import Processes
-from tests.training.runs import CONFIG, Stopped, load_dataset, new_policy, run_in_two_processes
+from tests.training.runs import (
+    CONFIG,
+    Stopped,
+    load_dataset,
+    load_thumbs,
+    new_policy,
+    run_in_two_processes,
+)
 
 CASES = {
     # five pairs on two processes: three and two
     "dpo": ({}, "dpo"),
     "parts": ({"accumulate": 2, "packed": False}, "simpo"),
     "level": ({"batch_size": 6, "accumulate": 2}, "kto"),  # looks across the batch
+    "thumbs": ({"batch_size": 6, "accumulate": 2, "beta": 1.0}, "kto"),
     "resumed": ({"max_grad_norm": 0.1}, "dpo"),  # interrupted after two evaluations
 }
+
+
+def data_of(name):
+    return load_thumbs() if name == "thumbs" else load_dataset()
 
 
 def look(policy):
@@ -70,10 +82,10 @@ def main(folder: str, way: str) -> None:
                 return look(policy)
 
             with pytest.raises(Stopped):
-                train_dpo(new_policy(), None, load_dataset(), evaluate=stop, **fixed)
+                train_dpo(new_policy(), None, data_of(name), evaluate=stop, **fixed)
         rows, policy = [], new_policy()
         history = train_dpo(
-            policy, None, load_dataset(), evaluate=look, on_step=rows.append, **fixed
+            policy, None, data_of(name), evaluate=look, on_step=rows.append, **fixed
         )
         assert hasattr(next(policy.parameters()), "full_tensor") == (way == "fsdp")
         done = {"steps": history.steps, "evaluations": history.evaluations, "rows": rows}
@@ -95,7 +107,7 @@ def test_two_processes_give_the_numbers_of_one(runs, name):
     settings, loss = CASES[name]
     config = dataclasses.replace(CONFIG, **settings)
     alone = train_dpo(
-        new_policy(), None, load_dataset(), config, loss=loss, evaluate=look, progress=False
+        new_policy(), None, data_of(name), config, loss=loss, evaluate=look, progress=False
     )
     first, second = (json.loads((out / f"{name}.{i}.json").read_text()) for i in range(2))
     for row, expected in zip(first["steps"], alone.steps, strict=True):
