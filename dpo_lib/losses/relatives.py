@@ -288,7 +288,7 @@ def kto_loss(
         + \lambda_U\,\sigma(\beta(\rho_l - z_0))\bigr],
 
     so the mean over pairs is the paper's mean over examples. Thumbs without pairs:
-    `unpaired_kto_loss`.
+    `unpaired_kto_loss`, which is what `train_dpo` takes for "kto" on an `UnpairedDataset`.
 
     Parameters
     ----------

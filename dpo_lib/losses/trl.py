@@ -42,7 +42,7 @@ TRL_OPTIONS = (
     TrlOption(_CPO, "ipo", "ipo_per_token", "with a flat reference"),
     TrlOption(_CPO, "simpo", "simpo"),
     TrlOption(_CPO, "alphapo", "", "left out"),
-    TrlOption(_KTO, "kto", "unpaired_kto_loss", "its level comes from mismatched responses"),
+    TrlOption(_KTO, "kto", "unpaired_kto_loss", "its mismatched responses are those of the batch"),
     TrlOption(_KTO, "apo_zero_unpaired", "unpaired_kto_loss", "with kl=0"),
 )
 """Every value of these options in TRL 1.16; a test compares the list with the installed TRL."""
