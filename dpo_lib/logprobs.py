@@ -119,8 +119,20 @@ def get_pair_log_probs(
     ValueError
         If a key is missing, or as in `get_sequence_log_probs`.
     """
-    chosen, rejected = get_response_log_probs(model, batch, ("chosen", "rejected"))
-    return chosen, rejected
+    missing = [key for key in ("prompt", "chosen", "rejected") if key not in batch]
+    if missing:
+        raise ValueError(f"batch lacks {missing}; it has {sorted(batch)}")
+    prompt, prompt_mask = batch["prompt"], batch.get("prompt_mask")
+    logps = []
+    for side in ("chosen", "rejected"):
+        response, response_mask = batch[side], batch.get(f"{side}_mask")
+        try:
+            logps.append(
+                get_sequence_log_probs(model, prompt, response, prompt_mask, response_mask)
+            )
+        except ValueError as error:
+            raise ValueError(f"batch with {side} as response: {error}") from error
+    return logps[0], logps[1]
 
 
 RESPONSES = ("chosen", "rejected", "response", "mismatched")
@@ -133,23 +145,17 @@ def responses_of(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def get_response_log_probs(
-    model: Callable[..., Any], batch: Mapping[str, Tensor], names: Sequence[str]
+    model: Callable[..., Any], batch: Mapping[str, Tensor]
 ) -> tuple[Tensor, ...]:
-    """`get_pair_log_probs` for any responses to the prompts of a batch, given by their names."""
-    missing = [key for key in ("prompt", *names) if key not in batch]
-    if missing:
-        raise ValueError(f"batch lacks {missing}; it has {sorted(batch)}")
-    prompt, prompt_mask = batch["prompt"], batch.get("prompt_mask")
-    logps = []
-    for side in names:
-        response, response_mask = batch[side], batch.get(f"{side}_mask")
-        try:
-            logps.append(
-                get_sequence_log_probs(model, prompt, response, prompt_mask, response_mask)
-            )
-        except ValueError as error:
-            raise ValueError(f"batch with {side} as response: {error}") from error
-    return tuple(logps)
+    """What `get_pair_log_probs` is for pairs, for whichever responses a padded batch has."""
+    names = responses_of(batch)
+    if names == ("chosen", "rejected"):
+        return get_pair_log_probs(model, batch)
+    prompt, mask = batch["prompt"], batch["prompt_mask"]
+    return tuple(
+        get_sequence_log_probs(model, prompt, batch[name], mask, batch[f"{name}_mask"])
+        for name in names
+    )
 
 
 def pad(

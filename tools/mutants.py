@@ -281,6 +281,7 @@ MUTANTS = [
     Mutant("MPO's weights mixed up", "losses/relatives", "mpo_loss",
            "preference * which", "quality * which"),
     Mutant("gradient through WPO's weight", "losses/relatives", "wpo_loss", ".detach()", ""),
+    Mutant("the level below 0", "losses/unpaired", "mismatched_level", ".clamp(min=0)", ""),
     Mutant("thumbs turned around", "losses/unpaired", "unpaired_kto_loss",
            "torch.where(thumbs, good * up, bad * down)",
            "torch.where(thumbs, bad * down, good * up)"),

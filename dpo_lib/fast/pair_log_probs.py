@@ -195,9 +195,7 @@ class PairLogProbs(nn.Module):
     def _padded(self, rows: Sequence[Row], dtype: str) -> tuple[Tensor, ...]:
         device = self._device()
         with _autocast(device, dtype):
-            return get_response_log_probs(
-                self.model, pad_rows(rows, device=device), responses_of(rows[0])
-            )
+            return get_response_log_probs(self.model, pad_rows(rows, device=device))
 
     def _device(self) -> torch.device:
         first = next(self.parameters(), None)

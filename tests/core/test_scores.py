@@ -6,7 +6,7 @@ import inspect
 import pytest
 import torch
 
-from dpo_lib.losses import LOSSES, dpo_loss, mismatched_level, simpo_loss, unpaired_kto_loss
+from dpo_lib.losses import LOSSES, dpo_loss, simpo_loss, unpaired_kto_loss
 from dpo_lib.scores import (
     apply_loss,
     detach_scores,
@@ -143,13 +143,6 @@ def test_a_kind_of_thumb_that_is_not_there_has_no_mean():
     found = summarize(unpaired_kto_loss, one, 0.5)
     missing = {name for name, value in found.items() if value.isnan()}
     assert missing == {"reward_auc", "margin", "undesirable_logp"}
-
-
-def test_the_level_is_a_mean_and_not_below_0():
-    own = OWN.clone().requires_grad_()
-    assert mismatched_level(own, KNOWN).item() == pytest.approx(0.5)
-    assert not mismatched_level(own, KNOWN).requires_grad
-    assert mismatched_level(KNOWN, OWN) == 0
 
 
 def test_a_difference_of_last_bits_is_a_tie_of_thumbs():

@@ -60,7 +60,7 @@ def assert_equal_paths(model, rows, atol, slope_atol=None, **options):
     names = responses_of(rows[0])
     weights = torch.randn(len(names) * len(rows), generator=torch.Generator().manual_seed(0))
     expected, slopes = values_and_gradients(
-        lambda: get_response_log_probs(model, pad_rows(rows), names), model, weights
+        lambda: get_response_log_probs(model, pad_rows(rows)), model, weights
     )
     found, ours = values_and_gradients(
         lambda: packed_pair_log_probs(model, rows, **options), model, weights

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from dpo_lib.losses import kto_loss, looks_across_pairs, unpaired_kto_loss
+from dpo_lib.losses import kto_loss, looks_across_pairs, mismatched_level, unpaired_kto_loss
 from tests.helpers import deterministic
 from tests.losses.facts import plain_value, sigmoid
 
@@ -115,6 +115,15 @@ def test_thumbs_are_typed_and_finite_at_the_ends(dtype):
     assert policy.grad.isfinite().all()
     one = unpaired_kto_loss(-40.0, -80.0, True, 1.0, kl=0.0).losses
     assert one.item() == pytest.approx(math.exp(-40), rel=1e-12, abs=0)
+
+
+def test_the_level_of_mismatched_responses_is_a_mean_and_not_below_0():
+    own = torch.tensor([-3.0, -1.5, -4.0], requires_grad=True)
+    reference = torch.tensor([-5.0, -2.0, -3.0])
+    level = mismatched_level(own, reference)
+    assert level.item() == pytest.approx((2 + 0.5 - 1) / 3)
+    assert not level.requires_grad
+    assert mismatched_level(reference, own.detach()) == 0
 
 
 def test_a_batch_of_thumbs_is_coupled():
