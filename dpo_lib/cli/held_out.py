@@ -22,11 +22,10 @@ from dpo_lib.losses import (
     PreferenceLoss,
     UnpairedLoss,
     as_loss_function,
-    check_kind,
-    mismatched_level,
     takes_lengths,
 )
 from dpo_lib.losses.form import FOUR, LENGTHS
+from dpo_lib.losses.unpaired import check_kind, mismatched_level
 from dpo_lib.rewards import reward_accuracy
 from dpo_lib.scores import apply_loss, pair_scores, summarize, tie_width, unpaired_scores
 

@@ -13,6 +13,7 @@ from dpo_lib.cli.progress import Progress, Stage
 from dpo_lib.cli.records import Metrics
 from dpo_lib.cli.trackers import Trackers
 from dpo_lib.fast.pair_log_probs import PairLogProbs
+from dpo_lib.logprobs import responses_of
 
 LINES = 20  # of a run that are printed in any case
 
@@ -73,10 +74,11 @@ class Live:
             yield
         self._evaluation = None
 
-    def _before_call(self, *_: object) -> None:
+    def _before_call(self, module: torch.nn.Module, arguments: tuple) -> None:
         if self._training or self._evaluation:
             return
-        if torch.is_grad_enabled():
+        of_level = responses_of(arguments[0][0]) == ("mismatched",)  # thumbs: a part of an update
+        if torch.is_grad_enabled() or of_level:
             if self._stage is None or self._stage.total:
                 self._enter("first update")
         elif self._stage is None:

@@ -33,14 +33,7 @@ from dpo_lib.losses.form import (
 )
 from dpo_lib.losses.relatives import *  # noqa: F403  (the losses that RELATIVES names)
 from dpo_lib.losses.relatives import RELATIVES
-from dpo_lib.losses.unpaired import (
-    UNPAIRED,
-    UnpairedLoss,
-    check_kind,
-    mismatched_level,
-    takes_thumbs,
-    unpaired_kto_loss,
-)
+from dpo_lib.losses.unpaired import UNPAIRED, UnpairedLoss, unpaired_kto_loss
 
 LOSSES: dict[str, Loss] = {
     loss.__name__.removesuffix("_loss"): loss for loss in (dpo_loss, naive_loss, *RELATIVES)
@@ -61,16 +54,12 @@ __all__ = [
     "LogProbs",
     "Loss",
     "PreferenceLoss",
-    "UNPAIRED",
     "UnpairedLoss",
     "as_loss_function",
-    "check_kind",
     "coupled",
     "looks_across_pairs",
     "loss_name",
-    "mismatched_level",
     "takes_lengths",
-    "takes_thumbs",
     "unpaired_kto_loss",
     "uses_reference",
     "weighted_sum",

@@ -22,11 +22,10 @@ from dpo_lib.losses import (
     PreferenceLoss,
     UnpairedLoss,
     as_loss_function,
-    check_kind,
     dpo_loss,
     looks_across_pairs,
-    mismatched_level,
 )
+from dpo_lib.losses.unpaired import check_kind, mismatched_level
 from dpo_lib.reference import fingerprint
 from dpo_lib.scores import (
     PairScores,

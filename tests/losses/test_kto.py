@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from dpo_lib.losses import kto_loss, looks_across_pairs, mismatched_level, unpaired_kto_loss
+from dpo_lib.losses import kto_loss, looks_across_pairs, unpaired_kto_loss
+from dpo_lib.losses.unpaired import mismatched_level
 from tests.helpers import deterministic
 from tests.losses.facts import plain_value, sigmoid
 
