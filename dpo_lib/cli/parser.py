@@ -90,8 +90,8 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     )
     how.add_argument(
         "--batch-size", type=_at_least(1),
-        help=f"pairs an update ({BATCH_SIZE['others']}; tiny {BATCH_SIZE['tiny']}), or thumbs "
-        "(twice that)",
+        help=f"pairs an update ({BATCH_SIZE['others']}; tiny {BATCH_SIZE['tiny']}); of thumbs "
+        "twice as many",
     )  # fmt: skip
     how.add_argument(
         "--accumulate", type=_at_least(1), default=1, metavar="PARTS",
@@ -250,10 +250,10 @@ def _add_prompts(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_loss(group: argparse._ActionsContainer, default: str | None) -> None:
-    usual = default or "dpo; with --full rpo; on thumbs kto"
+    usual = default or "dpo; with --full rpo"
     group.add_argument(
         "--loss", metavar="NAME", default=default, choices=(*LOSS_NAMES, *FORMER_LOSS_NAMES),
-        help=f"({usual}) one of {', '.join(LOSS_NAMES)}",
+        help=f"({usual}) one of {', '.join(LOSS_NAMES)}; thumbs take kto",
     )  # fmt: skip
 
 

@@ -88,7 +88,7 @@ def _about_chosen(
 
 def _is_of_thumbs(history: TrainingHistory) -> bool:
     """Whether the run trained on thumbs: its rows have KTO's level."""
-    return "level" in history.steps[0]
+    return bool(history.steps) and "level" in history.steps[0]
 
 
 def _about_thumbs(history: TrainingHistory, final: dict[str, Any] | None) -> Iterator[str]:

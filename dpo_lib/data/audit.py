@@ -75,15 +75,15 @@ def audit_thumbs(
 
 
 def about_weights(up: int, down: int, up_weight: float = 1.0, down_weight: float = 1.0) -> str:
-    """What the paper says of KTO's weights for so many thumbs; empty where it is kept.
+    """What the paper says of KTO's weights for so many thumbs; empty where it is kept, about.
 
     Ethayarajh et al. (2024) keep the weight of all thumbs up between 1 and 4/3 times that of all
-    thumbs down (arXiv:2402.01306; 3/2 in its fifth version, eq. 9).
+    thumbs down (arXiv:2402.01306; 3/2 in its fifth version, eq. 9). A little less is let pass.
     """
     if not up or not down:
         return f"all thumbs point {'up' if up else 'down'}: nothing is told apart"
     ratio = up * up_weight / (down * down_weight)
-    if 1 - 1e-9 <= ratio <= 4 / 3 + 1e-9:
+    if 0.8 <= ratio <= 1.5:
         return ""
     if ratio > 1:  # what is heavier keeps its weight, the other one gets more
         name, least, most = "undesirable_weight", down_weight * ratio * 3 / 4, down_weight * ratio

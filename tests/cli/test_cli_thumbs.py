@@ -116,6 +116,7 @@ def test_parts_give_the_numbers_of_the_whole_batch(thumbs, finished, tmp_path):
     assert train(thumbs, tmp_path / "run", "--accumulate", "4", "--quiet") == 0
     whole, parts = (read_metrics(out / "metrics.jsonl") for out in (finished, tmp_path / "run"))
     for expected, row in zip(whole, parts, strict=True):
+        assert row.pop("kind") == expected.pop("kind")
         assert row == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 
@@ -164,20 +165,20 @@ def test_rows_that_are_no_thumbs_are_named_by_line(tmp_path, capsys):
         {"prompt": "List two metals.", "chosen": "gold.", "rejected": "iron."},
         {"prompt": "Bonjour", "completion": "gold.", "label": 0},
     ]
-    path = write_lines(tmp_path / "thumbs.jsonl", [*rows()[:20], *bad])
+    path = write_lines(tmp_path / "thumbs.jsonl", [*rows()[:120], *bad])
     assert train(path, tmp_path / "run") == 2
     error = capsys.readouterr().err
-    assert "5 of 26 rows are bad" in error
+    assert "5 of 126 rows are bad" in error
     for line, words in (
-        (21, "label must be true or false, got 'perhaps'"),
-        (22, "missing label"),
-        (23, "completion must not be empty"),
-        (24, "missing prompt"),
-        (25, "a pair is not a completion with a label"),
+        (121, "label must be true or false, got 'perhaps'"),
+        (122, "missing label"),
+        (123, "completion must not be empty"),
+        (124, "missing prompt"),
+        (125, "a pair is not a completion with a label"),
     ):
         assert re.search(rf"line {line}: \w+: .*{re.escape(words)}", error), error
     assert train(path, tmp_path / "run", "--skip-bad", "--steps", "1", "--samples", "0") == 0
-    assert "line 26: unknown words" in capsys.readouterr().err
+    assert "line 126: unknown words" in capsys.readouterr().err
 
 
 def test_a_completion_without_a_label_is_told_what_it_needs(tmp_path, capsys):
@@ -206,7 +207,7 @@ def test_uneven_thumbs_get_a_hint_that_makes_them_even(tmp_path, capsys):
     assert hint, error
     weight = f"desirable_weight={hint[1]}"
     assert train(path, tmp_path / "b", *options, "--option", weight) == 0
-    assert "weigh" not in capsys.readouterr().err
+    assert "thumbs up weigh" not in capsys.readouterr().err
     assert train(path, tmp_path / "c", *options, "--option", "alpha=1") == 2
     error = capsys.readouterr().err
     assert (
