@@ -31,7 +31,7 @@ def run_eval(args: argparse.Namespace) -> int:
         settings = data.DataSettings.of(args)
         if run and run["settings"]["plain"]:
             settings = dataclasses.replace(settings, plain=True)
-    _, opened, pairs = data.open_pairs(settings, args.model, args.progress)
+    read, opened, pairs = data.open_pairs(settings, args.model, args.progress)
     dataset = pairs.dataset
     if args.data is None and not run.get("eval_data"):
         _, dataset = dataset.split(run["settings"]["held_out"], run["settings"]["seed"])
@@ -67,7 +67,7 @@ def run_eval(args: argparse.Namespace) -> int:
 
 
 def _scored(model: nn.Module, dataset: PreferenceDataset, args: argparse.Namespace) -> Tensor:
-    with args.progress.stage("scoring", len(dataset), "pairs") as stage:
+    with args.progress.stage("scoring", len(dataset), dataset.unit) as stage:
         return pair_log_probs(model, dataset, stage)
 
 

@@ -746,6 +746,8 @@ def test_white_space_around_a_repeated_prompt_is_no_difference():
     row = {"prompt": "a?", "chosen": [user("a? "), assistant("Yes.")]}
     row["rejected"] = [user("a? "), assistant("No.")]
     assert triple(make_record(row)) == ("a? ", "Yes.", "No.")
+
+
 LABELS = [(True, "1", 1.0, "+1", "Thumbs Up", "👍", "liked"), (False, 0, "-1", "👎", "thumb_down")]
 
 
