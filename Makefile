@@ -1,5 +1,5 @@
 # One command a task; `make` alone lists them. Everything is installed into .venv, nothing outside it
-# except what tools/system.sh may install with apt (Chromium, python3-venv).
+# except what tools/system.sh may install with apt (Chromium, Firefox, python3-venv).
 
 SHELL       := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -40,8 +40,9 @@ help: ## list these commands
 book: $(READY) ## build the book and print the path to open
 	@$(PY) tools/book.py build
 
-test: $(READY) lint ## run every check: lint, unit tests, claims, notebooks, the built book in Chromium
+test: $(READY) lint ## run every check: lint, unit tests, claims, notebooks, the built book in two browsers
 	@tools/system.sh chromium
+	@tools/system.sh firefox
 	@$(PY) tools/fetch_model.py
 	@$(PY) tools/book.py build
 	@$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations=20 \

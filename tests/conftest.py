@@ -17,9 +17,21 @@ QUIET = (
 )
 
 
+FIREFOX_NAMES = ("firefox-esr", "firefox", "/Applications/Firefox.app/Contents/MacOS/firefox")
+
+
 def find_chromium() -> str | None:
     """Return the path of Chromium: the one named by CHROMIUM, or the first that is installed."""
-    names = (os.environ.get("CHROMIUM", ""), *CHROMIUM_NAMES, CHROMIUM_ON_MACOS)
+    return first_program(os.environ.get("CHROMIUM", ""), *CHROMIUM_NAMES, CHROMIUM_ON_MACOS)
+
+
+def find_firefox() -> str | None:
+    """Return the path of Firefox: the one named by FIREFOX, or the first that is installed."""
+    return first_program(os.environ.get("FIREFOX", ""), *FIREFOX_NAMES)
+
+
+def first_program(*names: str) -> str | None:
+    """Return the path of the first of these programs that is there."""
     return next((path for name in names if name and (path := shutil.which(name))), None)
 
 

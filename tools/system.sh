@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Makes sure that the machine has what pip cannot install: Chromium (for the browser tests) and
-# Python's venv module. Missing ones are installed with apt when that is allowed; if not,
-# one line says what to install.
+# Makes sure that the machine has what pip cannot install: Chromium (for the browser tests), Firefox
+# with what drives it (for one of them) and Python's venv module. Missing ones are installed with apt
+# and npm when that is allowed; if not, one line says what to install.
 #
 #   tools/system.sh chromium
+#   tools/system.sh firefox
 #   tools/system.sh venv [PYTHON]
 set -euo pipefail
 
@@ -28,6 +29,22 @@ chromium_present() {
   [ -x "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome" ]
 }
 
+firefox_present() {
+  [ -n "${FIREFOX:-}" ] && [ -x "$FIREFOX" ] && return
+  command -v firefox-esr >/dev/null || command -v firefox >/dev/null ||
+    [ -x "/Applications/Firefox.app/Contents/MacOS/firefox" ]
+}
+
+node_present() { node -e 'process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)' 2>/dev/null; }
+
+# puppeteer-core as its lock file has it; it brings no browser of its own.
+driver_present() {
+  local driver="$(dirname "$0")/main_path"
+  [ "$driver/node_modules/.package-lock.json" -nt "$driver/package-lock.json" ] && return
+  npm ci --prefix "$driver" --ignore-scripts --no-audit --no-fund --silent >&2 </dev/null &&
+    touch "$driver/node_modules/.package-lock.json"
+}
+
 venv_works() { "$1" -c 'import ensurepip, venv' 2>/dev/null; }
 
 case "${1:-}" in
@@ -35,10 +52,17 @@ case "${1:-}" in
     chromium_present || apt_install chromium fonts-dejavu-core || true
     chromium_present || fail "Chromium is missing: install it (Debian: apt-get install chromium) or set CHROMIUM to its path"
     ;;
+  firefox)
+    firefox_present || apt_install firefox-esr || true
+    firefox_present || fail "Firefox is missing: install it (Debian: apt-get install firefox-esr) or set FIREFOX to its path"
+    node_present || apt_install nodejs npm || true
+    node_present || fail "Node.js 18 or newer is missing: install it (Debian: apt-get install nodejs npm)"
+    driver_present || fail "puppeteer-core did not install: run npm ci in tools/main_path to see why"
+    ;;
   venv)
     python=${2:-python3}
     venv_works "$python" || apt_install python3-venv || true
     venv_works "$python" || fail "$python cannot make virtual environments: install its venv module (Debian: apt-get install python3-venv)"
     ;;
-  *) fail "usage: tools/system.sh chromium | venv [PYTHON]" ;;
+  *) fail "usage: tools/system.sh chromium | firefox | venv [PYTHON]" ;;
 esac

@@ -55,6 +55,7 @@ class AllControls(base.BookWidget):
 def widget(request, monkeypatch):
     if request.param == "all_controls":
         monkeypatch.setattr(base.join, "esm", lambda kind: "export default { render() {} };")
+        monkeypatch.setattr(base.join, "static_css", lambda kinds: "")
         return AllControls()
     return getattr(widgets, widgets.class_name(request.param))()
 

@@ -1,0 +1,40 @@
+"""The reader's main path, by keyboard: label pairs, write the loss, check it, train with it."""
+
+import json
+import shutil
+import subprocess
+
+import pytest
+
+from tests.book.pages import ROOT
+from tests.conftest import find_chromium, find_firefox
+
+WALK = ROOT / "tools" / "main_path" / "walk.mjs"
+LIMIT = 120  # seconds
+HELP = "run tools/system.sh chromium and tools/system.sh firefox"
+
+
+@pytest.mark.parametrize(
+    ("name", "find", "scheme"),
+    [("firefox", find_firefox, "file"), ("chrome", find_chromium, "http")],
+)
+def test_the_main_path(site, name, find, scheme):
+    program, node = find(), shutil.which("node")
+    assert program, HELP
+    assert node, HELP
+    assert (WALK.parent / "node_modules").is_dir(), HELP
+    command = [node, str(WALK), name, program, site[scheme]]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
+    assert result.returncode == 0, result.stderr
+    seen = json.loads(result.stdout)
+
+    assert seen["outside"] == []
+    assert seen["errors"] == []
+    written, trained = seen["written"], seen["trained"]
+    assert written["reward"][1] > written["reward"][0] + 0.3
+    assert all(before != now for before, now in written["answers"])
+    assert "mine, from chapter 9" in trained["legend"]
+    assert "stored annotator" not in trained["legend"]
+    assert trained["pairs"] == 12
+    assert trained["reward"][1] > trained["reward"][0]
+    assert any(before != now for before, now in trained["answers"])

@@ -1,0 +1,143 @@
+// The reader's main path through the book, by keyboard: label twelve pairs, write the loss, check it, train.
+//
+//   node walk.mjs firefox PROGRAM ADDRESS     or chrome; ADDRESS is that of the book's folder
+//
+// Prints as JSON what was seen: times, rewards, answers, and what must stay empty. Firefox is driven over
+// WebDriver BiDi, without a driver program of its own.
+
+import puppeteer from "puppeteer-core";
+
+const PAIRS = 12; // and a practice pair
+const CODE = ["import math", "", "def dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta):"];
+const LINE = "gap = (chosen - ref_chosen) - (rejected - ref_rejected)";
+const RESULT = "return -log_sigmoid(beta * gap)";
+const POOR = /do not know|not my problem|\?$/; // answers that nobody would choose
+
+const [name, program, address] = process.argv.slice(2);
+const outside = [];
+const errors = [];
+const started = Date.now();
+const browser = await puppeteer.launch({
+  browser: name,
+  executablePath: program,
+  headless: true,
+  args: name === "chrome" ? ["--no-sandbox"] : [],
+  // Nothing but the book: no look for updates, safe pages or a captive portal.
+  extraPrefsFirefox: { "network.captive-portal-service.enabled": false, "network.connectivity-service.enabled": false },
+});
+const page = await browser.newPage();
+page.on("request", (request) => {
+  if (!request.url().startsWith(address) && !/^(data|blob):/.test(request.url())) outside.push(request.url());
+});
+page.on("console", (message) => {
+  if (["error", "warn", "warning"].includes(message.type())) errors.push(message.text());
+});
+page.on("pageerror", (error) => errors.push(String(error)));
+
+const open = (path) => page.goto(`${address}${path}`, { waitUntil: "load" });
+const widget = (kind) => `[data-dpo-widget=${kind}]`;
+// Brings a widget near, as scrolling does, and waits for its code.
+async function near(kind) {
+  await page.$eval(widget(kind), (node) => node.scrollIntoView());
+  await page.waitForSelector(`${widget(kind)}[data-dpo-mounted] .dpo-status`);
+}
+async function focusButton(kind, words) {
+  const found = await page.$$eval(
+    `${widget(kind)} button`,
+    (all, wanted) => {
+      const node = all.find((one) => one.textContent === wanted);
+      node?.focus();
+      return Boolean(node);
+    },
+    words,
+  );
+  if (!found) throw new Error(`no button ${words} in ${kind}`);
+}
+async function press(kind, words) {
+  await focusButton(kind, words);
+  await page.keyboard.press("Enter");
+}
+const said = (kind, start, timeout = 60000) =>
+  page.waitForFunction(
+    (selector, words) => document.querySelector(selector).textContent.startsWith(words),
+    { timeout },
+    `${widget(kind)} .dpo-status`,
+    start,
+  );
+const texts = (selector) => page.$$eval(selector, (all) => all.map((node) => node.textContent));
+// [before, now] of the true reward, and of each answer.
+async function result(kind) {
+  const tiles = await texts(`${widget(kind)} .dpo-tile`);
+  const [, numbers] = tiles.find((text) => text.startsWith("true reward")).split("reward");
+  const cells = await texts(`${widget(kind)} .dpo-answers td`);
+  return {
+    reward: numbers.split(" → ").map((text) => Number(text.replace("−", "-"))),
+    answers: cells.flatMap((text, i) => (i % 2 ? [] : [[text, cells[i + 1]]])),
+  };
+}
+
+async function label() {
+  await open("notebooks/01_alignment_problem.html");
+  await near("annotator");
+  await press("annotator", "Start");
+  for (let i = 0; i <= PAIRS; i++) {
+    await new Promise((resolve) => setTimeout(resolve, 300)); // nobody reads faster
+    const [first] = await texts(`${widget("annotator")} .dpo-ann-text > span:first-child`);
+    await page.keyboard.press(POOR.test(first) ? "2" : "1");
+  }
+  await page.waitForFunction((words) => document.querySelector("[data-dpo-widget=annotator] .dpo-tile").textContent.includes(words), {}, String(PAIRS));
+}
+
+async function write() {
+  await open("notebooks/09_dpo_loss.html");
+  await near("write_the_loss");
+  await page.focus(`${widget("write_the_loss")} textarea`);
+  await page.keyboard.down("Control");
+  await page.keyboard.press("a");
+  await page.keyboard.up("Control");
+  for (const line of [...CODE, `    ${LINE}`, `    ${RESULT}`]) {
+    await page.keyboard.type(line);
+    await page.keyboard.press("Enter");
+  }
+  await page.keyboard.down("Control");
+  await page.keyboard.press("Enter");
+  await page.keyboard.up("Control");
+  await said("write_the_loss", "All cases are right");
+  await press("write_the_loss", "Train");
+  await said("write_the_loss", "Trained with your loss");
+  return result("write_the_loss");
+}
+
+async function train() {
+  await open("notebooks/10_full_implementation.html");
+  const lab = widget("train_it_yourself");
+  await near("train_it_yourself");
+  for (const [key, wanted] of [["loss", "mine"], ["labels", "my clicks of chapter 1"]]) {
+    await page.focus(`${lab} select[id$=${key}]`);
+    for (let i = 0; i < 9; i++) {
+      const chosen = await page.$eval(`${lab} select[id$=${key}]`, (node) => node.selectedOptions[0].textContent);
+      if (chosen.startsWith(wanted)) break;
+      await page.keyboard.press("ArrowDown");
+    }
+  }
+  await press("train_it_yourself", "Play");
+  await page.waitForFunction(
+    (selector) => Number([...document.querySelectorAll(selector)].find((node) => node.textContent.startsWith("updates")).querySelector(".dpo-value").textContent) >= 60,
+    { timeout: 60000 },
+    `${lab} .dpo-tile`,
+  );
+  await press("train_it_yourself", "Pause");
+  const legend = (await texts(`${lab} .dpo-lab-legend`))[0];
+  const [pairs] = (await texts(`${lab} .dpo-tile`)).filter((text) => text.startsWith("pairs"));
+  return { legend, pairs: Number(pairs.slice(5)), ...(await result("train_it_yourself")) };
+}
+
+try {
+  await label();
+  const written = await write();
+  const trained = await train();
+  const seconds = (Date.now() - started) / 1000;
+  console.log(JSON.stringify({ version: await browser.version(), seconds, written, trained, outside, errors }));
+} finally {
+  await browser.close();
+}
