@@ -36,6 +36,7 @@ Kind = Literal[
     "unreadable", "malformed", "empty", "identical", "too long", "unknown words", "template"
 ]  # fmt: skip
 Message = dict[str, str]
+_MANY = 8  # rows that would hardly all be decided the same way
 _SHOWN = 20  # ranges of lines in a message, and messages
 
 _ROLES = {
@@ -64,10 +65,13 @@ _LIKE_MESSAGES = re.compile(  # of what cannot be decoded
 )
 _LENIENT = json.JSONDecoder(strict=False)  # lines may break inside strings
 _NOTHING = ("", "nan", "none", "null", "n/a", "<noinput>")  # how an empty cell is written
-_SAYS_WHICH = re.compile(r"label|prefer|winner|choice|better|vote|verdict|judg", re.IGNORECASE)
+_SAYS_WHICH = re.compile(
+    r"label|prefer|winner|choice|better|vote|verdict|judg|select|pick", re.IGNORECASE
+)
 _LISTS = ("responses", "completions", "answers", "outputs", "output", "candidates", "generations")
 _ONE = ("response", "completion", "answer", "output", "text", "content", "message", "value")
 _PROMPTS = ("question", "query", "input")
+_OF_PROMPTS = ("system", "system_prompt", "prompt", "instruction", "history", "tools")
 _CONVERSATIONS = ("conversations", "conversation", "messages")
 
 
@@ -214,7 +218,8 @@ def read_preferences(
     Raises
     ------
     ValueError
-        If a file does not exist or cannot be read at all, or there is no row.
+        If a file does not exist or cannot be read at all, there is no row, or the label's column
+        holds no such value, or more than two.
     """
     rows = read_rows(paths, encoding)
     return _collect_pairs(rows, paths, rename or {}, score, label)
@@ -302,7 +307,11 @@ def _collect_pairs(
     notes: Counter[str] = Counter()
     if score is not None:
         rows = _pair_up(rows, rename, score, notes)
-    return _collect(rows, paths, notes, lambda row: _record(row, rename, score, label, notes))
+    seen = _Label(*label) if label is not None else None
+    found = _collect(rows, paths, notes, lambda row: _record(row, rename, score, seen, notes))
+    if seen is not None and found.records:
+        seen.check()
+    return found
 
 
 def _collect_thumbs(
@@ -322,6 +331,8 @@ def _collect(
     for value, line, file, unit in rows:  # noqa: B007
         names[file] = None
         try:
+            if isinstance(value, BadRow):
+                raise value
             if isinstance(value, Exception):
                 raise BadRow("unreadable", reason(value))
             records.append(make(value))
@@ -359,9 +370,7 @@ def _pair_up(
         except BadRow as error:
             yield row._replace(value=error)
             continue
-        prompt = {
-            n: columns.get(n) for n in ("system", "prompt", "instruction", "input", *_PROMPTS)
-        }
+        prompt = {n: columns.get(n) for n in (*_OF_PROMPTS, *_PROMPTS, *_CONVERSATIONS)}
         key = json.dumps(prompt, default=str, sort_keys=True)
         groups.setdefault(key, []).append((number, row, columns, name))
     for group in groups.values():
@@ -387,7 +396,7 @@ def _record(
     row: object,
     rename: Mapping[str, str],
     score: str | None,
-    label: tuple[str, str] | None,
+    label: _Label | None,
     notes: Counter[str],
 ) -> PreferenceRecord:
     if isinstance(row, _Scored):
@@ -484,30 +493,63 @@ def _take_shp(row: dict[str, Any], notes: Counter[str]) -> None:
     if "chosen" in row or "rejected" in row or not set(names) <= row.keys():
         return
     first, second, which = (row.pop(name) for name in names)
-    if str(which) not in ("0", "1"):
+    if _plain(which) not in ("0", "1"):
         raise BadRow("malformed", f"labels must be 1 (A is better) or 0, got {which!r:.60}")
-    row["chosen"], row["rejected"] = (first, second) if str(which) == "1" else (second, first)
+    row["chosen"], row["rejected"] = (first, second) if _plain(which) == "1" else (second, first)
     if "prompt" not in row and "history" in row:
         row["prompt"] = row.pop("history")
     notes["human_ref_A or human_ref_B taken as chosen, as labels says,"] += 1
 
 
+def _plain(value: object) -> str:
+    """A value of a label, in one form: 1, 1.0, "1" and true are the same."""
+    text = str(value).strip().lower()
+    text = {"true": "1", "false": "0"}.get(text, text)
+    try:
+        return f"{float(text):g}"
+    except ValueError:
+        return text
+
+
+class _Label:
+    """A column that says which of two is better, by one of its two values."""
+
+    def __init__(self, column: str, value: str) -> None:
+        self.column, self.value = column, value
+        self.seen: Counter[str] = Counter()
+
+    def check(self) -> None:
+        """Refuse what would turn pairs round that it says nothing of."""
+        names = ", ".join(repr(value) for value, _ in self.seen.most_common(5))
+        if len(self.seen) > 2:
+            raise ValueError(
+                f"{self.column} has {len(self.seen):,} values ({names}): which response is better "
+                "can be read from two alone (--label)"
+            )
+        few = len(self.seen) == 1 and self.seen.total() < _MANY  # all may be the other one
+        if _plain(self.value) not in self.seen and not few:
+            raise ValueError(
+                f"{self.column} is never {self.value!r} (--label), it has the values {names}"
+            )
+
+
 def _take_label(
     row: dict[str, Any],
     rename: Mapping[str, str],
-    label: tuple[str, str] | None,
+    label: _Label | None,
     notes: Counter[str],
 ) -> None:
     """Turn a pair round if the column that says which is better says so."""
     if label is not None:
-        name, wanted = label
+        name = label.column
         if name not in row:
             raise BadRow("malformed", f"there is no {name!r} (--label); {_columns(row)}")
         value = row.pop(name)
-        plain = f"{value:g}" if isinstance(value, float) else str(value).strip()
+        plain = _plain(value)
         if not plain or value is None or re.search(r"tie|both|draw|neither", plain, re.IGNORECASE):
             raise BadRow("malformed", f"{name} is {value!r:.60}: neither is better")
-        if plain.lower() != wanted.lower():
+        label.seen[plain] += 1
+        if plain != _plain(label.value):
             row["chosen"], row["rejected"] = row.get("rejected"), row.get("chosen")
             notes[f"chosen and rejected turned round, as {name} is {plain!r:.20},"] += 1
         return

@@ -251,7 +251,13 @@ def test_a_damaged_file_gives_rows_or_one_sentence(tmp_path_factory, name, at, b
 
 
 ROLES = st.sampled_from(["user", "assistant", "system", "human", "gpt", "tool", None, 3, ["user"]])
-WORDS = st.sampled_from(["", " ", "Hi.", "Human: a\n\nAssistant: b", "\n\nHuman: ", "[{'role':"])
+WORDS = st.sampled_from([
+    *("", " ", "Hi.", "nan", "None", "[]", "{}", "\0", "\u200b", "[{'role':", "[Message(role=1"),
+    *("Human: a\n\nAssistant: b", "\n\nHuman: ", "H: a\nA: b", "**AI:** a", "<human>: a\n<bot>: b"),
+    *("\r\rHuman: \rAssistant:", "System: a\n\nUser: b\n\nBot: c", "### User: a\n### AI:", "A: x"),
+    *('array([{"role":"user"}])', '[{"name": 1, "role": "user"', '{"messages": 3}'),
+    *('{"conversations": [{"from": 1, "value": 2}]}', '[{"role": "user", "content": "a"}]'),
+])  # fmt: skip
 MESSAGE = st.dictionaries(st.sampled_from(["role", "content", "from", "value", "x"]), ROLES | WORDS)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | WORDS | st.text(max_size=9) | MESSAGE,

@@ -551,6 +551,65 @@ def test_a_column_that_says_which_is_better_is_not_left_out(tmp_path):
     assert "neither is better" in tied.problems[0].reason
 
 
+SHOWN = {**ROW, "prompt": "2+2?"}
+
+
+@pytest.mark.parametrize("value", [1, 1.0, "1", "1.0", True, "true", " True "])
+@pytest.mark.parametrize("wanted", ["1", "1.0", "true"])
+def test_a_label_is_the_same_however_it_is_written(tmp_path, value, wanted):
+    rows = [{**SHOWN, "label": value}, {**SHOWN, "label": 0}, {**SHOWN, "label": "false"}]
+    found = read(tmp_path, rows, label=("label", wanted))
+    assert [r.chosen for r in found.records] == ["4.", "5.", "5."]
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted", "words"),
+    [
+        ("aba", "z", "label is never 'z' .*it has the values 'a', 'b'"),
+        ("bbbbbbbb", "a", "label is never 'a'"),
+        ("abc", "a", r"label has 3 values \('a', 'b', 'c'\)"),
+        ([-1, 0, 1], "1", "label has 3 values"),
+    ],
+)
+def test_a_label_that_does_not_say_which_is_better_turns_nothing_round(
+    tmp_path, values, wanted, words
+):
+    with pytest.raises(ValueError, match=words):
+        read(tmp_path, [{**SHOWN, "label": v} for v in values], label=("label", wanted))
+
+
+def test_a_few_rows_may_all_be_decided_the_other_way(tmp_path):
+    found = read(tmp_path, [{**SHOWN, "winner": "model_b"}], label=("winner", "model_a"))
+    assert [(r.chosen, r.rejected) for r in found.records] == [("5.", "4.")]
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("conversations", [[{"from": "human", "value": "a?"}], [{"from": "human", "value": "b?"}]]),
+        ("messages", [[user("a?")], [user("b?")]]),
+        ("history", [[["q", "r"]], []]),
+        ("system_prompt", ["a", "b"]),
+        ("tools", [[{"name": "t"}], []]),
+        ("input", ["a", "b"]),
+    ],
+)
+def test_responses_to_prompts_that_differ_in_any_part_are_no_pair(tmp_path, column, values):
+    rows = [
+        {"response": "x", "score": 1, column: values[0]},
+        {"response": "y", "score": 2, column: values[1]},
+    ]
+    if column not in ("conversations", "messages"):
+        rows = [{**row, "instruction": "Do."} for row in rows]
+    found = read(tmp_path, rows, score="score")
+    assert found.records == []
+    assert {(p.kind, p.reason) for p in found.problems} == {
+        ("malformed", "only one response to its prompt")
+    }
+    again = read(tmp_path, [*rows, {**rows[0], "response": "z", "score": 0}], score="score")
+    assert [(r.chosen, r.rejected) for r in again.records] == [("x", "z")]
+
+
 def test_unused_columns_are_counted(tmp_path):
     found = read(tmp_path, [{**ROW, "id": i, "note": "x" * (i > 1)} for i in range(3)])
     assert found.unused_columns() == {"id": 3, "note": 1}
