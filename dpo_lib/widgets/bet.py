@@ -17,6 +17,19 @@ from dpo_lib.widgets.spec import GRID_TOLERANCE, WidgetSpec
 BEFORE = "Place your bet, and the truth appears here."
 KEPT = "Place your bet: it is kept in this browser."
 
+# Chapter 4's four statements: bet on there, scored in chapter 6.
+STATEMENTS = {
+    "name": "four-statements",
+    "question": "which statements will hold?",
+    "options": ("true", "false", "it depends"),
+    "rows": (
+        "Ruler: the better response has the higher log π, whatever its length and wording.",
+        "Selector: of many candidates, the one with the highest log π is a good one.",
+        "Goal: a policy that raises its own log-probabilities becomes better.",
+        "Loss: training makes better responses likelier and hurts nothing else.",
+    ),
+}
+
 
 class Bet(BookWidget):
     """A number, a curve or a choice that the reader bets on before the truth is shown.

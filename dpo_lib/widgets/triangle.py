@@ -28,6 +28,8 @@ FEATURES = ((1.0, 0.0), (1.6, 0.5), (0.0, 0.0))
 class Triangle(BookWidget):
     """Appendix A: everything, on the two lines about rust; one pair is compared."""
 
+    load = "near"
+
     @classmethod
     def build_spec(cls) -> WidgetSpec:
         """Return the widget's description with its default values."""

@@ -230,7 +230,7 @@ export function render({ model, el, spec }) {
   const labels = [...names, ...(rewards ? [...names.map((_, k) => `r̂, ${["top", "left", "right"][k]}`), "loss"] : []), "KL"];
   const hold = h("div", { class: "dpo-triangle-table" });
   el.append(hold);
-  const cell = table(hold, { caption: "Probabilities", columns, rows: labels.map((label) => ({ label })) });
+  const cell = table(hold, { caption: "The policy that each loss has reached", corner: "probability", columns, rows: labels.map((label) => ({ label })) });
   const fill = (column, { probabilities, rewards: implied, loss, kl }) => {
     const values = [...probabilities, ...(rewards ? [...implied, loss] : []), kl];
     values.forEach((value, row) => cell(row, column, value === null ? "–" : fmt(value, 2)));
