@@ -288,6 +288,8 @@ def make_prompt(row: object) -> str:
     notes: Counter[str] = Counter()
     row = _renamed(row if isinstance(row, dict) else {"prompt": row}, {})
     prompt = _take_prompt(row, {}, False, notes)
+    if prompt is None and {"chosen", "rejected"} <= row.keys():
+        return make_record(row).prompt  # it is inside the responses
     if prompt is None:
         raise BadRow("malformed", f"missing prompt; {_columns(row)}")
     if isinstance(prompt, str) and _is_transcript(prompt):

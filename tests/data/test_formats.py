@@ -10,6 +10,7 @@ from dpo_lib.data import split_by_prompt
 from dpo_lib.data.formats import (
     BadRow,
     Conversation,
+    make_prompt,
     make_record,
     read_feedback,
     read_preferences,
@@ -691,6 +692,16 @@ def test_transcripts_with_other_marks(form):
 )
 def test_a_prompt_that_is_one_turn(prompt, expected):
     assert make_record({**PAIR, "prompt": prompt}).prompt == expected
+
+
+def test_the_prompt_of_a_pair_that_holds_it_in_its_responses():
+    form = "\n\nHuman: Is Pell far?\n\nAssistant: {}"
+    pair = {"chosen": form.format("Ten minutes."), "rejected": form.format("No.")}
+    assert make_prompt(pair) == "Is Pell far?"
+    whole = {"chosen": [*CHAT, assistant("4.")], "rejected": [*CHAT, assistant("5.")]}
+    assert make_prompt(whole).messages == tuple(CHAT)
+    with pytest.raises(BadRow, match="missing prompt; the row has q"):
+        make_prompt({"q": "a?"})
 
 
 def test_marks_of_another_kind_inside_an_answer_are_text():
