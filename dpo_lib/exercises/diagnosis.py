@@ -43,10 +43,10 @@ def diagnose(function: object, sheet: dict, call: object = None) -> tuple:
         _unfinished(got, sheet)
         or _known(got, sheet)
         or _other_kind(got, expected, wrong, sheet)
+        or _only_extremes(got, wrong, sheet)
         or _exchanged(function, sheet, call)
         or _ignored(function, got, expected, sheet, call)
         or _transformed(got, expected, sheet)
-        or _only_extremes(got, wrong, sheet)
         or ""
     )
     return False, " ".join(x for x in (words, _first(got, wrong, sheet)) if x), wrong
@@ -101,7 +101,7 @@ def show(value: object, digits: int = 4) -> str:
         return repr(value)
     if isinstance(value, int) or value != value or abs(value) == math.inf:
         return str(value).replace("-", "−")
-    text = f"{value:.{digits}g}"
+    text = ("%." + str(digits) + "g") % value
     return ("0" if float(text) == 0 else text).replace("-", "−")
 
 
@@ -326,4 +326,5 @@ def _first(got: list, wrong: list, sheet: dict) -> str:
         came = f"you return {show(value, digits)}"
     given = ", ".join(f"{n} = {show(v)}" for n, v in zip(sheet["arguments"], case["arguments"]))
     many = f"{len(wrong)} of {len(sheet['cases'])} cases differ. " if len(wrong) > 1 else ""
-    return f"{many}{case['what']} ({given}): {came}, it should be {show(case['value'], digits)}."
+    what = case["what"][0].upper() + case["what"][1:]
+    return f"{many}{what} ({given}): {came}, it should be {show(case['value'], digits)}."
