@@ -38,6 +38,8 @@ class Bet(BookWidget):
     computed in the notebook, rounded to what is stable.
     """
 
+    load = "near"
+
     @classmethod
     def build_spec(cls) -> WidgetSpec:
         """Return a small example: the first step of any DPO run."""
