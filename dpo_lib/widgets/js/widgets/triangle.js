@@ -177,14 +177,15 @@ export function render({ model, el, spec }) {
     const [x, y] = [[0.5, HEIGHT], [-0.12, 0], [1.12, 0]][k];
     plot.text({ anchor: ["middle", "start", "end"][k], dy: k ? 20 : -8 })(x, y, text);
   });
-  const anchor = plot.dot({ color: "reference", r: 7 });
+  const anchor = plot.dot({ color: "reference", r: 10 });
   anchor(...place(reference));
   const star = rewards && plot.dot({ color: "ink", r: 7 });
   const starName = rewards && plot.text({ dx: 11, dy: 5 });
-  const views = losses.map((loss) => ({
+  // Where points lie on each other, all are seen.
+  const views = losses.map((loss, k) => ({
     loss,
     trail: plot.curve({ color: SHOWN[loss].color }),
-    dot: plot.dot({ color: SHOWN[loss].color, r: 5.5 }),
+    dot: plot.dot({ color: SHOWN[loss].color, r: 7.5 - 1.75 * k }),
   }));
   plot.onDrag((x, y) => begin(policyAt(x, y)));
 
