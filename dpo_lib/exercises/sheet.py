@@ -76,9 +76,10 @@ class Exercise:
         made = []
         for name, argument in zip(self.arguments, arguments, strict=True):
             if name not in self.numbers and isinstance(argument, (list, float)):
-                argument = torch.tensor(argument)
-                if argument.is_floating_point():
-                    argument = argument.double().requires_grad_(gradient)
+                dtype = torch.float64 if torch.tensor(argument).is_floating_point() else None
+                argument = torch.tensor(argument, dtype=dtype)
+                if dtype:
+                    argument.requires_grad_(gradient)
             made.append(argument)
         return made
 

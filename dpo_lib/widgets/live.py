@@ -10,11 +10,13 @@ import base64
 import functools
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from dpo_lib.widgets import join
 
 ANNOTATOR_SEED = 0
+DIAGNOSIS = Path(__file__).parents[1] / "exercises"
 MICROPYTHON = join.JS_DIR / "vendor" / "micropython"
 
 
@@ -85,7 +87,21 @@ def python() -> dict[str, str]:
     return {"source": source, "wasm": wasm.decode("ascii")}
 
 
-PARTS = {"engine": engine, "model": model, "python": python}
+@functools.cache
+def exercises() -> dict[str, Any]:
+    """The checker's worker, its diagnosis in Python, and the cases of what a page can check."""
+    from dpo_lib.exercises.all import EXERCISES
+    from dpo_lib.exercises.sheet import read_sheet
+
+    text = (DIAGNOSIS / "diagnosis.py").read_text(encoding="utf-8")
+    return {
+        "engine": join.classic("live/checker.js", "module_live_checker.start(self);"),
+        "diagnosis": text,
+        "sheets": {e.number: read_sheet(e.number) for e in EXERCISES.values() if e.in_page},
+    }
+
+
+PARTS = {"engine": engine, "model": model, "python": python, "exercises": exercises}
 """What a live widget loads by name: a notebook's widget carries it, a page loads a file."""
 
 

@@ -13,7 +13,7 @@ function loadScript(name) {
   });
 }
 
-async function part(model, name) {
+export async function part(model, name) {
   const carried = model.get("parts")?.[name];
   if (carried) return carried;
   if (!window.dpoBook?.parts?.[name]) await loadScript(name);

@@ -11,13 +11,13 @@ class _Math:
         return getattr(_builtin, name)
 sys.modules["math"] = _Math()
 `;
-const EACH_TIME = `import math
-${NAME} = None
+export const HELPERS = `import math
 def log_sigmoid(x):
     return min(x, 0.0) - math.log1p(math.exp(-abs(x)))
 def sigmoid(x):
     return math.exp(log_sigmoid(x))
 `;
+const EACH_TIME = `${NAME} = None\n${HELPERS}`;
 const OWN = ["__getattr__", "log1p", "log_sigmoid", "sigmoid"];
 
 // "Line 4: NameError: …" of a traceback: the last line in it that the reader wrote.
@@ -27,8 +27,8 @@ function inWords(message) {
   return frames.length ? `Line ${frames.at(-1)[1]}: ${said}` : said;
 }
 
-// Returns a function that runs the reader's code and gives its loss as a function of numbers.
-export async function startPython(source, wasm) {
+// Starts the interpreter; `guarded` turns what a run raises into words with the reader's line.
+export async function loadPython(source, wasm) {
   const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
   const { loadMicroPython } = await import(url);
   const python = await loadMicroPython({ url: `data:application/wasm;base64,${wasm}` });
@@ -40,6 +40,12 @@ export async function startPython(source, wasm) {
       throw new Error(inWords(error.message));
     }
   };
+  return { python, guarded };
+}
+
+// Returns a function that runs the reader's code and gives its loss as a function of numbers.
+export async function startPython(source, wasm) {
+  const { python, guarded } = await loadPython(source, wasm);
   return (code) => {
     python.runPython(EACH_TIME);
     guarded(() => python.runPython(code));

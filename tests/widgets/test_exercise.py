@@ -1,0 +1,178 @@
+"""Exercises in the page: the same words as in a notebook, from the same Python, in the browser."""
+
+import json
+import math
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+from dpo_lib.exercises.all import EXERCISES
+from dpo_lib.exercises.diagnosis import NOT_YET, diagnose
+from dpo_lib.exercises.sheet import read_sheet
+from dpo_lib.widgets import Exercise, join, live
+from dpo_lib.widgets.exercise import ASKED, stub
+
+OWN_RULES = {  # of axe, for whole pages
+    name: {"enabled": False} for name in ("region", "landmark-one-main", "page-has-heading-one")
+}
+IN_PAGE = [number for number, exercise in EXERCISES.items() if exercise.in_page]
+RIGHT = {
+    "2.1": "return sigmoid(chosen_score - rejected_score)",
+    "3.1": "return -log_sigmoid(chosen_score - rejected_score)",
+    "4.1": "return sum(math.log(p) for p in token_probs)",
+    "6.1": "return -log_sigmoid(chosen - rejected)",
+    "8.1": "return beta * (policy_logp - ref_logp)",
+    "9.1": "z = [math.log(p) + r / beta for p, r in zip(reference, rewards)]\n"
+    "    w = [math.exp(x - max(z)) for x in z]\n    return [x / sum(w) for x in w]",
+    "9.2": "return -log_sigmoid(beta * (chosen - ref_chosen - rejected + ref_rejected))",
+}
+WRONG = {
+    "2.1": [
+        "return chosen_score / (chosen_score + rejected_score)",
+        "return 0.8455",
+        "return None",
+    ],
+    "3.1": ["return -math.log(sigmoid(chosen_score - rejected_score))", "return 'small'"],
+    "4.1": [
+        "return sum(token_probs)",
+        "return [0.5]",
+        "return -sum(math.log(p) for p in token_probs)",
+    ],
+    "6.1": ["return chosen - rejected", "return -math.log2(sigmoid(chosen - rejected))"],
+    "8.1": ["return beta * policy_logp", "return beta * (ref_logp - policy_logp) ** 2"],
+    "9.1": [
+        "return rewards",
+        "return [p * math.exp(r / beta) for p, r in zip(reference, rewards)]",
+    ],
+    "9.2": ["return -log_sigmoid(beta * (chosen - rejected))", "return undefined"],
+}
+
+
+def code_of(number, body):
+    return stub(read_sheet(number)).replace("return ...", body)
+
+
+def in_notebook(number, code):
+    """What CPython says of the same code."""
+
+    def log_sigmoid(x):
+        return min(x, 0.0) - math.log1p(math.exp(-abs(x)))
+
+    space = {"math": math, "log_sigmoid": log_sigmoid}
+    space["sigmoid"] = lambda x: math.exp(log_sigmoid(x))
+    exec(code, space)
+    sheet = read_sheet(number)
+    return diagnose(space[sheet["name"]], sheet)[1]
+
+
+class Opened:
+    def __init__(self, page, folder, number):
+        self.page, self.faults = page, []
+        page.on("console", lambda message: self.faults.append(message.text))
+        page.on("pageerror", lambda error: self.faults.append(str(error)))
+        spec = Exercise.spec_of(number)
+        (folder / "widget.js").write_text(join.static_script([spec.kind]), encoding="utf-8")
+        for name in Exercise.parts:
+            script = folder / live.part_file(name)
+            script.write_text(live.part_script(name), encoding="utf-8")
+        file = folder / "page.html"
+        file.write_text(
+            '<!doctype html><html lang="en" data-theme="light"><head><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width, initial-scale=1"><title>t</title>'
+            f"<style>{join.static_css()} body {{ margin: 0 }}</style></head><body><h1>t</h1><main>"
+            f"{spec.to_html(Exercise.describe(spec.values))}</main>"
+            '<script src="widget.js"></script></body></html>',
+            encoding="utf-8",
+        )
+        page.goto(file.as_uri())
+        self.field = page.get_by_role("textbox")
+
+    def check(self, code):
+        self.field.fill(code)
+        self.page.wait_for_function(
+            "asked => document.querySelector('.dpo-verdict').textContent === asked", arg=ASKED
+        )
+        self.field.press("Control+Enter")
+        self.page.wait_for_function(
+            "() => !/^(Running|Put your)/.test(document.querySelector('.dpo-verdict').textContent)"
+        )
+        return self.page.locator(".dpo-verdict").text_content()
+
+
+@pytest.fixture
+def open_exercise(browser, tmp_path):
+    context = browser.new_context(viewport={"width": 360, "height": 800})
+    opened = []
+
+    def open_one(number):
+        opened.append(Opened(context.new_page(), tmp_path, number))
+        return opened[-1]
+
+    yield open_one
+    for one in opened:
+        assert one.faults == []
+    context.close()
+
+
+@pytest.mark.parametrize("number", IN_PAGE)
+def test_the_page_says_what_a_notebook_says(open_exercise, number):
+    opened = open_exercise(number)
+    assert opened.check(stub(read_sheet(number))) == NOT_YET
+    for body in WRONG[number]:
+        code = code_of(number, body)
+        said = in_notebook(number, code)
+        found = opened.check(code)
+        # Error messages are the interpreter's own, with the line here.
+        assert found.split("your code raises")[0] == said.split("your code raises")[0] != ""
+    assert not opened.page.locator(".dpo-library").is_visible()
+    assert opened.check(code_of(number, RIGHT[number])).startswith("Right in every case")
+    assert opened.page.locator(".dpo-library").text_content() == read_sheet(number)["line"]
+    kept = opened.page.evaluate("JSON.parse(localStorage.getItem('dpo-book-done'))")
+    assert f"exercise {number}" in kept
+
+
+def test_faults_of_the_code_are_named_with_their_line(open_exercise):
+    opened = open_exercise("2.1")
+    head = "def bradley_terry_probability(chosen_score, rejected_score):\n"
+    assert opened.check(head + "    return (1").startswith("Line ")
+    assert "NameError" in (said := opened.check(head + "    x = 1\n    return x + y"))
+    assert "(line 3)" in said
+    assert opened.check("x = 1") == "There is no function bradley_terry_probability in the code."
+
+
+def test_code_without_end_is_ended_and_the_next_runs(open_exercise):
+    opened = open_exercise("2.1")
+    assert "did not end" in opened.check(code_of("2.1", "while True: pass"))
+    assert opened.check(code_of("2.1", RIGHT["2.1"])).startswith("Right")
+
+
+def test_it_is_used_by_keyboard_and_reset_brings_the_stub_back(open_exercise):
+    opened = open_exercise("2.1")
+    page = opened.page
+    page.keyboard.press("Tab")
+    assert opened.field.evaluate("node => node === document.activeElement")
+    opened.field.fill(code_of("2.1", RIGHT["2.1"]))
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => document.querySelector('.dpo-verdict').textContent[0] === 'R'")
+    page.get_by_role("button", name="Reset").press("Enter")
+    page.wait_for_function(
+        f"() => document.querySelector('textarea').value === {json.dumps(stub(read_sheet('2.1')))}"
+    )
+    assert page.locator(".dpo-verdict").text_content() == ASKED
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_it_meets_the_accessibility_rules(open_exercise, theme):
+    opened = open_exercise("9.2")
+    opened.page.evaluate("theme => (document.documentElement.dataset.theme = theme)", theme)
+    opened.check(code_of("9.2", RIGHT["9.2"]))
+    found = Axe().run(opened.page, options={"rules": OWN_RULES}).response["violations"]
+    assert [(v["id"], v["nodes"][0]["html"]) for v in found] == []
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_a_stub_tells_what_two_cases_give_and_holds_no_solution():
+    text = stub(read_sheet("2.1"))
+    assert "bradley_terry_probability(2.5, 0.8) is 0.8455" in text
+    assert "sigmoid" not in text
