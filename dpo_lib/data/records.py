@@ -151,10 +151,10 @@ def write_jsonl(path: str | Path, records: Iterable[PreferenceRecord]) -> None:
             file.write(line.encode())
 
 
-Row = dict[str, Any]  # ids of a prompt and of responses, and what else is known of them
+EncodedRow = dict[str, Any]  # ids of a prompt and of responses, and what else is known of them
 
 
-def encode_record(record: PreferenceRecord | UnpairedRecord, tokenizer: Tokenizer) -> Row:
+def encode_record(record: PreferenceRecord | UnpairedRecord, tokenizer: Tokenizer) -> EncodedRow:
     """Ids of a pair: ``prompt``, ``chosen`` and ``rejected``; of a thumb: ``response``.
 
     The row of a thumb also says whether it is ``desirable``.
@@ -189,7 +189,7 @@ class PreferenceDataset(Dataset):
         self,
         records: Sequence[PreferenceRecord],
         tokenizer: Tokenizer,
-        rows: Sequence[Row] | None = None,
+        rows: Sequence[EncodedRow] | None = None,
     ) -> None:
         self.records, self.tokenizer = list(records), tokenizer
         if not self.records:
@@ -207,7 +207,7 @@ class PreferenceDataset(Dataset):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> Row:
+    def __getitem__(self, index: int) -> EncodedRow:
         return self.rows[index]
 
     def take(self, indices: Iterable[int]) -> PreferenceDataset:
@@ -224,7 +224,7 @@ class PreferenceDataset(Dataset):
         sides = split_indices(self.records, held_out_share, seed)
         return self.take(sides[0]), self.take(sides[1])
 
-    def collate(self, rows: Sequence[Row]) -> Batch:
+    def collate(self, rows: Sequence[EncodedRow]) -> Batch:
         """Pad rows into one batch; usable as ``collate_fn`` of a DataLoader."""
         return pad_rows(rows, self.tokenizer.pad_id)
 
@@ -294,7 +294,7 @@ class UnpairedDataset(PreferenceDataset):
         self,
         records: Sequence[UnpairedRecord],
         tokenizer: Tokenizer,
-        rows: Sequence[Row] | None = None,
+        rows: Sequence[EncodedRow] | None = None,
     ) -> None:
         super().__init__(records, tokenizer, rows)
         if not all("mismatched" in row for row in self.rows):
@@ -304,7 +304,7 @@ class UnpairedDataset(PreferenceDataset):
 _DRAWS = 32  # of a mismatched response, before the shortest one is taken
 
 
-def _with_mismatched(rows: Sequence[Row]) -> list[Row]:
+def _with_mismatched(rows: Sequence[EncodedRow]) -> list[EncodedRow]:
     """The rows, each with a response to another prompt, as `UnpairedDataset` says."""
     shortest: dict[tuple[int, ...], list[int]] = {}  # response to each prompt
     for row in sorted(rows, key=lambda row: len(row["response"])):
