@@ -15,6 +15,7 @@ from dpo_lib.widgets.exercise import ASKED, stub
 OWN_RULES = {  # of axe, for whole pages
     name: {"enabled": False} for name in ("region", "landmark-one-main", "page-has-heading-one")
 }
+SAYS = "text => document.querySelector('.dpo-status').textContent === text"
 IN_PAGE = [number for number, exercise in EXERCISES.items() if exercise.in_page]
 RIGHT = {
     "2.1": "return sigmoid(chosen_score - rejected_score)",
@@ -89,14 +90,12 @@ class Opened:
 
     def check(self, code):
         self.field.fill(code)
-        self.page.wait_for_function(
-            "asked => document.querySelector('.dpo-verdict').textContent === asked", arg=ASKED
-        )
+        self.page.wait_for_function(SAYS, arg=ASKED)
         self.field.press("Control+Enter")
         self.page.wait_for_function(
-            "() => !/^(Running|Put your)/.test(document.querySelector('.dpo-verdict').textContent)"
+            "() => !/^(Running|Put your)/.test(document.querySelector('.dpo-status').textContent)"
         )
-        return self.page.locator(".dpo-verdict").text_content()
+        return self.page.locator(".dpo-status").text_content()
 
 
 @pytest.fixture
@@ -154,12 +153,12 @@ def test_it_is_used_by_keyboard_and_reset_brings_the_stub_back(open_exercise):
     opened.field.fill(code_of("2.1", RIGHT["2.1"]))
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
-    page.wait_for_function("() => document.querySelector('.dpo-verdict').textContent[0] === 'R'")
+    page.wait_for_function("() => document.querySelector('.dpo-status').textContent[0] === 'R'")
     page.get_by_role("button", name="Reset").press("Enter")
     page.wait_for_function(
         f"() => document.querySelector('textarea').value === {json.dumps(stub(read_sheet('2.1')))}"
     )
-    assert page.locator(".dpo-verdict").text_content() == ASKED
+    page.wait_for_function(SAYS, arg=ASKED)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -17,9 +17,8 @@ export function render({ model, el, spec }) {
     changed: (code) => assign(model, { code, note: "" }),
   });
   const hint = h("p", { class: "dpo-name" }, "Python runs in this page, by MicroPython: math, sigmoid and log_sigmoid are there, PyTorch is not. Ctrl + Enter checks.");
-  const words = h("p", { class: "dpo-verdict" });
-  const library = h("pre", { class: "dpo-library", hidden: true }, line);
-  el.append(field, hint, h("div", { class: "dpo-actions" }, button("Check", () => check())), words, library);
+  const library = h("div", { hidden: true }, h("p", { class: "dpo-name" }, "The library's lines:"), h("pre", { class: "dpo-library" }, line));
+  el.append(field, hint, h("div", { class: "dpo-actions" }, button("Check", () => check())), library);
 
   async function check() {
     if (busy) return;
@@ -29,7 +28,7 @@ export function render({ model, el, spec }) {
       const [right, said] = await python.check(field.value, number);
       if (right) markDone("exercise", number);
       library.hidden = !right;
-      assign(model, { note: right ? "Right in every case. The library's lines:" : said });
+      assign(model, { note: right ? "Right in every case." : said });
     } catch (error) {
       assign(model, { note: error.message });
     }
@@ -39,7 +38,6 @@ export function render({ model, el, spec }) {
   return {
     update({ code, note }) {
       if (field.value !== code) field.value = code;
-      words.textContent = note || spec.data.asked;
       if (!note) library.hidden = true;
     },
     describe: ({ note }) => note || spec.data.asked,
