@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +22,29 @@ MICROPYTHON = join.JS_DIR / "vendor" / "micropython"
 
 @functools.cache
 def model() -> dict[str, Any]:
-    """The SFT model: sizes, shapes in the order of its weights, float32 little-endian base64."""
-    from safetensors.torch import load_file
+    """The SFT model: sizes, shapes in the order of its weights, the weights."""
+    from dpo_lib.models.checkpoints import load_sft, training_record
 
-    from dpo_lib.models.checkpoints import WEIGHTS, training_record
-    from dpo_lib.models.tiny_gpt import TinyGPT, TinyGPTConfig
-
-    config = training_record()["config"]
-    stored = load_file(WEIGHTS / "sft.safetensors")
-    names = list(TinyGPT(TinyGPTConfig(**config)).state_dict())
-    content = b"".join(stored[name].numpy().astype("<f4").tobytes() for name in names)
+    stored = load_sft().state_dict()
     return {
-        "config": config,
-        "shapes": [[name, *stored[name].shape] for name in names],
-        "weights": base64.b64encode(content).decode("ascii"),
+        "config": training_record()["config"],
+        "shapes": [[name, *weight.shape] for name, weight in stored.items()],
+        "weights": _as_text(stored),
     }
+
+
+@functools.cache
+def base() -> dict[str, str]:
+    """The weights of the base model, of the shapes of `model`."""
+    from dpo_lib.models.checkpoints import load_base
+
+    return {"weights": _as_text(load_base().state_dict())}
+
+
+def _as_text(stored: Mapping[str, Any]) -> str:
+    """Float32, as they are stored, little-endian, base64."""
+    content = b"".join(weight.numpy().astype("<f4").tobytes() for weight in stored.values())
+    return base64.b64encode(content).decode("ascii")
 
 
 @functools.cache
@@ -101,7 +109,13 @@ def exercises() -> dict[str, Any]:
     }
 
 
-PARTS = {"engine": engine, "model": model, "python": python, "exercises": exercises}
+PARTS = {
+    "engine": engine,
+    "model": model,
+    "base": base,
+    "python": python,
+    "exercises": exercises,
+}
 """What a live widget loads by name: a notebook's widget carries it, a page loads a file."""
 
 

@@ -15,6 +15,7 @@ from dpo_lib.models.checkpoints import load_sft
 from dpo_lib.models.sampling import Reply, respond
 from dpo_lib.training import DPOConfig
 from dpo_lib.widgets import join, live
+from dpo_lib.widgets.token_view import measure_tokens
 from dpo_lib.world import (
     all_prompts,
     base_documents,
@@ -135,21 +136,26 @@ def test_every_gradient_is_that_of_autograd(page, name):
 
 # One derivative broken at a time: what stands there, what is put there, a parameter that shows it.
 BROKEN = {
-    "softmax": ("= -slope * kept.logits[r * V + v]", "= 0", "token_embedding.weight"),
-    "target": ("dLogits[r * V + targets[r]] += slope", "", "final_norm.bias"),
+    "softmax": ("= -dLogps[of[r]] * kept.logits[i]", "= 0", "token_embedding.weight"),
+    "target": ("dLogits[r * V + token] += dLogps[of[r]]", "", "final_norm.bias"),
     "unembedding": (
-        'w["token_embedding.weight"], d["token_embedding.weight"], null, R, D, V',
+        '...both("token_embedding"), R, D, V',
         'w["token_embedding.weight"], new Float64Array(V * D), null, R, D, V',
         "token_embedding.weight",
     ),
     "embedding": (
-        'd["token_embedding.weight"][tokens[n] * D + i] += dx',
-        'd["token_embedding.weight"][i] += dx',
+        'gatherBackward(dx, tokens, d["token_embedding.weight"], D)',
+        "",
+        "token_embedding.weight",
+    ),
+    "gather": (
+        "dx[row * D + d] += dy[n * D + d]",
+        "dx[row * D + d] = dy[n * D + d]",
         "token_embedding.weight",
     ),
     "positions": (
-        'd["position_embedding.weight"][positions[n] * D + i] += dx',
-        'd["position_embedding.weight"][n * D % D + i] += dx',
+        'gatherBackward(dx, positions, d["position_embedding.weight"], D)',
+        'gatherBackward(dx, positions.map(() => 0), d["position_embedding.weight"], D)',
         "position_embedding.weight",
     ),
     "linear weight": (
@@ -187,13 +193,13 @@ BROKEN = {
         "blocks.1.attention.query_key_value.weight",
     ),
     "attention residual": (
-        "add(dx, layerNormBackward(dNorm, norm,",
-        "(layerNormBackward(dNorm, norm,",
+        "add(dx, norm(dAttentionNorm,",
+        "(norm(dAttentionNorm,",
         "position_embedding.weight",
     ),
     "mlp residual": (
-        "add(dx, layerNormBackward(dMlpNorm, mlpNorm,",
-        "(layerNormBackward(dMlpNorm, mlpNorm,",
+        "add(dx, norm(dMlpNorm,",
+        "(norm(dMlpNorm,",
         "blocks.1.attention.output.weight",
     ),
     "rejected": ("dRejected: beta * weight", "dRejected: -beta * weight", "final_norm.weight"),
@@ -477,6 +483,37 @@ def test_what_the_worker_says_of_its_replies_is_what_the_library_says(worker):
     assert len({reply["text"] for reply in replies}) > 50
 
 
+def test_log_probs_of_tokens_and_the_next_update_are_those_of_the_library(worker):
+    texts = ["List two colors.", "Two colors are red and blue.", "red."]
+    update = {"beta": 0.3, "rate": 5e-4}
+    worker.evaluate("values => ask('base', values)", live.base())
+    begin(worker)
+    ask(worker, "advance", run="a", steps=3)
+    (weights,) = worker.evaluate(
+        "reports.filter(({ policy }) => policy).map(({ policy }) => [...policy.weights])"
+    )
+    policy = load_sft()
+    vector = torch.tensor(weights, dtype=torch.float64)
+    torch.nn.utils.vector_to_parameters(vector, policy.parameters())
+    for trained in (None, policy):
+        models = ["base", "sft", *(["policy"] if trained else [])]
+        got = worker.evaluate(
+            """([prompt, responses, models, update, weights]) => {
+              const policy = weights && Float64Array.from(weights);
+              return ask("tokens", { prompt, responses, models, update, policy });
+            }""",
+            [texts[0], texts[1:], models, update, weights if trained else None],
+        )["answer"]
+        expected = measure_tokens(*texts, *update.values(), policy=trained)
+        assert (got["prompt"], got["tokens"]) == (expected["prompt"], expected["tokens"])
+        assert set(got["logps"]) == set(expected["logps"]) == {*models, "after"}
+        for name in got["logps"]:
+            for ours, theirs in zip(got["logps"][name], expected["logps"][name], strict=True):
+                assert ours == pytest.approx(theirs, rel=0, abs=1e-9), name
+        start = got["logps"][models[-1]]
+        assert sum(got["logps"]["after"][0]) > sum(start[0]) + 0.1
+
+
 def test_an_error_comes_back_in_words(worker):
     clicks = [{"prompt": "What is love?", "chosen": "Paris.", "rejected": "Rome."}]
     assert "love" in begin(worker, labels="clicks", clicks=clicks)["error"]
@@ -560,5 +597,5 @@ def test_the_reader_s_loss_trains_as_the_built_in_one_does(worker):
 
 
 def test_what_a_page_loads_for_the_model_stays_small():
-    assert len(live.part_script("model")) <= 180_000
+    assert max(len(live.part_script(name)) for name in ("model", "base")) <= 180_000
     assert json.loads(live.part_script("model").partition(" = ")[2][:-2]) == live.model()

@@ -20,6 +20,19 @@ export async function part(model, name) {
   return window.dpoBook.parts[name];
 }
 
+// The policy trained last on this page, { weights, words }, for other widgets on it; kept until the page goes.
+const POLICY = "dpo-policy"; // the event that tells of a new one
+export const policy = () => window.dpoBook?.policy ?? null;
+function keepPolicy(trained) {
+  (window.dpoBook ??= {}).policy = { ...trained, number: (policy()?.number ?? 0) + 1 };
+  window.dispatchEvent(new Event(POLICY));
+}
+// Calls back when a policy was trained on this page; returns what ends that.
+export function onPolicy(callback) {
+  window.addEventListener(POLICY, callback);
+  return () => window.removeEventListener(POLICY, callback);
+}
+
 export const STOPPED = "Stopped."; // what a question ends with whose worker was ended
 
 // report: called with what a run in progress sends, { run, row } or { run, look }.
@@ -27,6 +40,7 @@ export function liveModel(model, report) {
   let worker = null;
   let ready = null;
   let python = null;
+  let base = null;
   let count = 0;
   const waiting = new Map(); // id: [resolve, reject]
 
@@ -40,6 +54,7 @@ export function liveModel(model, report) {
     const url = URL.createObjectURL(new Blob([engine], { type: "text/javascript" }));
     worker = new Worker(url);
     worker.onmessage = ({ data }) => {
+      if (data.policy) return keepPolicy(data.policy);
       if (!data.id) return report(data);
       const [resolve, reject] = waiting.get(data.id);
       waiting.delete(data.id);
@@ -57,12 +72,14 @@ export function liveModel(model, report) {
     ask,
     // Before code in Python is used: its interpreter is loaded, once.
     python: async () => (python ??= ask("python", await part(model, "python"))),
+    // Before the base model's log-probabilities are asked for: its weights are loaded, once.
+    base: async () => (base ??= ask("base", await part(model, "base"))),
     // Ends the worker at once, whatever it is doing; the next question starts another.
     end() {
       worker?.terminate();
       for (const [, reject] of waiting.values()) reject(new Error(STOPPED));
       waiting.clear();
-      worker = ready = python = null;
+      worker = ready = python = base = null;
     },
   };
 }

@@ -2,36 +2,27 @@
 // row. A function *Backward takes the derivative of the loss by the output ("d…"), gives that by the
 // input, and adds those by the weights to the arrays it is handed.
 
-// C = A Bᵀ: A (N, K), B (M, K) to C (N, M). Eight sums at once: four rows of A with two of B.
+// C = A Bᵀ: A (N, K), B (M, K) to C (N, M). Nine sums at once: three rows of A with three of B. At an
+// edge the last row stands in for those that are missing, and its sums are written more than once.
 function timesTransposed(A, B, N, M, K) {
   const C = new Float64Array(N * M);
-  const N4 = N - (N % 4);
-  const M2 = M - (M % 2);
-  for (let n = 0; n < N4; n += 4) {
-    const a0 = n * K, a1 = a0 + K, a2 = a1 + K, a3 = a2 + K;
-    for (let m = 0; m < M2; m += 2) {
-      const b0 = m * K, b1 = b0 + K;
-      let s00 = 0, s01 = 0, s10 = 0, s11 = 0, s20 = 0, s21 = 0, s30 = 0, s31 = 0;
+  for (let n = 0; n < N; n += 3) {
+    const n1 = Math.min(n + 1, N - 1), n2 = Math.min(n + 2, N - 1);
+    const a0 = n * K, a1 = n1 * K, a2 = n2 * K;
+    for (let m = 0; m < M; m += 3) {
+      const m1 = Math.min(m + 1, M - 1), m2 = Math.min(m + 2, M - 1);
+      const b0 = m * K, b1 = m1 * K, b2 = m2 * K;
+      let s00 = 0, s01 = 0, s02 = 0, s10 = 0, s11 = 0, s12 = 0, s20 = 0, s21 = 0, s22 = 0;
       for (let k = 0; k < K; k++) {
-        const u = B[b0 + k], v = B[b1 + k];
-        const p = A[a0 + k], q = A[a1 + k], r = A[a2 + k], s = A[a3 + k];
-        s00 += p * u; s01 += p * v;
-        s10 += q * u; s11 += q * v;
-        s20 += r * u; s21 += r * v;
-        s30 += s * u; s31 += s * v;
+        const p = A[a0 + k], q = A[a1 + k], r = A[a2 + k];
+        const u = B[b0 + k], v = B[b1 + k], w = B[b2 + k];
+        s00 += p * u; s01 += p * v; s02 += p * w;
+        s10 += q * u; s11 += q * v; s12 += q * w;
+        s20 += r * u; s21 += r * v; s22 += r * w;
       }
-      const c = n * M + m;
-      C[c] = s00; C[c + 1] = s01;
-      C[c + M] = s10; C[c + M + 1] = s11;
-      C[c + 2 * M] = s20; C[c + 2 * M + 1] = s21;
-      C[c + 3 * M] = s30; C[c + 3 * M + 1] = s31;
-    }
-  }
-  for (let n = 0; n < N; n++) { // what four and two leave over
-    for (let m = n < N4 ? M2 : 0; m < M; m++) {
-      let sum = 0;
-      for (let k = 0; k < K; k++) sum += A[n * K + k] * B[m * K + k];
-      C[n * M + m] = sum;
+      C[n * M + m] = s00; C[n * M + m1] = s01; C[n * M + m2] = s02;
+      C[n1 * M + m] = s10; C[n1 * M + m1] = s11; C[n1 * M + m2] = s12;
+      C[n2 * M + m] = s20; C[n2 * M + m1] = s21; C[n2 * M + m2] = s22;
     }
   }
   return C;
@@ -48,6 +39,19 @@ export function add(to, from) {
   return to;
 }
 
+// Rows of a table, or of a layer's output: x (T, D) and N indices to (N, D).
+export function gather(x, indices, D) {
+  const y = new Float64Array(indices.length * D);
+  indices.forEach((row, n) => y.set(x.subarray(row * D, row * D + D), n * D));
+  return y;
+}
+
+export function gatherBackward(dy, indices, dx, D) {
+  indices.forEach((row, n) => {
+    for (let d = 0; d < D; d++) dx[row * D + d] += dy[n * D + d];
+  });
+}
+
 // y = x Wᵀ + b: x (N, I), weight (O, I), bias (O) or null, to (N, O).
 export function linear(x, weight, bias, N, I, O) {
   const y = timesTransposed(x, weight, N, O, I); // (N, O)
@@ -62,9 +66,8 @@ export function linearBackward(dy, x, weight, dWeight, dBias, N, I, O) {
 }
 
 export function relu(x) {
-  const y = new Float64Array(x.length);
-  for (let i = 0; i < x.length; i++) if (x[i] > 0) y[i] = x[i];
-  return y;
+  for (let i = 0; i < x.length; i++) if (x[i] < 0) x[i] = 0;
+  return x;
 }
 
 export function reluBackward(dy, y) {
@@ -118,56 +121,44 @@ export function softmax(x, start, length) {
   return top + Math.log(sum);
 }
 
-// Each row gathers from the places it may see: those of its prompt, prompt[n] … promptEnd[n], and those
-// of its own text, own[n] … place[n]. qkv (N, 3D) to gathered (N, D); keys and values (places, D)
-// hold what the model has read, these rows included.
-export function attention(qkv, keys, values, { N, prompt, promptEnd, own, place }, H, D) {
-  const size = D / H;
-  for (let n = 0; n < N; n++) {
-    keys.set(qkv.subarray(3 * n * D + D, 3 * n * D + 2 * D), place[n] * D);
-    values.set(qkv.subarray(3 * n * D + 2 * D, 3 * n * D + 3 * D), place[n] * D);
-  }
-  const seen = (n) => promptEnd[n] - prompt[n] + place[n] + 1 - own[n];
-  let room = 0;
-  for (let n = 0; n < N; n++) room += H * seen(n);
+// Each row gathers from the places that it may see, seen[n], of which the last is its own. past (places,
+// 3D) holds queries, keys and values of all that was read, in training the rows themselves: qkv (N, 3D).
+export function attention(qkv, past, seen, H, D) {
+  const N = seen.length, size = D / H;
+  if (past !== qkv) seen.forEach((places, n) => past.set(qkv.subarray(3 * n * D, 3 * (n + 1) * D), 3 * places.at(-1) * D));
+  const room = seen.reduce((sum, places) => sum + H * places.length, 0);
   const weights = new Float64Array(room); // row by row, head by head, place by place
   const gathered = new Float64Array(N * D); // (N, D)
   for (let n = 0, at = 0; n < N; n++) {
-    const count = seen(n);
-    const before = promptEnd[n] - prompt[n];
-    for (let h = 0; h < H; h++, at += count) {
-      const query = 3 * n * D + h * size;
+    const places = seen[n], count = places.length;
+    for (let h = 0; h < D; h += size, at += count) { // h: where the head starts
+      const query = 3 * n * D + h, to = n * D + h;
       for (let j = 0; j < count; j++) {
-        const key = (j < before ? prompt[n] + j : own[n] + j - before) * D + h * size;
+        const key = (3 * places[j] + 1) * D + h;
         let score = 0;
-        for (let d = 0; d < size; d++) score += qkv[query + d] * keys[key + d];
+        for (let d = 0; d < size; d++) score += qkv[query + d] * past[key + d];
         weights[at + j] = score / Math.sqrt(size);
       }
       softmax(weights, at, count);
-      const to = n * D + h * size;
       for (let j = 0; j < count; j++) {
-        const value = (j < before ? prompt[n] + j : own[n] + j - before) * D + h * size;
-        for (let d = 0; d < size; d++) gathered[to + d] += weights[at + j] * values[value + d];
+        const value = (3 * places[j] + 2) * D + h;
+        for (let d = 0; d < size; d++) gathered[to + d] += weights[at + j] * past[value + d];
       }
     }
   }
   return { gathered, weights };
 }
 
-// In training every place is a row: the derivatives by keys and values go to their rows of dQkv (N, 3D).
-export function attentionBackward(dGathered, qkv, weights, { N, prompt, promptEnd, own, place }, H, D) {
-  const size = D / H;
-  const dQkv = new Float64Array(3 * N * D);
+export function attentionBackward(dGathered, qkv, weights, seen, H, D) {
+  const N = seen.length, size = D / H;
+  const dQkv = new Float64Array(3 * N * D), dWeights = new Float64Array(N);
   for (let n = 0, at = 0; n < N; n++) {
-    const before = promptEnd[n] - prompt[n];
-    const count = before + place[n] + 1 - own[n];
-    const dWeights = new Float64Array(count);
-    for (let h = 0; h < H; h++, at += count) {
-      const query = 3 * n * D + h * size;
-      const from = n * D + h * size;
+    const places = seen[n], count = places.length;
+    for (let h = 0; h < D; h += size, at += count) {
+      const query = 3 * n * D + h, from = n * D + h;
       let along = 0; // Σ weight · its derivative: what softmax takes away from each
       for (let j = 0; j < count; j++) {
-        const value = 3 * (j < before ? prompt[n] + j : own[n] + j - before) * D + 2 * D + h * size;
+        const value = (3 * places[j] + 2) * D + h;
         let dWeight = 0;
         for (let d = 0; d < size; d++) {
           dWeight += dGathered[from + d] * qkv[value + d];
@@ -177,7 +168,7 @@ export function attentionBackward(dGathered, qkv, weights, { N, prompt, promptEn
         along += weights[at + j] * dWeight;
       }
       for (let j = 0; j < count; j++) {
-        const key = 3 * (j < before ? prompt[n] + j : own[n] + j - before) * D + D + h * size;
+        const key = (3 * places[j] + 1) * D + h;
         const dScore = (weights[at + j] * (dWeights[j] - along)) / Math.sqrt(size);
         for (let d = 0; d < size; d++) {
           dQkv[query + d] += dScore * qkv[key + d];

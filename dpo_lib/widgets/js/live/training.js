@@ -1,6 +1,6 @@
 // One update on preference pairs, as in dpo_lib/training: the losses of a pair, their slopes, AdamW.
 
-import { pack } from "./tiny_gpt.js";
+import { pack, views } from "./tiny_gpt.js";
 
 const logSigmoid = (x) => Math.min(x, 0) - Math.log1p(Math.exp(-Math.abs(x)));
 const sigmoid = (x) => Math.exp(logSigmoid(x));
@@ -39,15 +39,10 @@ export function clip(gradient, maxNorm) {
 // torch.optim.AdamW with its defaults; weight decay on matrices only.
 export class AdamW {
   constructor(model, rate, decay = 0) {
-    const size = model.all.length;
-    Object.assign(this, { model, rate, steps: 0, mean: new Float64Array(size), square: new Float64Array(size) });
-    this.decay = new Float64Array(size);
-    let start = 0;
-    for (const [name, ...shape] of model.shapes) {
-      const end = start + model.weights[name].length;
-      if (shape.length > 1) this.decay.fill(decay, start, end);
-      start = end;
-    }
+    const zeros = () => new Float64Array(model.all.length);
+    Object.assign(this, { model, rate, decay: zeros(), mean: zeros(), square: zeros(), steps: 0 });
+    const decays = views(model.shapes, this.decay);
+    for (const [name, ...shape] of model.shapes) if (shape.length > 1) decays[name].fill(decay);
   }
 
   step(gradient) {

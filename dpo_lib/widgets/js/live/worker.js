@@ -15,7 +15,13 @@ export function start(scope, world) {
   const judge = new Judge(world);
   const runs = new Map();
   let sft = null;
+  let base = null;
   let python = null;
+
+  const weights = (text) => {
+    const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+    return Float64Array.from(new Float32Array(bytes.buffer));
+  };
 
   const ids = ({ prompt, chosen, rejected }) => ({
     prompt: tokenizer.encode(prompt),
@@ -95,8 +101,10 @@ export function start(scope, world) {
 
   const asks = {
     load({ model }) {
-      const bytes = Uint8Array.from(atob(model.weights), (c) => c.charCodeAt(0));
-      sft = new TinyGPT(model, Float64Array.from(new Float32Array(bytes.buffer)));
+      sft = new TinyGPT(model, weights(model.weights));
+    },
+    base(text) {
+      base = new TinyGPT(sft, weights(text.weights));
     },
     async python({ source, wasm }) {
       python ??= await startPython(source, wasm);
@@ -112,6 +120,28 @@ export function start(scope, world) {
     draw({ prompts = world.asked, perPrompt, seed }) {
       return draw(prompts, perPrompt, seed);
     },
+    // log π of every token of the responses to a prompt, by the names of models; with { beta, rate } as
+    // `update`, also after one DPO update on them, the chosen first, of the policy or else the SFT model.
+    tokens({ prompt, responses, models, policy, update }) {
+      const known = { base, sft, policy: policy && new TinyGPT(sft, policy) };
+      const asked = tokenizer.encode(prompt);
+      const [chosen, rejected] = responses.map((text) => tokenizer.encodeResponse(text));
+      const batch = pack([[asked, chosen, rejected]]);
+      const read = (model) => {
+        const logps = [...model.tokenLogProbs(batch, model.forward(batch))];
+        return [logps.slice(0, chosen.length), logps.slice(chosen.length)];
+      };
+      const logps = Object.fromEntries(models.map((name) => [name, read(known[name])]));
+      if (update) {
+        const after = (known.policy ?? sft).copy();
+        const pairs = [{ prompt: asked, chosen, rejected }];
+        const optimizer = new AdamW(after, update.rate);
+        trainingStep(after, optimizer, pairs, pairLogProbs(sft, pairs), LOSSES.dpo, update.beta, Infinity);
+        logps.after = read(after);
+      }
+      const words = (ids) => ids.map((id) => tokenizer.words[id]);
+      return { prompt: words(asked), tokens: [words(chosen), words(rejected)], logps };
+    },
     // labels: "true", "noisy", "coin", or "clicks" and "wrong" on rows { prompt, chosen, rejected }: those
     // of the reader or, where there are none, of a stored annotator
     begin({ run: name, loss, labels, clicks, code, beta, rate, seed = 0, shown }) {
@@ -124,6 +154,7 @@ export function start(scope, world) {
         policy, pairs, beta, seed, shown,
         optimizer: new AdamW(policy, rate),
         loss: code ? byDifferences(python(code)) : LOSSES[loss],
+        said: code ? "the loss that you wrote" : { dpo: "DPO", naive: "the naive loss", sft: "SFT" }[loss],
         reference: pairLogProbs(sft, pairs),
         uniform: uniformFrom(seed),
         waiting: [],
@@ -144,6 +175,8 @@ export function start(scope, world) {
         await new Promise((resolve) => setTimeout(resolve)); // lets a pause in
       }
       run.going = false;
+      const { policy: { all }, said, beta: b, optimizer: { steps: made } } = run;
+      scope.postMessage({ policy: { weights: all, words: `${said}, β = ${Number(b.toPrecision(2))}, ${made} updates` } });
     },
     pause({ run: name }) {
       if (runs.has(name)) runs.get(name).going = false;
