@@ -1,4 +1,4 @@
-"""Chapter 10: the tiny model is trained in the page, by the reader."""
+"""Chapter 10, short forms in 6 to 8: the tiny model is trained in the page, by the reader."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dpo_lib.widgets.base import BookWidget
 from dpo_lib.widgets.spec import Choice, LogSlider, WidgetSpec, fmt
 
 LOSSES = ("DPO", "naive", "SFT on winners", "mine, from chapter 9")
+BOTH_WAYS = "a coin, each pair both ways"
 LABELS = (
     "the true reward",
     "noisy people",
@@ -23,11 +24,35 @@ SHOWN = (
     "List two colors.",
     "What is 2 + 2?",
 )
+PANELS = ("reward", "kl", "logps", "loss", "accuracy", "malformed")
+BETA = LogSlider("beta", "β", -1.5, 0.5, 0.1, 1.0, color="policy")
+RATE = LogSlider("rate", "learning rate", -4.0, -2.5, 0.1, 10**-3.7)
+# Of a short form: its controls, what stays as it is, its panels.
+SHORT = {
+    "naive": (
+        (Choice("labels", "Labels by", (BOTH_WAYS, LABELS[0]), BOTH_WAYS),),
+        {"loss": "naive"},
+        ("kl", "reward"),
+    ),
+    "reference": (
+        (
+            Choice("loss", "Loss", ("naive, without a reference", "DPO, with it"), "DPO, with it"),
+            Choice("labels", "Labels by", (BOTH_WAYS, LABELS[0]), BOTH_WAYS),
+        ),
+        {},
+        ("kl", "reward"),
+    ),
+    "beta": ((BETA,), {"loss": "DPO", "labels": LABELS[1]}, ("kl", "reward")),
+}
+SHORT_UPDATES = 100
 NOTHING = {"updates": 0, "reward": None, "kl": None, "malformed": None, "note": ""}
 
 
 class TrainItYourself(BookWidget):
-    """Loss, labels, β and rate are chosen; the tiny SFT model is trained before one's eyes."""
+    """Loss, labels, β and rate are chosen; the tiny SFT model is trained before one's eyes.
+
+    `short` makes the forms that have few controls.
+    """
 
     load = "near"
     parts = live.parts("engine", "model", "python")
@@ -41,11 +66,32 @@ class TrainItYourself(BookWidget):
             controls=(
                 Choice("loss", "Loss", LOSSES, LOSSES[0]),
                 Choice("labels", "Labels by", LABELS, LABELS[0]),
-                LogSlider("beta", "β", -1.5, 0.5, 0.1, 1.0, color="policy"),
-                LogSlider("rate", "learning rate", -4.0, -2.5, 0.1, 10**-3.7),
+                BETA,
+                RATE,
             ),
-            data={"shown": list(SHOWN)},
+            data={"shown": list(SHOWN), "panels": list(PANELS), "updates": 200},
             state={"progress": NOTHING},
+        )
+
+    @classmethod
+    def short(cls, name: str) -> TrainItYourself:
+        """Return the form of a chapter: "naive" (6), "reference" (7) or "beta" (8)."""
+        return cls(cls.short_spec(name))
+
+    @classmethod
+    def short_spec(cls, name: str) -> WidgetSpec:
+        """Describe a short form; see `short`."""
+        if name not in SHORT:
+            raise ValueError(f"name must be one of {list(SHORT)}, got {name!r}")
+        controls, fixed, panels = SHORT[name]
+        every = {"beta": BETA.value, "rate": RATE.value} | fixed
+        chosen = {control.name for control in controls}
+        return WidgetSpec(
+            kind="train_it_yourself",
+            title="Train it yourself",
+            controls=controls,
+            data={"shown": list(SHOWN), "panels": list(panels), "updates": SHORT_UPDATES},
+            state={k: v for k, v in every.items() if k not in chosen} | {"progress": NOTHING},
         )
 
     @staticmethod

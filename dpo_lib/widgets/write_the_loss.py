@@ -15,8 +15,8 @@ START = """\
 import math
 
 def dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta):
-    # Four log-probabilities of one pair, in nats: of the policy, then of
-    # the reference. log_sigmoid(x) and sigmoid(x) are there for you.
+    # Log-probabilities of one pair, in nats.
+    # log_sigmoid(x) and sigmoid(x) are there for you.
     return rejected - chosen
 """
 # Policy chosen, policy rejected, reference chosen, reference rejected, beta.

@@ -210,6 +210,25 @@ def test_each_slider_has_a_name_and_the_arrow_keys_move_the_drawing(open_page, k
     assert opened.requests == [opened.file]
 
 
+WORDS_OF_A_DRAG = """async () => {
+  const slider = document.querySelector("input[type=range]");
+  const status = document.querySelector(".dpo-status");
+  const said = new Set();
+  for (const end = performance.now() + 6000; performance.now() < end; ) {
+    slider[slider.value === slider.max ? "stepDown" : "stepUp"]();
+    slider.dispatchEvent(new Event("input", { bubbles: true }));
+    await new Promise((resolve) => setTimeout(resolve, 60));
+    said.add(status.textContent);
+  }
+  return said.size;
+}"""
+
+
+def test_words_come_at_intervals_where_changes_leave_no_rest(open_page):
+    opened = open_page(placeholder("score_sigmoid")[2])
+    assert 2 <= opened.page.evaluate(WORDS_OF_A_DRAG) <= 4  # the first, then each 2.5 s
+
+
 # SVG text may reach over the edge of its drawing without making the page scroll: look there too.
 CUT_OFF = """() => [...document.querySelectorAll(".dpo-view :is(text, td, .dpo-value)")]
   .filter((node) => {
@@ -360,12 +379,12 @@ def test_words_wait_for_the_reader_to_rest(open_page):
 
 def test_a_widget_that_fails_leaves_its_words_and_the_others(open_page):
     _, words, body = placeholder("score_sigmoid")
-    broken = WidgetSpec("broken", "Broken", (Slider("x", "x", 0.0, 1.0, 1.0, 0.0),)).to_html("kept")
+    broken = WidgetSpec("loss_and_gradient", "Without its slider").to_html("kept")
     opened = open_page(broken + body)
     assert opened.page.get_by_text("kept").is_visible()
     assert opened.page.get_by_role("status").text_content() == words
     assert len(opened.faults) == 1
-    assert "broken" in opened.faults[0]
+    assert "loss_and_gradient" in opened.faults[0]
 
 
 def test_the_only_global_is_the_namespace(open_page):

@@ -10,7 +10,7 @@ from dpo_lib import widgets
 from dpo_lib.losses import dpo_loss
 from dpo_lib.widgets import Annotator, ThreeClicks, TrainItYourself, WriteTheLoss, join, live
 from dpo_lib.widgets.three_clicks import PAIRS
-from dpo_lib.widgets.train_it_yourself import SHOWN
+from dpo_lib.widgets.train_it_yourself import SHORT, SHOWN
 from dpo_lib.world import find_prompt, load_pairs, true_reward, world_tokenizer
 
 LIVE = [
@@ -34,12 +34,12 @@ NAIVE = RIGHT.replace(" - ref_chosen", "").replace(" - ref_rejected", "")
 class Opened:
     """A page with one widget that knows what it asked for and what went wrong on it."""
 
-    def __init__(self, page, folder, cls, **values):
+    def __init__(self, page, folder, cls, spec=None, **values):
         self.page, self.faults, self.requests = page, [], []
         page.on("console", lambda message: self.faults.append(message.text))
         page.on("pageerror", lambda error: self.faults.append(str(error)))
         page.on("request", lambda request: self.requests.append(request.url))
-        spec = cls.build_spec().with_values(**values)
+        spec = (spec or cls.build_spec()).with_values(**values)
         (folder / "widget.js").write_text(join.static_script([spec.kind]), encoding="utf-8")
         for name in live.PARTS:
             text = live.part_script(name)
@@ -82,8 +82,8 @@ def open_widget(browser, tmp_path):
     context = browser.new_context(viewport={"width": 900, "height": 900})
     opened = []
 
-    def open_one(cls, **values):
-        opened.append(Opened(context.new_page(), tmp_path, cls, **values))
+    def open_one(cls, spec=None, **values):
+        opened.append(Opened(context.new_page(), tmp_path, cls, spec, **values))
         return opened[-1]
 
     yield open_one
@@ -240,7 +240,7 @@ class TestTrainItYourself:
         chapter.page.get_by_text("Pair 4 of 24", exact=True).wait_for()
         second = open_widget(TrainItYourself, labels="my clicks, one of them wrong")
         second.press("Play")
-        second.wait_for("200 updates")  # so fast that the words wait for the end
+        second.wait_for("200 updates")
         assert "stored" not in second.page.locator(".dpo-lab-legend").text_content()
         pairs = second.page.locator(".dpo-tile", has_text="pairs").locator(".dpo-value")
         assert pairs.text_content() == "3"
@@ -252,6 +252,38 @@ class TestTrainItYourself:
         opened = open_widget(TrainItYourself, loss="mine, from chapter 9")
         opened.press("Play")
         opened.wait_for("There is no loss of yours yet")
+
+    @pytest.mark.parametrize("name", SHORT)
+    def test_a_short_form_is_the_same_widget_with_few_controls(self, open_widget, name):
+        spec = TrainItYourself.short_spec(name)
+        opened = open_widget(TrainItYourself, spec)
+        assert opened.status() == TrainItYourself.describe(spec.values)
+        assert opened.page.locator(".dpo-control").count() == len(spec.controls) <= 2
+        assert opened.page.locator(".dpo-plot").count() == len(spec.data["panels"]) == 2
+        opened.press("Play")
+        opened.wait_for("10 updates")
+        opened.press("Reset")
+        opened.wait_for(TrainItYourself.describe(spec.values))
+
+    def test_no_short_form_has_another_name(self):
+        with pytest.raises(ValueError, match="'coins'"):
+            TrainItYourself.short("coins")
+
+    def test_pairs_both_ways_move_the_naive_model_and_not_dpo_s(self, open_widget):
+        opened = open_widget(TrainItYourself, TrainItYourself.short_spec("reference"))
+        far = []
+        for loss, button in (("naive, without a reference", "Play"), ("DPO, with it", "New run")):
+            opened.page.get_by_role("combobox", name="Loss").select_option(label=loss)
+            opened.press(button)
+            opened.wait_for("60 updates")
+            opened.press("Pause")
+            opened.page.get_by_role("button", name="Go on").wait_for()
+            tile = opened.page.locator(".dpo-tile", has_text="KL").locator(".dpo-value")
+            far.append(float(tile.text_content().replace("−", "-")))
+            pairs = opened.page.locator(".dpo-tile", has_text="pairs").locator(".dpo-value")
+            assert int(pairs.text_content()) % 2 == 0
+        assert far[0] > 0.2
+        assert abs(far[1]) < 0.1
 
     def test_without_motion_nothing_runs_on(self, open_widget):
         opened = open_widget(TrainItYourself)
@@ -314,6 +346,12 @@ class TestWriteTheLoss:
         assert marks.count("✗") == (wrong or 0)
         assert marks.count("·") == (6 if wrong is None else 0)
         assert sorted(opened.loaded()) == ["engine", "model", "python"]
+
+    def test_the_lines_to_complete_fit_into_the_editor(self, open_widget):
+        editor = open_widget(WriteTheLoss).page.get_by_role("textbox")
+        for width in (730, PHONE):  # as wide as the text of a page is, and a phone
+            editor.page.set_viewport_size({"width": width, "height": 800})
+            assert editor.evaluate("node => node.scrollWidth <= node.clientWidth")
 
     def test_an_endless_loop_is_stopped_and_the_page_goes_on(self, open_widget):
         opened = open_widget(WriteTheLoss)

@@ -4,7 +4,8 @@
 
 import { assign, button, h, rich } from "./ui.js";
 
-const STATUS_DELAY = 400; // ms of rest before the words follow the drawing
+const STATUS_DELAY = 400; // ms of rest before the words follow the drawing,
+const STATUS_LATEST = 2500; // or of changes without a rest
 
 // What anywidget gives a module in a notebook, without a kernel behind it.
 export class StaticModel {
@@ -60,19 +61,22 @@ function mountView(module, model, spec, root) {
   root.append(el, status);
   const view = module.render({ model, el, spec });
   const names = [...spec.controls.map((control) => control.name), ...Object.keys(spec.state)];
+  let frame = 0;
+  let rest = 0;
+  let unsaid = 0; // since when
   const say = () => {
+    unsaid = 0;
     const text = view.describe(readState(model, spec));
     if (status.textContent !== text) status.textContent = text;
   };
-  let frame = 0;
-  let rest = 0;
   const changed = () => {
     frame ||= requestAnimationFrame(() => {
       frame = 0;
       view.update(readState(model, spec));
     });
     clearTimeout(rest);
-    rest = setTimeout(say, STATUS_DELAY);
+    unsaid ||= performance.now();
+    rest = setTimeout(say, Math.min(STATUS_DELAY, Math.max(0, unsaid + STATUS_LATEST - performance.now())));
   };
   const events = names.map((name) => `change:${name}`).join(" ");
   model.on(events, changed);

@@ -54,14 +54,16 @@ export function start(scope, world) {
     });
   }
 
-  // Labels: by the true reward (ties left out), drawn from Bradley–Terry on it, or by a coin.
+  // Labels: by the true reward (ties left out), drawn from Bradley–Terry on it, by a coin, or both ways.
   function label(pairs, how, seed) {
     const uniform = uniformFrom(seed);
     return pairs.flatMap(({ prompt, first, second }) => {
+      const rows = [{ prompt, chosen: first, rejected: second }, { prompt, chosen: second, rejected: first }];
+      if (how === "both") return rows;
       const gap = judge.judge(prompt, first).reward - judge.judge(prompt, second).reward;
       if (how === "true" && gap === 0) return [];
       const firstWins = how === "true" ? gap > 0 : uniform() < (how === "noisy" ? 1 / (1 + Math.exp(-gap)) : 0.5);
-      return [firstWins ? { prompt, chosen: first, rejected: second } : { prompt, chosen: second, rejected: first }];
+      return [rows[firstWins ? 0 : 1]];
     });
   }
 
@@ -142,7 +144,7 @@ export function start(scope, world) {
       const words = (ids) => ids.map((id) => tokenizer.words[id]);
       return { prompt: words(asked), tokens: [words(chosen), words(rejected)], logps };
     },
-    // labels: "true", "noisy", "coin", or "clicks" and "wrong" on rows { prompt, chosen, rejected }: those
+    // labels: "true", "noisy", "coin", "both", or "clicks" and "wrong" on rows { prompt, chosen, rejected }: those
     // of the reader or, where there are none, of a stored annotator
     begin({ run: name, loss, labels, clicks, code, beta, rate, seed = 0, shown }) {
       let rows = clicks?.length ? clicks : world.annotator;

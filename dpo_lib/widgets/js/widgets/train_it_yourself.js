@@ -1,21 +1,30 @@
-// Chapter 10: the reader trains the tiny model. The run in color is the present one, the one in gray the last.
+// Chapter 10, short forms in 6 to 8: the reader trains the tiny model. The run in color is the present one,
+// the one in gray the last. What a form has no control for is in its state.
 
 import { answers } from "../answers.js";
 import { STOPPED, liveModel, recall } from "../live_model.js";
 import { createPlot } from "../plot.js";
 import { button, fmt, h, readout } from "../ui.js";
 
-const UPDATES = 200; // after which a run rests
-const LOSSES = ["dpo", "naive", "sft", "mine"];
-const LABELS = ["true", "noisy", "coin", "clicks", "wrong"];
-const PANELS = [
-  { title: "true reward of fresh answers", from: "looks", curves: [["reward", "policy"]] },
-  { title: "KL from the reference (nats)", from: "looks", curves: [["kl", "policy"]] },
-  { title: "log π − log π_{ref} (nats)", from: "rows", curves: [["chosen", "chosen"], ["rejected", "rejected"]] },
-  { title: "loss (nats)", from: "rows", curves: [["loss", "ink"]] },
-  { title: "reward accuracy of the batch", from: "rows", curves: [["accuracy", "ink"]], bounds: [0, 1] },
-  { title: "malformed answers, share", from: "looks", curves: [["malformed", "ink"]], bounds: [0, 0.1] },
-];
+const DRAW_EVERY = 100; // ms: the frames between two drawings of a run are for the reader's hand
+// What the worker calls the options, by their first word.
+const LOSSES = { DPO: "dpo", naive: "naive", SFT: "sft", mine: "mine" };
+const LABELS = {
+  "the true reward": "true",
+  "noisy people": "noisy",
+  "coin flips": "coin",
+  "a coin, each pair both ways": "both",
+  "my clicks of chapter 1": "clicks",
+  "my clicks, one of them wrong": "wrong",
+};
+const PANELS = {
+  reward: { title: "true reward of fresh answers", from: "looks", curves: [["reward", "policy"]] },
+  kl: { title: "KL from the reference (nats)", from: "looks", curves: [["kl", "policy"]] },
+  logps: { title: "log π − log π_{ref} (nats)", from: "rows", curves: [["chosen", "chosen"], ["rejected", "rejected"]] },
+  loss: { title: "loss (nats)", from: "rows", curves: [["loss", "ink"]] },
+  accuracy: { title: "reward accuracy of the batch", from: "rows", curves: [["accuracy", "ink"]], bounds: [0, 1] },
+  malformed: { title: "malformed answers, share", from: "looks", curves: [["malformed", "ink"]], bounds: [0, 0.1] },
+};
 
 // The axis of a panel: all that both runs need, and never less than its bounds or a little.
 export function extent(values, bounds = [], least = 0.2) {
@@ -26,11 +35,13 @@ export function extent(values, bounds = [], least = 0.2) {
 }
 
 export function render({ model, el, spec }) {
-  const { shown } = spec.data;
+  const { shown, updates: rest } = spec.data; // a run rests after so many updates
   const still = matchMedia("(prefers-reduced-motion: reduce)");
   let runs = []; // the present one first, then the last
   let playing = false;
   let frame = 0;
+  let soon = 0;
+  let drawn = 0; // when
   let started = 0; // runs ever begun: the name of the next
 
   const live = liveModel(model, ({ run, row, look }) => {
@@ -38,7 +49,7 @@ export function render({ model, el, spec }) {
     if (!present || present.name !== run) return;
     if (row) present.rows.push(row);
     else see(present, look);
-    frame ||= requestAnimationFrame(draw);
+    soon ||= setTimeout(() => (frame = requestAnimationFrame(() => draw())), drawn + DRAW_EVERY - performance.now());
   });
   const progress = (change) => {
     model.set("progress", { ...model.get("progress"), ...change });
@@ -55,14 +66,15 @@ export function render({ model, el, spec }) {
   const legend = h("p", { class: "dpo-name dpo-lab-legend" });
   const grid = h("div", { class: "dpo-panels" });
   el.append(actions, legend, grid);
-  const panels = PANELS.map((panel) => {
+  const panels = spec.data.panels.map((name) => {
+    const panel = PANELS[name];
     const box = h("div");
     grid.append(box);
     const plot = createPlot(box, {
       label: `${panel.title} over the updates`.replace("_{ref}", " ref"),
       height: 140,
       margin: { right: 14, bottom: 40 },
-      x: { domain: [0, UPDATES], label: "updates", ticks: 4 },
+      x: { domain: [0, rest], label: "updates", ticks: 4 },
       y: { domain: extent([], panel.bounds), label: panel.title, ticks: 3 },
     });
     const line = (color, className) => plot.curve({ color, className });
@@ -79,18 +91,27 @@ export function render({ model, el, spec }) {
     { key: "updates", label: "updates" },
     { key: "reward", label: "true reward", color: "policy" },
     { key: "kl", label: "KL (nats)", color: "policy" },
+    { key: "malformed", label: "malformed answers" },
   ]);
   const answer = answers(el, shown);
   el.append(h("p", { class: "dpo-name" }, "Computed here, in your browser: another machine may differ a little, and the text’s runs have other pairs."));
 
-  function draw() {
-    frame = 0;
-    const last = Math.max(UPDATES, ...runs.map(({ rows }) => rows.length));
+  // fit: the axes to what there is; else they only grow.
+  function draw(fit = false) {
+    clearTimeout(soon);
+    cancelAnimationFrame(frame);
+    frame = soon = 0;
+    drawn = performance.now();
+    const last = Math.max(rest, ...runs.map(({ rows }) => rows.length));
     for (const { plot, from, lines, bounds } of panels) {
       const values = runs.flatMap((run) => run[from].flatMap((row) => lines.map(({ name }) => row[name])));
-      plot.x.domain([0, last]);
-      plot.y.domain(extent(values, bounds));
-      plot.layout(Number(plot.svg.attr("width")));
+      const [low, high] = extent(values, bounds);
+      const [least, most] = plot.y.domain();
+      if (fit || low < least || high > most || last > plot.x.domain()[1]) {
+        plot.x.domain([0, last]);
+        plot.y.domain([low, high]);
+        plot.layout(Number(plot.svg.attr("width")));
+      }
       for (const { name, last: before, now, label } of lines) {
         const points = (run) => (run ? run[from].map((row) => [row.step, row[name]]) : []);
         now(points(runs[0]));
@@ -105,6 +126,7 @@ export function render({ model, el, spec }) {
     set("updates", String(runs[0]?.rows.length ?? 0));
     set("reward", look ? `${fmt(first.reward, 2)} → ${fmt(look.reward, 2)}` : "–");
     set("kl", look ? fmt(look.kl, 2) : "–");
+    set("malformed", look ? `${fmt(100 * look.malformed, 0)} %` : "–");
     shown.forEach((_, i) => {
       answer(i, 0, first?.answers[i]);
       answer(i, 1, look?.answers[i]);
@@ -114,22 +136,22 @@ export function render({ model, el, spec }) {
 
   // --- a run ---
   const number = (value) => String(Number(value.toPrecision(2)));
-  const options = (name) => spec.controls.find((control) => control.name === name).options;
+  const option = (name, value) => spec.controls.find((control) => control.name === name)?.options[value] ?? value;
   const settings = ({ loss, labels, beta, rate }) =>
-    `${options("loss")[loss]}, β = ${number(beta)}, rate ${number(rate)}, labels by ${options("labels")[labels]}`;
+    `${option("loss", loss)}, β = ${number(beta)}, rate ${number(rate)}, labels by ${option("labels", labels)}`;
   const present = () => Object.fromEntries(["loss", "labels", "beta", "rate"].map((key) => [key, model.get(key)]));
 
   async function begin() {
     const chosen = present();
     const run = { name: `run ${++started}`, settings: settings(chosen), rows: [], looks: [], pairs: 0 };
-    const values = { run: run.name, beta: chosen.beta, rate: chosen.rate, shown, loss: LOSSES[chosen.loss] };
+    const values = { run: run.name, beta: chosen.beta, rate: chosen.rate, shown, loss: LOSSES[option("loss", chosen.loss).match(/\w+/)[0]] };
     if (values.loss === "mine") {
       values.code = recall("loss");
       if (!values.code) throw new Error("There is no loss of yours yet: write one in chapter 9, then come back.");
       await live.python();
     }
-    values.labels = LABELS[chosen.labels];
-    if (chosen.labels > 2) {
+    values.labels = LABELS[option("labels", chosen.labels)];
+    if (["clicks", "wrong"].includes(values.labels)) {
       const clicks = recall("clicks") ?? [];
       run.settings += clicks.length ? "" : " (none of yours are here: a stored annotator’s are used)";
       values.clicks = clicks;
@@ -138,7 +160,7 @@ export function render({ model, el, spec }) {
     run.pairs = pairs;
     runs = [run, ...runs.slice(0, 1)];
     see(run, { ...look, step: 0 });
-    draw();
+    draw(true);
   }
   async function go(steps, fresh = false) {
     if (playing) return;
@@ -150,7 +172,7 @@ export function render({ model, el, spec }) {
         await begin();
       }
       const run = runs[0];
-      await live.ask("advance", { run: run.name, steps: steps ?? UPDATES - (run.rows.length % UPDATES) });
+      await live.ask("advance", { run: run.name, steps: steps ?? rest - (run.rows.length % rest) });
     } catch (error) {
       if (error.message !== STOPPED) progress({ note: error.message });
     }
@@ -168,6 +190,7 @@ export function render({ model, el, spec }) {
     enable(step, !playing);
     enable(fresh, !playing && runs.length > 0);
   }
+  draw(true);
 
   return {
     update(state) {
@@ -175,6 +198,7 @@ export function render({ model, el, spec }) {
         live.end(); // reset
         runs = [];
         playing = false;
+        draw(true);
       }
       const next = settings(state);
       const parts = [];
@@ -182,7 +206,6 @@ export function render({ model, el, spec }) {
       if (runs[1]) parts.push(`Gray: ${runs[1].settings}.`);
       if (!runs[0]?.settings.startsWith(next)) parts.push(`Next run: ${next}.`);
       legend.textContent = parts.join(" ");
-      if (!frame) draw();
     },
     describe({ progress: { updates, reward, kl, malformed, note }, ...chosen }) {
       if (note) return note;
@@ -194,6 +217,7 @@ export function render({ model, el, spec }) {
     },
     destroy() {
       live.end();
+      clearTimeout(soon);
       cancelAnimationFrame(frame);
     },
   };
