@@ -79,7 +79,7 @@ test-peers: $(READY) ## compare losses and training with TRL, which is installed
 bench: $(READY) ## measure steps side by side, how they grow, the whole job, and the book; nothing else should run
 	@$(PY) -m pip install --quiet -r benchmarks/requirements.txt
 	@tools/system.sh chromium
-	@for part in step tricks growth job book report; do $(PY) -m "benchmarks.$$part"; done
+	@for part in step tricks growth job book live report; do $(PY) -m "benchmarks.$$part"; done
 
 redraw: $(READY) ## measure how long the widgets take to redraw
 	@tools/system.sh chromium

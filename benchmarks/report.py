@@ -34,6 +34,7 @@ class Results(NamedTuple):
     growth: Mapping[str, Any] | None = None  # None: not measured there
     book: Mapping[str, Any] | None = None
     job: Mapping[str, Any] | None = None
+    live: Mapping[str, Any] | None = None
 
 
 def load(folder: Path) -> Results:
@@ -141,7 +142,7 @@ class Limit(NamedTuple):
 
 def limits(results: Results) -> list[Limit]:
     """Everything that the benchmarks must show; what the machine left out is not asked for."""
-    step, growth, book, job = results
+    step, growth, book, job, live = results
 
     def ratio(model: str, one: str, other: str) -> float:
         return statistics.median(ratios(step, model, one, other))
@@ -199,6 +200,7 @@ def limits(results: Results) -> list[Limit]:
                 0.45,
             )
         ]
+    found += page_limits(live["rows"]) if live else []
     if not book:
         return found
     heaviest = max(
@@ -211,6 +213,18 @@ def limits(results: Results) -> list[Limit]:
         Limit("book: build from stored outputs (s)", _book(book, "build")["seconds"], 20),
         Limit("book: ten chapters validated (s)", _book(book, "notebooks")["seconds"], 180),
         Limit("import of dpo_lib over import of torch", import_ratio(book), 1.05),
+    ]
+
+
+def page_limits(rows: Rows) -> list[Limit]:
+    """What a reader who trains in the page may have to wait for."""
+    updates = {row["pairs"]: row["median_ms"] for row in rows if row["what"] == "update"}
+    key = next(row for row in rows if row["what"] == "key")
+    return [
+        Limit("page: update on 32 pairs (ms)", updates[32], 60),
+        Limit("page: update on 8 pairs (ms)", updates[8], 15),
+        Limit("page: key to frame while it trains, median (ms)", key["median_ms"], 16),
+        Limit("page: key to frame while it trains, 95 % (ms)", key["late_ms"], 33),  # two frames
     ]
 
 
@@ -263,7 +277,7 @@ def side_by_side(everything: Mapping[str, Results]) -> str:
 
 
 def _one_kind(results: Results) -> list[str]:
-    step, growth, book, job = results
+    step, growth, book, job, _ = results
     machine, large = step["settings"]["machine"], step["settings"]["smollm2"]
     versions = machine["versions"]
     rate = step["settings"]["matmul_gflops"]

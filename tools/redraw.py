@@ -71,6 +71,7 @@ def measure_redraws(browser: "Browser") -> Iterator[Redraw]:
     for path in sorted((book.HTML / "notebooks").glob("*.html")):
         page = browser.new_page()
         page.goto(path.as_uri())
+        page.evaluate("window.dpoBook?.bring?.()")  # those too that wait for a reader
         for widget in page.locator("[data-dpo-widget]:has(input[type=range])").all():
             times = sorted(widget.evaluate(REDRAW))
             name = widget.get_attribute("data-dpo-widget")

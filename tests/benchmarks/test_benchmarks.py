@@ -20,6 +20,7 @@ from benchmarks import (
     growth,
     implementations,
     job,
+    live,
     machine,
     report,
     step,
@@ -593,6 +594,14 @@ def usual_results():
                 {"name": "trl_precomputed", "peak_mib": 2500, "seconds": [100.0, 100.0]},
             ],
         },
+        {
+            "settings": {},
+            "rows": [
+                {"what": "update", "pairs": 32, "median_ms": 50.0},
+                {"what": "update", "pairs": 8, "median_ms": 14.0},
+                {"what": "key", "median_ms": 9.0, "late_ms": 15.0},
+            ],
+        },
     )
 
 
@@ -638,6 +647,8 @@ def test_the_limits_hold_or_are_missed():
         "SmolLM2: time of ours_bfloat16 over trl_default",
     }
     assert found["import of dpo_lib over import of torch"].value == pytest.approx(1.04)
+    assert found["page: update on 8 pairs (ms)"].value == 14
+    assert found["page: key to frame while it trains, 95 % (ms)"].value == 15
     assert found["book: heaviest chapter (MB)"].value == pytest.approx(1.4)
     assert "MISSED" in str(found["SmolLM2: time of ours_stock over trl_default"])
 
@@ -655,7 +666,7 @@ def test_the_limits_hold_or_are_missed():
         row["gap"] = 2e-5
     still = {limit.text for limit in report.limits(worse) if limit.holds}
     assert {limit.split(":")[0] for limit in still} == {
-        *("smollm2", "tiny", "book", "import of dpo_lib over import of torch"),
+        *("smollm2", "tiny", "book", "page", "import of dpo_lib over import of torch"),
         *("SmolLM2-135M", "tiny GPT"),  # over ours_stock, which takes four times as long
         "file to finished run",
     }
@@ -764,6 +775,12 @@ def test_every_part_of_the_book_is_stored():
     assert {row["what"] for row in rows} == {"build", "notebooks", "import", "page", "slider"}
     weighed = {row["page"] for row in rows if row["what"] == "page"}
     assert weighed >= {f"{name}.html" for name in CHAPTERS}
+
+
+def test_the_model_in_the_page_is_stored():
+    rows = stored().live["rows"]
+    assert [row["pairs"] for row in rows if row["what"] == "update"] == [*live.BATCHES]
+    assert [row["what"] for row in rows if row["what"] != "update"] == ["key"]
 
 
 def test_the_readme_shows_what_is_stored():
