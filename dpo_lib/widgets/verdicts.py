@@ -20,6 +20,8 @@ EXAMPLES = {  # winner's and loser's log π, winner's and loser's log π_ref
 class Verdicts(BookWidget):
     """Four log-probabilities and β; the verdict of either reward."""
 
+    load = "near"
+
     @classmethod
     def build_spec(cls) -> WidgetSpec:
         """Return the widget's description with its default values."""
