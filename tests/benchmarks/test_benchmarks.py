@@ -20,7 +20,6 @@ from benchmarks import (
     growth,
     implementations,
     job,
-    live,
     machine,
     report,
     step,
@@ -775,12 +774,6 @@ def test_every_part_of_the_book_is_stored():
     assert {row["what"] for row in rows} == {"build", "notebooks", "import", "page", "slider"}
     weighed = {row["page"] for row in rows if row["what"] == "page"}
     assert weighed >= {f"{name}.html" for name in CHAPTERS}
-
-
-def test_the_model_in_the_page_is_stored():
-    rows = stored().live["rows"]
-    assert [row["pairs"] for row in rows if row["what"] == "update"] == [*live.BATCHES]
-    assert [row["what"] for row in rows if row["what"] != "update"] == ["key"]
 
 
 def test_the_readme_shows_what_is_stored():
