@@ -32,7 +32,7 @@ export ONEDNN_MAX_CPU_ISA := $(if $(filter avx2,$(CPU)),AVX2,$(if $(filter defau
   $(error CPU is avx2 or default, not $(CPU))))
 endif
 
-.PHONY: help book test test-peers bench lab serve notebooks models experiments mutants picture redraw lint format clean
+.PHONY: help book test test-peers bench lab serve notebooks course models experiments mutants picture redraw lint format clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ serve: $(READY) ## serve the built book on this machine only (PORT=8000)
 
 notebooks: $(READY) ## run all notebooks again and store their outputs in a stable form
 	@$(PY) tools/notebooks.py run $(CHAPTERS:%=%/*.ipynb)
+
+course: $(READY) ## write the chapters for a class, without solutions and with, into course/
+	@$(PY) tools/course.py
 
 models: $(READY) ## train the tiny base and SFT models again and store their weights
 	@$(PY) tools/train_models.py
