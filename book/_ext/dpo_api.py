@@ -41,6 +41,8 @@ INNER = (
     *("fast.kernels", "fast.lean", "fast.backbones", "fast.prefix_tree", "fast.precision"),
     *("training.checkpoint", "training.processes", "models.chat", "data.audit"),
 )
+# What every widget's class fills in; the page says it of none.
+HOOKS = ("build_spec", "describe", "preview", "static_html")
 CODE_NAME = re.compile(r"([A-Za-z_][\w.]*)(?:\([^()]*\))?")
 SIGNATURE = re.compile(r'<dt class="sig .*?</dt>', re.DOTALL)
 LIST_TAG = re.compile(r"<(/?)d[ld]>")
@@ -156,7 +158,8 @@ def entry(module: ModuleType, name: str) -> Iterator[str]:
     value = getattr(module, name)
     full = f"{module.__name__}.{name}"
     if inspect.isclass(value):
-        yield from (f".. autoclass:: {full}", "   :members:", "   :member-order: bysource", "")
+        yield from (f".. autoclass:: {full}", "   :members:", "   :member-order: bysource")
+        yield from (f"   :exclude-members: {', '.join(HOOKS)}", "")
     elif callable(value) and get_origin(value) is None:
         yield from (f".. autofunction:: {full}", "")
     else:

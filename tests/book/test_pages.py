@@ -6,6 +6,7 @@ import dpo_book
 import pytest
 from bs4 import BeautifulSoup
 
+from dpo_lib import widgets
 from tests.book.pages import EVERY_PAGE, HTML
 
 # Bytes of one first page load, uncompressed, without fonts: of a chapter, of another page.
@@ -68,13 +69,22 @@ def test_loads_without_errors_or_outside_requests(open_page, site, name, scheme,
         assert live_bytes(name, weight) <= LIVE_LIMIT, weight
 
 
+def runs_something(kind):
+    """Whether a widget loads parts: the engine, its weights, Python."""
+    return bool(getattr(widgets, widgets.class_name(kind)).parts)
+
+
 def live_bytes(name, weight):
-    """Bytes of a page's first load that it would not have without its live widgets."""
+    """Bytes of a page's first load that it would not have without the widgets that run a model.
+
+    Bets and quizzes are text that is read, and count as text does.
+    """
     placeholders = BeautifulSoup((HTML / name).read_text("utf-8"), "html.parser").select(
         "[data-dpo-widget]"
     )
-    live = [node for node in placeholders if node["data-dpo-widget"] in dpo_book.LATER]
-    others = {node["data-dpo-widget"] for node in placeholders} - {*dpo_book.LATER}
+    kinds = {node["data-dpo-widget"] for node in placeholders}
+    live = [node for node in placeholders if runs_something(node["data-dpo-widget"])]
+    others = {kind for kind in kinds if not runs_something(kind)}
     loaded = sum(size for file, size in weight.items() if WIDGET_FILE.match(file))
     without = sum(len(text.encode()) for text in dpo_book.first_files(others).values())
     return sum(len(str(node).encode()) for node in live) + loaded - without
