@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from tests.book.pages import HTML
+from tests.book.pages import HTML, Watch
 from tools import book as builder
 
 
@@ -52,21 +52,45 @@ def contexts(browser):
         window.close()
 
 
-@pytest.fixture
-def open_page(contexts, site):
-    """Open a page of the book and wait until its formulas are set."""
-    opened = []
+@pytest.fixture(scope="session")
+def load(contexts, site):
+    """Open a page of the book in a theme and wait until its formulas are set."""
 
-    def open_page(name, scheme="file", prepare=None, **options):
-        page = contexts(**options).new_page()
-        opened.append(page)
+    def load(name, scheme="file", prepare=None, theme="light", **options):
+        page = contexts(theme, **options).new_page()
         if prepare is not None:
             prepare(page)
         page.goto(site[scheme] + name, wait_until="load")
         page.evaluate("() => window.MathJax?.startup?.promise.then(() => true)")
         page.evaluate("() => document.fonts.ready.then(() => true)")
+        assert page.evaluate("document.documentElement.dataset.theme") == theme
         return page
+
+    return load
+
+
+@pytest.fixture
+def open_page(load):
+    """The same, until the end of a test."""
+    opened = []
+
+    def open_page(*arguments, **options):
+        opened.append(load(*arguments, **options))
+        return opened[-1]
 
     yield open_page
     for page in opened:
         page.close()
+
+
+@pytest.fixture(scope="module")
+def visit(request, load, site):
+    """One load of a page from its file, for all tests that look at it: the page, and its watch.
+
+    A test says which by ``parametrize``: the name, the theme and the width.
+    """
+    name, theme, width = request.param
+    watch = Watch(site["file"])
+    page = load(name, "file", watch, theme=theme, width=width)
+    yield page, watch
+    page.close()

@@ -11,3 +11,50 @@ CHAPTERS = list(dpo_contents.CHAPTERS.values())
 APPENDICES = list(dpo_contents.APPENDICES.values())
 NOTEBOOKS = dpo_contents.NOTEBOOKS
 EVERY_PAGE = [*PAGES, "search.html", "genindex.html"]
+
+
+class Watch:
+    """Collects what a page requests and what it complains about."""
+
+    def __init__(self, base):
+        self.base = base
+        self.outside, self.errors, self.responses = [], [], []
+
+    def __call__(self, page):
+        page.on("request", self.on_request)
+        page.on("requestfailed", lambda request: self.errors.append(f"failed: {request.url}"))
+        page.on("response", lambda response: self.responses.append(response))
+        page.on("pageerror", lambda error: self.errors.append(f"uncaught: {error}"))
+        page.on("console", self.on_console)
+
+    def on_request(self, request):
+        if not request.url.startswith((self.base, "data:", "blob:")):
+            self.outside.append(request.url)
+
+    def on_console(self, message):
+        if message.type in ("error", "warning"):
+            self.errors.append(f"{message.type}: {message.text}")
+
+    def problems(self):
+        bad = [f"status {r.status}: {r.url}" for r in self.responses if r.status >= 400]
+        return [*(f"outside: {url}" for url in self.outside), *self.errors, *bad]
+
+    def weight(self):
+        """Bytes of all responses but fonts."""
+        return {
+            response.url.removeprefix(self.base): len(response.body())
+            for response in self.responses
+            if response.request.resource_type != "font"
+        }
+
+
+def faults_of_load(page, watch):
+    """What is wrong with a page that has been opened, however that was done."""
+    page.wait_for_load_state("networkidle")
+    unset = page.locator(".math:not(:has(mjx-container))").all_inner_texts()
+    wrong = page.locator("mjx-merror").all_inner_texts()
+    return [
+        *watch.problems(),
+        *(f"a formula that MathJax did not set: {text}" for text in unset),
+        *(f"a formula with an error: {text}" for text in wrong),
+    ]

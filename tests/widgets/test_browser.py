@@ -18,6 +18,7 @@ from dpo_lib.widgets.spec import (
     Toggle,
     WidgetSpec,
 )
+from tests.widgets.hurry import hurried
 
 PHONE, DESK = 360, 1000
 BODY = "body { margin: 0; background: var(--dpo-paper); color: var(--dpo-ink) }"
@@ -241,7 +242,7 @@ HEIGHT = "document.querySelector('.dpo-widget').getBoundingClientRect().height"
 
 def test_numbers_move_nothing_and_nothing_scrolls_sideways(open_page, kind):
     _, _, body = placeholder(kind)
-    opened = open_page(body)
+    opened = open_page(body, script=hurried(join.static_script()))
     for width in (DESK, PHONE):
         opened.page.set_viewport_size({"width": width, "height": 800})
         opened.settle()
@@ -251,7 +252,6 @@ def test_numbers_move_nothing_and_nothing_scrolls_sideways(open_page, kind):
             for slider in opened.page.get_by_role("slider").all():
                 slider.press(key)
             opened.settle()
-            opened.page.wait_for_timeout(450)  # the words follow after a rest
             assert opened.page.evaluate(HEIGHT) == pytest.approx(height, abs=0.5)
             assert opened.page.evaluate(CUT_OFF) == []
             assert opened.page.evaluate("document.documentElement.scrollWidth") <= width

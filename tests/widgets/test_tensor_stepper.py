@@ -10,13 +10,13 @@ from axe_playwright_python.sync_playwright import Axe
 from dpo_lib import get_token_log_probs
 from dpo_lib.widgets import TensorStepper, join
 from dpo_lib.widgets.tensor_stepper import FULL, LOGITS, PROMPT, RESPONSE, STEPS, THREE, WORDS
+from tests.widgets.hurry import hurried
 
 SETTINGS = list(itertools.product(range(len(STEPS)), (FULL, THREE), (False, True)))
 BODY = (
     "body { margin: 0; background: var(--dpo-paper); color: var(--dpo-ink) }"
     ".bd-content div.output table { table-layout: auto }"  # as the book's theme has it
 )
-WORDS_FOLLOW = 450  # ms
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def page(browser, tmp_path):
         f"<style>{join.static_css()} {BODY}</style>"
         f"</head><body><main class=bd-content><h1>Test</h1><div class=output>"
         f"{spec.to_html('words')}</div></main>"
-        f"<script>{join.static_script(['tensor_stepper'])}</script></body></html>",
+        f"<script>{hurried(join.static_script(['tensor_stepper']))}</script></body></html>",
         encoding="utf-8",
     )
     page = browser.new_page(viewport={"width": 1000, "height": 900})
@@ -152,7 +152,6 @@ def test_the_browser_says_word_for_word_what_python_says(page):
         words = TensorStepper.describe({"step": step, "vocabulary": vocabulary, "too_late": late})
         assert len(words) <= 150
         set_state(page, step, vocabulary, late)
-        page.wait_for_timeout(WORDS_FOLLOW)
         assert status.text_content() == words
 
 
@@ -195,7 +194,6 @@ def test_no_step_moves_the_page_or_leaves_it(page, width):
     heights = set()
     for step, late in itertools.product(range(len(STEPS)), (False, True)):
         set_state(page, step, THREE, late)
-        page.wait_for_timeout(WORDS_FOLLOW)
         heights.add(page.locator(".dpo-widget").bounding_box()["height"])
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         too_wide = page.locator(".dpo-tensor :is(th, td), .dpo-step").evaluate_all(
