@@ -184,7 +184,7 @@ def open_pairs(
     """Read the files, load the model, and encode the pairs, showing which is going on."""
     with progress.stage(f"reading {settings.name}"):
         read = read_pairs(settings)
-    with progress.stage(f"loading {model}"):
+    with progress.loading(model):
         opened = open_model(model, settings.tokenizer())
     with progress.stage("encoding the pairs"):
         return read, opened, fit_to_model(read, opened)

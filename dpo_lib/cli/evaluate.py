@@ -39,7 +39,7 @@ def run_eval(args: argparse.Namespace) -> int:
     if base is None:
         reference, loss = torch.zeros_like(policy), naive_loss
     else:
-        with args.progress.stage(f"loading {base}"):
+        with args.progress.loading(base):
             before = open_model(base, settings.tokenizer()).model
         reference = _scored(before, dataset, args)
         loss = dpo_loss

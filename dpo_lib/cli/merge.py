@@ -14,7 +14,7 @@ def run_merge(args: argparse.Namespace) -> int:
     out = Path(args.out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"--out {out} is there already and not an empty folder")
-    with args.progress.stage(f"loading {args.model}"):
+    with args.progress.loading(args.model):
         opened = open_model(args.model)
     if is_tiny(opened.model):
         raise ValueError(f"{args.model} is a model of the book: it has no adapters to merge")

@@ -96,6 +96,14 @@ class Progress:
                 self._stages.remove(stage)
                 self._wipe()
 
+    @contextlib.contextmanager
+    def loading(self, model: object) -> Iterator[Stage]:
+        """Show that a model is loaded, and how many of its weights, where that is known."""
+        from dpo_lib.models.pretrained import weights_counted  # not before a command needs models
+
+        with self.stage(f"loading {model}", unit="weights") as stage, weights_counted(stage):
+            yield stage
+
     def say(self, text: str) -> None:
         """Print lines that stay."""
         with self._lock:

@@ -61,7 +61,7 @@ def run_compare(args: argparse.Namespace) -> int:
 def _answers(
     args: argparse.Namespace, name: str, options: dict[str, Any], prompts: list[str]
 ) -> list[Reply]:
-    with args.progress.stage(f"loading {name}"):
+    with args.progress.loading(name):
         opened = open_model(name, options)
     calls = args.max_new_tokens * -(-len(prompts) // BATCH)
     with (

@@ -53,7 +53,7 @@ def run_train(args: argparse.Namespace) -> int:
             _locked(out, machines),
             threads.chosen(settings.threads, machines.say, _threads_before(settings)),
         ):
-            with progress.stage(f"loading {settings.model}"):
+            with progress.loading(settings.model):
                 opened = open_model(settings.model, settings.data_settings().tokenizer())
                 machines.place(opened.model)
             device = next(opened.model.parameters()).device

@@ -19,9 +19,10 @@ import sys
 import tempfile
 import threading
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import nn
@@ -366,6 +367,43 @@ def _first_line(error: object) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
+class Counts(Protocol):
+    """What shows how far something is, such as a stage of the command line."""
+
+    total: int | None
+
+    def advance(self, number: int = 1) -> None:
+        """Count what has been done."""
+
+
+_counts: ContextVar[Counts | None] = ContextVar("_counts", default=None)
+
+
+@contextlib.contextmanager
+def weights_counted(counts: Counts) -> Iterator[None]:
+    """Have the weights counted that transformers loads within the block."""
+    token = _counts.set(counts)
+    try:
+        yield
+    finally:
+        _counts.reset(token)
+
+
+def _through_a_bar(make: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """What transformers goes through behind a progress bar of its own; counted if someone asks."""
+    counts, bar = _counts.get(), make(*args, **options)
+    if counts is None or not args or not hasattr(args[0], "__len__"):
+        return bar
+    counts.total = len(args[0])
+
+    def counted() -> Iterator[Any]:
+        for one in bar:
+            yield one
+            counts.advance()
+
+    return counted()
+
+
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
     """No progress bars and no advice from transformers while it loads or saves."""
@@ -373,11 +411,14 @@ def quiet_transformers() -> Iterator[None]:
 
     level = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
+    set_hook = getattr(transformers_logging, "set_tqdm_hook", lambda hook: None)
+    before = set_hook(_through_a_bar)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
+        set_hook(before)
         transformers_logging.set_verbosity(level)
         if bars:
             transformers_logging.enable_progress_bar()

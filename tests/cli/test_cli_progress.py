@@ -10,6 +10,8 @@ import torch
 from dpo_lib.cli import progress as shown
 from dpo_lib.cli import threads
 from dpo_lib.cli.progress import Progress, counted
+from dpo_lib.models.pretrained import load_pretrained
+from tests.models.hf import make_folder
 
 
 @pytest.fixture
@@ -159,3 +161,16 @@ def test_threads_that_were_asked_for_are_taken(machine, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
     with threads.chosen(None, pytest.fail):
         assert torch.get_num_threads() == 4
+
+
+def test_the_weights_of_a_model_are_counted_while_it_loads(tmp_path):
+    folder = make_folder(tmp_path / "model")
+    with Progress(show=False) as progress, progress.loading("mine") as stage:
+        stage.started -= 30
+        model = load_pretrained(folder).model
+        assert stage.done == stage.total >= len(dict(model.named_parameters()))
+        stage.done //= 2
+        assert re.fullmatch(r"loading mine \d+/\d+ weights, 30 s, about 3\d s left", str(stage))
+        half = stage.done
+    load_pretrained(folder)  # nobody asks: nothing is counted
+    assert stage.done == half
