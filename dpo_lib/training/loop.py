@@ -346,7 +346,8 @@ class _Run:
         if batch:
             scores = join_scores([*batch[:part], scores, *batch[part + 1 :]])
         losses = apply_loss(self.loss, scores, self.config.beta).losses
-        return losses.mean() * (len(losses) / self.config.batch_size)
+        # Counted by the scores: a loss of one's own may have taken the mean already.
+        return losses.mean() * (len(scores[0]) / self.config.batch_size)
 
     def gather(self, own: list[Scores]) -> list[Scores]:
         """Scores of all parts of the batch, from every process."""

@@ -14,7 +14,7 @@ from dpo_lib.world import find_prompt, load_pairs, true_reward, world_tokenizer
 LIVE = [
     kind
     for kind in join.kinds()
-    if getattr(widgets, widgets.class_name(kind)).parts  # those that run the model
+    if "model" in getattr(widgets, widgets.class_name(kind)).parts  # those that run the model
 ]
 STATUS_STARTS = "start => document.querySelector('.dpo-status').textContent.startsWith(start)"
 PHONE = 360
