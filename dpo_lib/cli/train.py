@@ -277,10 +277,10 @@ def _answers(job: _Job, progress: Progress) -> dict[str, Any]:
         with opened.as_it_was() as model:
             _answers_before(job, model, progress)
     calls = new * (-(-min(job.settings.samples, len(job.prompts)) // BATCH) + 1)
-    with progress.stage("answers after", calls, "tokens") as stage:
-        with counted(opened.model, stage):
-            means, drawn = answers_after(job.out, opened, job.prompts, new, job.settings.seed)
-        return {**means, **kl_from_start(opened, drawn)}  # a hook would keep off the lean pass
+    with progress.stage("answers after", calls, "tokens") as stage, counted(opened.model, stage):
+        means, drawn = answers_after(job.out, opened, job.prompts, new, job.settings.seed)
+    with progress.stage("KL of the answers"):  # uncounted: a hook would keep off the lean pass
+        return {**means, **kl_from_start(opened, drawn)}
 
 
 def _reference_cache() -> Path:
