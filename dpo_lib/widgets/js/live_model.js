@@ -1,6 +1,8 @@
 // The page's side of the model that lives in a worker: loads it when it is first asked, passes questions
 // on, ends it. On a page of the book its parts are scripts beside this one; a notebook's widget carries them.
 
+import { read, write } from "./storage.js";
+
 const here = document.currentScript?.src || document.baseURI;
 
 function loadScript(name) {
@@ -86,18 +88,5 @@ export function liveModel(model, report) {
 
 // What the reader leaves in this browser for other pages: clicks and the loss. Without storage: nothing.
 const KEYS = { clicks: "dpo-book-clicks", loss: "dpo-book-loss" };
-export function recall(name) {
-  try {
-    return JSON.parse(localStorage.getItem(KEYS[name]));
-  } catch {
-    return null;
-  }
-}
-export function remember(name, value) {
-  try {
-    if (value === null) localStorage.removeItem(KEYS[name]);
-    else localStorage.setItem(KEYS[name], JSON.stringify(value));
-  } catch {
-    // a browser that keeps nothing: the page works without
-  }
-}
+export const recall = (name) => read(KEYS[name]);
+export const remember = (name, value) => write(KEYS[name], value);
