@@ -160,7 +160,7 @@ def train_dpo(
     config = config or DPOConfig()
     if reference is policy:
         raise ValueError("reference must be a frozen copy of policy, or None, not the same object")
-    unpaired = len(dataset) > 0 and "desirable" in dataset[0]
+    unpaired = _is_unpaired(dataset)
     loss = as_loss_function(loss, unpaired)
     check_kind(loss, unpaired)
     was_training = policy.training
@@ -207,7 +207,7 @@ class _Run:
                 f"batch_size must be at least accumulate times the number of processes "
                 f"({config.accumulate} * {processes.number}), got {config.batch_size}"
             )
-        self.unpaired = len(dataset) > 0 and "desirable" in dataset[0]
+        self.unpaired = _is_unpaired(dataset)
         if self.unpaired and "mismatched" not in dataset[0]:
             raise ValueError(
                 "all thumbs have one prompt, but KTO's level takes responses to other prompts"
@@ -378,6 +378,11 @@ class _Run:
         }
         if self.processes.main:
             write_checkpoint(self.path, self.identity, state)
+
+
+def _is_unpaired(dataset: PreferenceDataset) -> bool:
+    """Whether the rows are thumbs, not pairs."""
+    return len(dataset) > 0 and "desirable" in dataset[0]
 
 
 def _reference_logps(

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import base64
 import functools
+import inspect
 import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from dpo_lib.widgets import join
 
 ANNOTATOR_SEED = 0
-DIAGNOSIS = Path(__file__).parents[1] / "exercises"
 MICROPYTHON = join.JS_DIR / "vendor" / "micropython"
 
 
@@ -98,13 +97,13 @@ def python() -> dict[str, str]:
 @functools.cache
 def exercises() -> dict[str, Any]:
     """The checker's worker, its diagnosis in Python, and the cases of what a page can check."""
+    from dpo_lib.exercises import diagnosis
     from dpo_lib.exercises.all import EXERCISES
     from dpo_lib.exercises.sheet import read_sheet
 
-    text = (DIAGNOSIS / "diagnosis.py").read_text(encoding="utf-8")
     return {
         "engine": join.classic("live/checker.js", "module_live_checker.start(self);"),
-        "diagnosis": text,
+        "diagnosis": inspect.getsource(diagnosis),
         "sheets": {e.number: read_sheet(e.number) for e in EXERCISES.values() if e.in_page},
     }
 
