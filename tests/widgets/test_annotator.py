@@ -9,12 +9,10 @@ from dpo_lib.data import PreferenceDataset, read_jsonl
 from dpo_lib.widgets import Annotator, join
 from dpo_lib.widgets.annotator import PRACTICE, pairs, rows_of
 from dpo_lib.world import find_prompt, load_pairs, world_tokenizer
+from tests.widgets.axe_rules import OF_WHOLE_PAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 HEIGHT = "document.querySelector('.dpo-widget').getBoundingClientRect().height"
-OF_WHOLE_PAGES = {
-    rule: {"enabled": False} for rule in ("region", "landmark-one-main", "page-has-heading-one")
-}
 STATUS_IS = "words => document.querySelector('.dpo-status').textContent == words"
 # A clock of the test's own: a judgement takes as long as the test says, and no longer.
 CLOCK = "window.now = 0; performance.now = () => window.now"

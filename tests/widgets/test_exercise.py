@@ -11,10 +11,8 @@ from dpo_lib.exercises.diagnosis import NOT_YET, diagnose
 from dpo_lib.exercises.sheet import read_sheet
 from dpo_lib.widgets import Exercise, join, live
 from dpo_lib.widgets.exercise import ASKED, stub
+from tests.widgets.axe_rules import OF_WHOLE_PAGES
 
-OWN_RULES = {  # of axe, for whole pages
-    name: {"enabled": False} for name in ("region", "landmark-one-main", "page-has-heading-one")
-}
 SAYS = "text => document.querySelector('.dpo-status').textContent === text"
 IN_PAGE = [number for number, exercise in EXERCISES.items() if exercise.in_page]
 RIGHT = {
@@ -166,7 +164,7 @@ def test_it_meets_the_accessibility_rules(open_exercise, theme):
     opened = open_exercise("9.2")
     opened.page.evaluate("theme => (document.documentElement.dataset.theme = theme)", theme)
     opened.check(code_of("9.2", RIGHT["9.2"]))
-    found = Axe().run(opened.page, options={"rules": OWN_RULES}).response["violations"]
+    found = Axe().run(opened.page, options={"rules": OF_WHOLE_PAGES}).response["violations"]
     assert [(v["id"], v["nodes"][0]["html"]) for v in found] == []
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= 360
 

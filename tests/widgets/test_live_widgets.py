@@ -10,6 +10,7 @@ from dpo_lib.widgets import Annotator, ThreeClicks, TrainItYourself, WriteTheLos
 from dpo_lib.widgets.three_clicks import PAIRS
 from dpo_lib.widgets.train_it_yourself import SHORT, SHOWN
 from dpo_lib.world import find_prompt, load_pairs, true_reward, world_tokenizer
+from tests.widgets.axe_rules import OF_WHOLE_PAGES
 
 LIVE = [
     kind
@@ -18,9 +19,6 @@ LIVE = [
 ]
 STATUS_STARTS = "start => document.querySelector('.dpo-status').textContent.startsWith(start)"
 PHONE = 360
-OWN_RULES = {  # of axe, for whole pages
-    rule: {"enabled": False} for rule in ("region", "landmark-one-main", "page-has-heading-one")
-}
 RIGHT = """\
 def dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta):
     return -log_sigmoid(beta * ((chosen - ref_chosen) - (rejected - ref_rejected)))
@@ -395,7 +393,7 @@ def test_after_training_it_is_accessible_and_fits_a_phone(open_widget, cls):
     )
     for theme in ("light", "dark"):
         opened.page.evaluate("t => { document.documentElement.dataset.theme = t; }", theme)
-        results = Axe().run(opened.page, options={"rules": OWN_RULES})
+        results = Axe().run(opened.page, options={"rules": OF_WHOLE_PAGES})
         assert results.violations_count == 0, results.generate_report()
     opened.page.set_viewport_size({"width": PHONE, "height": 800})
     opened.page.wait_for_timeout(300)

@@ -6,11 +6,9 @@ from axe_playwright_python.sync_playwright import Axe
 from dpo_lib.widgets import TokenView, TrainItYourself, join, live
 from dpo_lib.widgets.spec import fmt
 from dpo_lib.widgets.token_view import BETAS, RATES, SHOW, TEXTS, UNDER, measure_tokens
+from tests.widgets.axe_rules import OF_WHOLE_PAGES
 
 STATUS_STARTS = "start => document.querySelector('.dpo-status').textContent.startsWith(start)"
-OWN_RULES = {  # of axe, for whole pages
-    rule: {"enabled": False} for rule in ("region", "landmark-one-main", "page-has-heading-one")
-}
 
 
 class Opened:
@@ -200,7 +198,7 @@ def test_every_view_is_accessible_and_fits_a_phone(open_view, show):
     opened = open_view(show=show, under=UNDER[2], chosen="That is an interesting question. Paris.")
     for theme in ("light", "dark"):
         opened.page.evaluate("t => { document.documentElement.dataset.theme = t; }", theme)
-        results = Axe().run(opened.page, options={"rules": OWN_RULES})
+        results = Axe().run(opened.page, options={"rules": OF_WHOLE_PAGES})
         assert results.violations_count == 0, results.generate_report()
     opened.page.set_viewport_size({"width": 360, "height": 800})
     opened.page.wait_for_timeout(300)
