@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import json
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -46,6 +47,7 @@ __all__ = [
     "label_line",
     "plain_ticks",
     "plot_history",
+    "read_results",
     "save_svg",
     "spread",
     "use_book_style",
@@ -187,6 +189,25 @@ def save_svg(figure: Figure, path: str | Path) -> Path:
     path = Path(path)
     path.write_text(figure_svg(figure) + "\n", encoding="utf-8", newline="\n")
     return path
+
+
+def read_results(name: str) -> dict[str, Any]:
+    """Return what a stored experiment found: its ``settings`` and its ``rows``.
+
+    ``experiments/results/NAME.json`` is looked for in the present folder and in those above it, so
+    that a notebook finds it wherever it stands.
+
+    Raises
+    ------
+    ValueError
+        If no such file is there.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        path = folder / "experiments" / "results" / f"{name}.json"
+        if path.is_file():
+            return json.loads(path.read_text(encoding="utf-8"))
+    raise ValueError(f"name {name!r}: no experiments/results/{name}.json in or above {here}")
 
 
 def label_line(

@@ -77,8 +77,11 @@ def test_a_chapter_without_solutions_runs_beside_its_experiments(folder):
 
 def test_results_that_chapters_read_go_along(folder):
     for path in PATHS:
-        for name in re.findall(r"\.\./(experiments/results/\w+\.json)", path.read_text("utf-8")):
+        text = path.read_text("utf-8")
+        for name in re.findall(r"\.\./(experiments/results/\w+\.json)", text):
             assert (folder / name).is_file()
+        for name in re.findall(r'read_results\(\\"(\w+)\\"\)', text):
+            assert (folder / "experiments" / "results" / f"{name}.json").is_file()
 
 
 def test_a_fence_that_does_not_close_is_told():
