@@ -1,4 +1,4 @@
-"""The command line: train, show, eval, sample, compare, merge, demo."""
+"""The command line: train, show, eval, sample, compare, draw, merge, demo."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ _COMMANDS = {  # imported when called: the help page needs no torch
     "eval": "dpo_lib.cli.evaluate",
     "sample": "dpo_lib.cli.sample",
     "compare": "dpo_lib.cli.sample",
+    "draw": "dpo_lib.cli.draw",
     "merge": "dpo_lib.cli.merge",
     "demo": "dpo_lib.cli.demo",
 }
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stderr.close()
             return 0
         except KeyboardInterrupt as stop:
-            known = {"train": "the same command goes on where it stopped"}
+            known = dict.fromkeys(("train", "draw"), "the same command goes on where it stopped")
             then = str(stop) or known.get(args.command, "")
             args.progress.say(f"interrupted{then and ': '}{then}")
             return 130

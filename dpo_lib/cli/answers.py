@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,26 +23,44 @@ def answer(
     prompts: Sequence[str],
     max_new_tokens: int,
     temperature: float = 0.0,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
+    together: int = BATCH,
 ) -> list[Reply]:
-    """One reply to each prompt."""
+    """One reply to each prompt, ``together`` at a time; of one seed, or a seed for each prompt."""
+    new = min(max_new_tokens, room_for_answers(opened, prompts)) if prompts else 0
+    replies: list[Reply] = []
+    for start in range(0, len(prompts), together):
+        some = slice(start, start + together)
+        seeds = seed + start if isinstance(seed, int) else seed[some]
+        replies += respond(
+            opened.model, opened.tokenizer, prompts[some], new, temperature, seed=seeds
+        )
+    return replies
+
+
+def room_for_answers(opened: OpenModel, prompts: Sequence[str]) -> int:
+    """Tokens that the model can read behind the longest of the prompts.
+
+    Raises
+    ------
+    ValueError
+        If a prompt cannot be encoded, or leaves no room.
+    """
     longest = 0
     for prompt in dict.fromkeys(prompts):
         try:
             longest = max(longest, len(opened.tokenizer.encode_prompt(prompt)))
         except ValueError as error:
             raise ValueError(f"the prompt {str(prompt)!r:.60}: {error}") from error
-    room = opened.context - longest
-    if prompts and room < 1:
+    if longest >= opened.context:
         raise ValueError(f"a prompt has {longest} tokens, the model reads {opened.context}")
-    new = min(max_new_tokens, room)
-    replies: list[Reply] = []
-    for start in range(0, len(prompts), BATCH):
-        some = prompts[start : start + BATCH]
-        replies += respond(
-            opened.model, opened.tokenizer, some, new, temperature, seed=seed + start
-        )
-    return replies
+    return opened.context - longest
+
+
+def answer_seed(*places: int) -> int:
+    """A seed of its own for every place, such as (seed, prompt, answer)."""
+    digest = hashlib.sha256(" ".join(map(str, places)).encode()).digest()
+    return int.from_bytes(digest[:7], "big")
 
 
 def answer_before(
@@ -111,6 +130,14 @@ def prompt_of_row(row: dict[str, Any]) -> str:
     if "messages" in row:
         return Conversation(row["messages"], row.get("tools", ()))
     return row["prompt"]
+
+
+def as_data_row(prompt: str) -> dict[str, Any]:
+    """A prompt as a data file has it: text or messages, and tools beside them."""
+    if not isinstance(prompt, Conversation):
+        return {"prompt": prompt}
+    tools = {"tools": list(prompt.tools)} if prompt.tools else {}
+    return {"prompt": list(prompt.messages), **tools}
 
 
 def as_row(reply: Reply) -> dict[str, Any]:

@@ -21,6 +21,7 @@ BATCH_SIZE = {"others": 8, "tiny": 32}
 MOST_STEPS = 100
 SPLITS = 5  # evaluations and checkpoints are a fifth of the run apart
 EVAL_PAIRS = 64
+LENGTH, DRAWN_LENGTH = 48, 128  # tokens of an answer that is shown, and of one to learn from
 MODEL_HELP = (
     "smollm2 (needs no hub), tiny (the book's own model), a folder, or a name on the hub; "
     "the --out of an earlier run is a folder too"
@@ -38,6 +39,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_show(commands.add_parser("show", help="see pairs as the model will read them"))
     _add_eval(commands.add_parser("eval", help="score preferences with a trained model"))
     _add_sample(commands.add_parser("sample", help="let a model answer prompts"))
+    _add_draw(commands.add_parser("draw", help="draw several answers to each prompt, into a file"))
     _add_compare(commands.add_parser("compare", help="answers before and after, side by side"))
     _add_merge(commands.add_parser("merge", help="put adapters into the weights of a plain folder"))
     demo = commands.add_parser("demo", help="a short run on the twelve pairs of the book")
@@ -169,6 +171,24 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_draw(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Draw answers; a line a prompt. Interrupted, the same command goes on and ends with the "
+        "same file, and with more prompts at the end of --prompts it appends theirs."
+    )
+    parser.add_argument("--model", default="smollm2", help=f"{MODEL_HELP} (%(default)s)")
+    parser.add_argument("--out", required=True, metavar="FILE", help="JSON lines that are written")
+    parser.add_argument(
+        "--per-prompt", type=_at_least(1), default=8, metavar="N", help="answers (%(default)s)"
+    )
+    parser.add_argument(
+        "--restart", action="store_true", help="drop what is in --out instead of going on"
+    )
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    _add_threads(parser)
+    _add_prompts(parser, temperature=1.0, length=DRAWN_LENGTH)
+
+
 def _add_merge(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", required=True, help="the --out of a run that trained adapters, or their folder"
@@ -231,7 +251,9 @@ def _add_encoding(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--encoding", metavar="NAME", help="of text files, such as cp1252 (utf-8)")
 
 
-def _add_prompts(parser: argparse.ArgumentParser) -> None:
+def _add_prompts(
+    parser: argparse.ArgumentParser, temperature: float = 0.0, length: int = LENGTH
+) -> None:
     group = parser.add_argument_group("prompts")
     group.add_argument("--prompt", action="append", default=[], help="may be repeated")
     group.add_argument(
@@ -243,10 +265,11 @@ def _add_prompts(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--plain", action="store_true", help="no chat template")
     how = parser.add_argument_group("sampling")
     how.add_argument(
-        "--temperature", type=float, default=0.0, help="0: the likeliest token (%(default)s)"
-    )
+        "--temperature", type=float, default=temperature,
+        help="0: the likeliest token (%(default)s)",
+    )  # fmt: skip
     how.add_argument("--seed", type=_at_least(0), default=0, help="(%(default)s)")
-    _add_length(how)
+    _add_length(how, length)
 
 
 def _add_loss(group: argparse._ActionsContainer, default: str | None) -> None:
@@ -257,7 +280,7 @@ def _add_loss(group: argparse._ActionsContainer, default: str | None) -> None:
     )  # fmt: skip
 
 
-def _add_threads(group: argparse._ArgumentGroup) -> None:
+def _add_threads(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         "--threads", type=_at_least(1), metavar="N",
         help="of torch on the processor (its own choice, or OMP_NUM_THREADS; fewer where other "
@@ -265,9 +288,9 @@ def _add_threads(group: argparse._ArgumentGroup) -> None:
     )  # fmt: skip
 
 
-def _add_length(group: argparse._ArgumentGroup) -> None:
+def _add_length(group: argparse._ArgumentGroup, length: int = LENGTH) -> None:
     group.add_argument(
-        "--max-new-tokens", type=_at_least(1), default=48, metavar="N",
+        "--max-new-tokens", type=_at_least(1), default=length, metavar="N",
         help="where an answer is cut if it has not ended (%(default)s)",
     )  # fmt: skip
 

@@ -22,9 +22,9 @@ from dpo_lib.models import Reply
 def run_sample(args: argparse.Namespace) -> int:
     """Answer prompts with one model."""
     run = records.read_run(Path(args.model))
-    prompts = _prompts(args, run)
+    prompts = prompts_of(args, run)
     asked = [prompt for prompt in prompts for _ in range(args.n)]
-    replies = _answers(args, args.model, _options(args, run), asked)
+    replies = _answers(args, args.model, options_of(args, run), asked)
     for prompt, reply in zip(asked, replies, strict=True):
         if args.json:
             print(json.dumps({**as_prompt_row(prompt), **as_row(reply)}, ensure_ascii=False))
@@ -41,7 +41,7 @@ def run_compare(args: argparse.Namespace) -> int:
         raise ValueError(f"there is no folder {args.model}")
     if before is None:
         raise ValueError("--before is needed: the model is not a run of this command line")
-    prompts, options = _prompts(args, run), _options(args, run)
+    prompts, options = prompts_of(args, run), options_of(args, run)
     columns = []
     for name in (before, args.model):
         columns.append(_answers(args, name, options, prompts))  # only one model is in memory
@@ -76,7 +76,7 @@ def _lines(reply: Any, width: int) -> list[str]:
     return [part for line in text.splitlines() for part in textwrap.wrap(line, width) or [""]]
 
 
-def _options(args: argparse.Namespace, run: dict[str, Any] | None) -> dict[str, Any]:
+def options_of(args: argparse.Namespace, run: dict[str, Any] | None) -> dict[str, Any]:
     """The tokenizer's settings: those of the run, and what was typed."""
     options = tokenizer_options(run["settings"] if run else {})
     if args.plain:
@@ -84,7 +84,7 @@ def _options(args: argparse.Namespace, run: dict[str, Any] | None) -> dict[str, 
     return options
 
 
-def _prompts(args: argparse.Namespace, run: dict[str, Any] | None) -> list[str]:
+def prompts_of(args: argparse.Namespace, run: dict[str, Any] | None) -> list[str]:
     """What was typed, or stands in the file, or was asked in the run."""
     prompts = list(args.prompt)
     if args.prompts:

@@ -11,7 +11,8 @@ in silence, no text is cut, and what is done beyond reading is counted in ``note
 - no prompt: then it is what ``chosen`` and ``rejected`` have in common at their beginning;
 - lists of responses, or a response a row, with scores: the best against the worst (``score``);
 - two responses and a column that says which is better (``label``; SHP's by itself);
-- a ``system`` text, which becomes the first message.
+- a ``system`` text, which becomes the first message;
+- ``chosen_ended``, ``rejected_ended`` and, of one response, ``ended``: false where it was cut.
 
 A response with a verdict of its own, not a pair, is an `UnpairedRecord` (`read_unpaired`);
 `read_feedback` reads either.
@@ -386,8 +387,9 @@ def _pair_up(
             yield row._replace(value=BadRow("identical", f"all {score} are equal ({best:g})"))
         else:
             notes[f"best response against worst by {score} (of several rows with one prompt)"] += 1
-            kept = {n: v for n, v in columns.items() if n not in (name, score)}
+            kept = {n: v for n, v in columns.items() if n not in (name, score, "ended")}
             pair = {"chosen": columns[name], "rejected": others[other]}
+            pair |= {"chosen_ended": columns.get("ended"), "rejected_ended": others.get("ended")}
             yield row._replace(value=_Scored({**kept, **pair}))
 
 
@@ -424,7 +426,8 @@ def _record(
         _check_text(name, text)
     if chosen == rejected:
         raise BadRow("identical", f"chosen and rejected must differ, both are {chosen!r:.60}")
-    return PreferenceRecord(**texts, extra=row)
+    ended = {name: _ended(row, name) for name in ("chosen_ended", "rejected_ended")}
+    return PreferenceRecord(**texts, extra=row, **ended)
 
 
 def _unpaired(row: object, rename: Mapping[str, str], notes: Counter[str]) -> UnpairedRecord:
@@ -457,7 +460,24 @@ def _unpaired(row: object, rename: Mapping[str, str], notes: Counter[str]) -> Un
     prompt = _finish_prompt(prompt, row)
     _check_text("prompt", prompt)
     _check_text(name, answer)
-    return UnpairedRecord(prompt, answer, desired, row)
+    ended = _ended(row, "ended")
+    return UnpairedRecord(prompt, answer, desired, row, ended)
+
+
+def _ended(row: dict[str, Any], name: str) -> bool:
+    """Whether an answer was ended by who wrote it, and not cut; without a word of it, it was."""
+    value = row.pop(name, None)
+    found = {"1": True, "0": False, "none": True, "": True}.get(_plain(value))
+    if found is None:
+        raise BadRow("malformed", f"{name} must be true or false, got {value!r:.60}")
+    return found
+
+
+def _turn_round(row: dict[str, Any]) -> None:
+    """Let chosen and rejected change places, with what is known of each."""
+    for first, second in (("chosen", "rejected"), ("chosen_ended", "rejected_ended")):
+        if {first, second} & row.keys():
+            row[first], row[second] = row.get(second), row.get(first)
 
 
 def _verdict(value: object) -> bool:
@@ -552,7 +572,7 @@ def _take_label(
             raise BadRow("malformed", f"{name} is {value!r:.60}: neither is better")
         label.seen[plain] += 1
         if plain != _plain(label.value):
-            row["chosen"], row["rejected"] = row.get("rejected"), row.get("chosen")
+            _turn_round(row)
             notes[f"chosen and rejected turned round, as {name} is {plain!r:.20},"] += 1
         return
     if {"chosen", "rejected"} & {*rename.values()}:
@@ -593,7 +613,10 @@ def _take_list(row: dict[str, Any], score: str | None, notes: Counter[str]) -> b
         raise BadRow("identical", f"all {score} are equal ({numbers[0]})")
     row.pop(name)
     row.pop(score, None)
-    row["chosen"], row["rejected"] = (_text_of(entries[i], name) for i in (best, worst))
+    for side, i in (("chosen", best), ("rejected", worst)):
+        row[side] = _text_of(entries[i], name)
+        if isinstance(entries[i], dict):
+            row[f"{side}_ended"] = entries[i].get("ended")
     notes[f"best response against worst by {score} (of a list)"] += 1
     return True
 
@@ -615,7 +638,7 @@ def _take_scores(row: dict[str, Any], score: str | None, notes: Counter[str]) ->
     if mine == theirs:
         raise BadRow("identical", f"{score} and {other} are equal ({abs(mine):g})")
     if mine < theirs:
-        row["chosen"], row["rejected"] = row["rejected"], row["chosen"]
+        _turn_round(row)
         notes[f"chosen and rejected turned round by {score} and {other}"] += 1
 
 

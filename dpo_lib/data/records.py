@@ -41,17 +41,20 @@ class Tokenizer(Protocol):
 
 
 def encode_answers(
-    tokenizer: Tokenizer, prompt: str, answers: Sequence[str]
+    tokenizer: Tokenizer, prompt: str, answers: Sequence[str], ended: Sequence[bool] | None = None
 ) -> tuple[list[int], list[list[int]]]:
-    """Ids of a prompt and of each answer to it.
+    """Ids of a prompt and of each answer to it; an answer that has not ``ended`` has no end token.
 
     A tokenizer whose answers depend on the prompt, as chat templates can make them, has a method
     ``encode_answers`` of its own.
     """
+    ended = [True] * len(answers) if ended is None else ended
     own = getattr(tokenizer, "encode_answers", None)
     if own is not None:
-        return own(prompt, answers)
-    return tokenizer.encode_prompt(prompt), [tokenizer.encode_response(text) for text in answers]
+        return own(prompt, answers, ended)
+    rows = [tokenizer.encode_response(text) for text in answers]
+    whole = [ids if end else ids[:-1] for ids, end in zip(rows, ended, strict=True)]
+    return tokenizer.encode_prompt(prompt), whole
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ class PreferenceRecord:
     chosen: str
     rejected: str
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)  # the row's other keys
+    chosen_ended: bool = True  # False: the answer was cut, and is scored without an end token
+    rejected_ended: bool = True
 
     def __post_init__(self) -> None:
         for name in ("prompt", "chosen", "rejected"):
@@ -78,6 +83,9 @@ class PreferenceRecord:
                 raise ValueError(f"{name} must not be empty, got {value!r}")
         if self.chosen == self.rejected:
             raise ValueError(f"chosen and rejected must differ, both are {self.chosen!r}")
+        for name in ("chosen_ended", "rejected_ended"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
 
     @classmethod
     def from_row(cls, row: object) -> PreferenceRecord:
@@ -88,11 +96,17 @@ class PreferenceRecord:
         if missing:
             raise ValueError(f"missing {', '.join(missing)}; the row has {sorted(row)}")
         row = dict(row)
-        return cls(row.pop("prompt"), row.pop("chosen"), row.pop("rejected"), row)
+        ended = {name: row.pop(name) for name in ("chosen_ended", "rejected_ended") if name in row}
+        return cls(row.pop("prompt"), row.pop("chosen"), row.pop("rejected"), row, **ended)
 
     def to_row(self) -> dict[str, Any]:
         """The JSON object of this record."""
-        own = {"prompt": self.prompt, "chosen": self.chosen, "rejected": self.rejected}
+        own: dict[str, Any] = {
+            name: getattr(self, name) for name in ("prompt", "chosen", "rejected")
+        }
+        for name in ("chosen_ended", "rejected_ended"):
+            if not getattr(self, name):
+                own[name] = False
         return {**own, **{k: v for k, v in self.extra.items() if k not in own}}
 
 
@@ -110,6 +124,7 @@ class UnpairedRecord:
     response: str
     desired: bool
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)  # the row's other keys
+    ended: bool = True  # False: the response was cut, and is scored without an end token
 
     def __post_init__(self) -> None:
         for name in ("prompt", "response"):
@@ -118,6 +133,8 @@ class UnpairedRecord:
                 raise ValueError(f"{name} must be text and not empty, got {value!r}")
         if not isinstance(self.desired, bool):
             raise ValueError(f"desired must be True or False, got {self.desired!r}")
+        if not isinstance(self.ended, bool):
+            raise ValueError(f"ended must be True or False, got {self.ended!r}")
 
 
 def read_jsonl(path: str | Path) -> list[PreferenceRecord]:
@@ -160,9 +177,12 @@ def encode_record(record: PreferenceRecord | UnpairedRecord, tokenizer: Tokenize
     The row of a thumb also says whether it is ``desirable``.
     """
     if isinstance(record, UnpairedRecord):
-        prompt, answers = encode_answers(tokenizer, record.prompt, (record.response,))
+        prompt, answers = encode_answers(
+            tokenizer, record.prompt, (record.response,), (record.ended,)
+        )
         return {"prompt": prompt, "response": answers[0], "desirable": record.desired}
-    prompt, answers = encode_answers(tokenizer, record.prompt, (record.chosen, record.rejected))
+    texts, ended = (record.chosen, record.rejected), (record.chosen_ended, record.rejected_ended)
+    prompt, answers = encode_answers(tokenizer, record.prompt, texts, ended)
     return {"prompt": prompt, "chosen": answers[0], "rejected": answers[1]}
 
 
@@ -173,7 +193,8 @@ class PreferenceDataset(Dataset):
     ----------
     records : sequence of PreferenceRecord
     tokenizer : Tokenizer
-        Its ``encode_response`` ends each response with EOS, so that the end is scored too.
+        Its ``encode_response`` ends each response with EOS, so that the end is scored too; of a
+        response that was cut, EOS is left out.
     rows : sequence of dict, optional
         The ids of each record, where they are known already.
 

@@ -7,6 +7,7 @@ Rules, each held by a test against templates in the style of the families in use
 - an answer is what stands behind the generation prompt in the rendered conversation, with all that
   the template puts before it (an empty think block, say); it is scored as a whole;
 - it ends with the first special token behind the answer's own text, else with EOS, and with one;
+  an answer that was cut ends with its own text;
 - a prompt that is written in the template already is taken as it is.
 """
 
@@ -145,14 +146,24 @@ class PretrainedTokenizer:
         return self._end(f"{turn.block}{self.answer_prefix}{self._mark(text)}{turn.tail}")
 
     def encode_answers(
-        self, prompt: str, answers: Sequence[str]
+        self, prompt: str, answers: Sequence[str], ended: Sequence[bool] | None = None
     ) -> tuple[list[int], list[list[int]]]:
-        """Ids of a prompt, and of each answer as the template writes it behind this prompt."""
+        """Ids of a prompt, and of each answer as the template writes it behind this prompt.
+
+        An answer that has not ``ended`` has no end token, nor what the template puts before it.
+        """
+        ended = [True] * len(answers) if ended is None else ended
         if not self.chat:
-            return self._plain(prompt), [self.encode_response(text) for text in answers]
+            rows = [self.encode_response(text) for text in answers]
+            cut = [ids if end else ids[:-1] for ids, end in zip(rows, ended, strict=True)]
+            return self._plain(prompt), cut
         rendered, messages, tools = self._prompt(prompt)
         texts = [self._answer(rendered, messages, tools, text) for text in answers]
-        return self._encode(rendered), [self._end(text) for text in texts]
+        tail = self._turn.tail
+        return self._encode(rendered), [
+            self._end(text) if end else self._encode(text.removesuffix(tail))
+            for text, end in zip(texts, ended, strict=True)
+        ]
 
     def decode(self, ids: Iterable[int], keep_specials: bool = False) -> str:
         """Text of the ids; specials left out unless kept."""

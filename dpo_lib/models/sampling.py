@@ -42,7 +42,7 @@ def sample(
     max_new_tokens: int = 24,
     temperature: float = 1.0,
     top_k: int | None = None,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
     *,
     eos_id: int,
     pad_id: int,
@@ -64,8 +64,9 @@ def sample(
         Logits are divided by it; 0 takes the most likely token (greedy decoding).
     top_k : int, optional
         Draw among the k most likely tokens only.
-    generator : torch.Generator, optional
-        Source of randomness; torch's global one by default.
+    generator : torch.Generator or sequence of B of them, optional
+        Source of randomness; torch's global one by default. With one for each prompt, what is
+        drawn for it does not depend on the others.
 
     Returns
     -------
@@ -75,7 +76,8 @@ def sample(
     Raises
     ------
     ValueError
-        If the temperature is negative, or top_k or max_new_tokens is below 1.
+        If the temperature is negative, or top_k or max_new_tokens is below 1, or there are not as
+        many generators as prompts.
     """
     if not 0 <= temperature < float("inf"):
         raise ValueError(f"temperature must be 0 or positive and finite, got {temperature}")
@@ -83,6 +85,10 @@ def sample(
         raise ValueError(f"top_k must be at least 1, got {top_k}")
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+    if isinstance(generator, Sequence) and len(generator) != len(prompt_tokens):
+        raise ValueError(
+            f"generator must be one for each of {len(prompt_tokens)} prompts, got {len(generator)}"
+        )
     if prompt_mask is None:
         prompt_mask = torch.ones_like(prompt_tokens)
     if prompt_mask.shape != prompt_tokens.shape:
@@ -97,7 +103,8 @@ def sample(
         rows = running.nonzero().flatten()  # finished responses cost nothing more
         logits = read(tokens, mask, rows)  # (rows, V)
         added = torch.full_like(tokens[:, :1], pad_id)  # (B, 1)
-        added[rows, 0] = _choose(logits, temperature, top_k, generator)
+        drawn = None if temperature == 0 else _uniform(rows, generator)
+        added[rows, 0] = _choose(logits, temperature, top_k, drawn)
         tokens = torch.cat([tokens, added], dim=1)
         mask = torch.cat([mask, running[:, None].long()], dim=1)
         running = running & (added[:, 0] != eos_id)
@@ -121,6 +128,13 @@ class _Reader:
 
     def __call__(self, tokens: Tensor, mask: Tensor, rows: Tensor) -> Tensor:
         tokens, mask = tokens[rows], mask[rows]  # (rows, T)
+        again = None
+        if self.keeps and self.past is None:  # several answers to one prompt: it is read once
+            both, again = torch.cat([tokens, mask], dim=1).unique(dim=0, return_inverse=True)
+            if len(both) < len(rows):
+                tokens, mask = both.chunk(2, dim=1)  # (prompts, T)
+            else:
+                again = None
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)  # (rows, T)
         if not self.keeps:
             output = self.model(tokens, attention_mask=mask, position_ids=positions)
@@ -138,14 +152,23 @@ class _Reader:
             **self.last_only,
         )
         self.past, self.rows = output.past_key_values, rows
-        return output.logits[:, -1]
+        if again is None:
+            return output.logits[:, -1]
+        self.past.batch_select_indices(again)
+        return output.logits[again, -1]
 
 
-def _choose(
-    logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator | None
-) -> Tensor:
+def _uniform(rows: Tensor, generator: Any) -> Tensor:
+    """A number in [0, 1) for each of these rows, shape (rows, 1)."""
+    if isinstance(generator, Sequence):
+        one = {"dtype": torch.float64}
+        return torch.stack([torch.rand(1, generator=generator[i], **one) for i in rows.tolist()])
+    return torch.rand(len(rows), 1, dtype=torch.float64, generator=generator)
+
+
+def _choose(logits: Tensor, temperature: float, top_k: int | None, drawn: Tensor | None) -> Tensor:
     """One token a row: the likeliest, or a draw by the inverse of the cumulative distribution."""
-    if temperature == 0:
+    if drawn is None:
         return logits.argmax(dim=-1)
     logits = logits.double() / temperature  # (B, V)
     if top_k is not None and top_k < logits.shape[-1]:
@@ -154,9 +177,8 @@ def _choose(
         logits = logits.masked_fill(outside, float("-inf"))
     cumulative = logits.softmax(dim=-1).cumsum(dim=-1)  # (B, V)
     # Uniform draws are the same on every processor; torch.multinomial's are not promised to be.
-    draw = torch.rand(len(logits), 1, dtype=torch.float64, generator=generator)  # (B, 1)
-    draw = draw.to(logits.device) * cumulative[:, -1:]
-    return (cumulative <= draw).sum(dim=-1)  # (B,)
+    drawn = drawn.to(logits.device) * cumulative[:, -1:]  # (B, 1)
+    return (cumulative <= drawn).sum(dim=-1)  # (B,)
 
 
 def respond(
@@ -166,7 +188,7 @@ def respond(
     max_new_tokens: int = 24,
     temperature: float = 1.0,
     top_k: int | None = None,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
 ) -> list[Reply]:
     """Sample one reply to each prompt; repeat a prompt to get several.
 
@@ -177,8 +199,9 @@ def respond(
     tokenizer : WordTokenizer or InstructionTokenizer
         Turns prompts into tokens and replies into text.
     prompts : sequence of str
-    seed : int
-        Of a generator made for this call.
+    seed : int or sequence of int
+        Of a generator made for this call; or one for each prompt, whose reply then is a matter
+        of its own prompt and seed.
 
     Returns
     -------
@@ -187,6 +210,8 @@ def respond(
     """
     rows = [tokenizer.encode_prompt(prompt) for prompt in prompts]
     tokens, mask = pad(rows, tokenizer.pad_id, side="left")  # (B, P)
+    one = isinstance(seed, int)
+    generators = [torch.Generator().manual_seed(number) for number in ([seed] if one else seed)]
     samples = sample(
         model,
         tokens,
@@ -194,7 +219,7 @@ def respond(
         max_new_tokens,
         temperature,
         top_k,
-        torch.Generator().manual_seed(seed),
+        generators[0] if one else generators,
         eos_id=tokenizer.eos_id,
         pad_id=tokenizer.pad_id,
     )

@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 from dpo_lib.data import (
     PreferenceDataset,
     PreferenceRecord,
+    UnpairedRecord,
     make_preferences,
     pad,
     read_jsonl,
     split_by_prompt,
     write_jsonl,
 )
+from dpo_lib.data.records import encode_record
 from dpo_lib.models import InstructionTokenizer
 from dpo_lib.world import world_tokenizer
 from tests.helpers import deterministic
@@ -201,3 +203,20 @@ class TestTwelve:
     def test_bad_choice_is_named(self):
         with pytest.raises(ValueError, match="got 'best'"):
             make_preferences("best")
+
+
+def test_an_answer_that_was_cut_has_no_end_token():
+    tokenizer = InstructionTokenizer()
+    pair = PreferenceRecord("a", "b", "c", rejected_ended=False)
+    row = encode_record(pair, tokenizer)
+    assert row["chosen"] == [98, tokenizer.EOS]
+    assert row["rejected"] == [99]
+    assert encode_record(UnpairedRecord("a", "b", True, ended=False), tokenizer)["response"] == [98]
+    assert PreferenceRecord.from_row(pair.to_row()) == pair
+    assert pair.to_row() == {"prompt": "a", "chosen": "b", "rejected": "c", "rejected_ended": False}
+    for make in (
+        lambda: PreferenceRecord("a", "b", "c", chosen_ended=1),
+        lambda: UnpairedRecord("a", "b", True, ended=None),
+    ):
+        with pytest.raises(ValueError, match="ended must be True or False, got"):
+            make()

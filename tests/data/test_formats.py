@@ -855,3 +855,40 @@ def test_a_file_of_thumbs_is_told_from_one_of_pairs(tmp_path):
     )
     scored = [{"prompt": "a", "completion": y, "label": i} for i, y in enumerate("bc")]
     assert not read_feedback(write(tmp_path / "a.jsonl", scored), score="label").unpaired
+
+
+# --- answers that were cut -----------------------------------------------------------------------
+
+
+def ended(found):
+    return [(r.chosen, r.chosen_ended, r.rejected_ended) for r in found.records]
+
+
+def test_answers_that_were_cut_are_known_as_such(tmp_path):
+    row = {"prompt": "a", "chosen": "b", "rejected": "c"}
+    rows = [row, {**row, "rejected_ended": False}, {**row, "chosen_ended": "False"}]
+    found = read(tmp_path, [*rows, {**row, "chosen_ended": True, "rejected_ended": None}])
+    assert [both[1:] for both in ended(found)] == [
+        (True, True), (True, False), (False, True), (True, True)
+    ]  # fmt: skip
+    assert found.unused_columns() == {}
+    with pytest.raises(BadRow, match="chosen_ended must be true or false, got 'perhaps'"):
+        make_record({**row, "chosen_ended": "perhaps"})
+
+
+def test_what_was_cut_stays_with_its_answer(tmp_path):
+    row = {"prompt": "a", "chosen": "b", "rejected": "c", "rejected_ended": False}
+    turned = [{**row, "score_chosen": 0, "score_rejected": 1}]
+    assert ended(read(tmp_path, turned, score="score_chosen")) == [("c", False, True)]
+    labelled = [{**row, "pick": i % 2} for i in range(2)]
+    assert ended(read(tmp_path, labelled, label=("pick", "0"))) == [
+        ("b", True, False), ("c", False, True)
+    ]  # fmt: skip
+    drawn = {"prompt": "a", "answers": [{"text": "b", "ended": False}, {"text": "c"}]}
+    listed = [{**drawn, "score": [0, 1]}]
+    assert ended(read(tmp_path, listed, score="score")) == [("c", True, False)]
+    one = [{"prompt": "a", "response": x, "ended": x == "b", "score": ord(x)} for x in "bcd"]
+    assert ended(read(tmp_path, one, score="score")) == [("d", False, True)]
+    thumbs = [{"prompt": "a", "response": "b", "label": True, "ended": False}]
+    (thumb,) = read_unpaired(write(tmp_path / "thumbs.jsonl", thumbs)).records
+    assert (thumb.desired, thumb.ended, thumb.extra) == (True, False, {})

@@ -36,6 +36,17 @@ def test_each_family_has_its_prompt_block_and_end(name):
 
 
 @pytest.mark.parametrize("name", CLOSED)
+def test_an_answer_that_was_cut_ends_with_its_own_text(name):
+    family, tokenizer = FAMILIES[name], PretrainedTokenizer(make_family(name))
+    _, (cut, whole) = tokenizer.encode_answers("Hi.", ["Yes.", "Yes."], [False, True])
+    assert tokenizer.decode(whole, True) == family.response
+    assert tokenizer.decode(cut, True) == family.response[: family.response.rindex(".") + 1]
+    assert cut == whole[: len(cut)]
+    plain = PretrainedTokenizer(make_family(name), chat=False)
+    assert plain.encode_answers("Hi.", ["Yes."], [False])[1] == [plain.encode_response("Yes.")[:-1]]
+
+
+@pytest.mark.parametrize("name", CLOSED)
 def test_prompt_and_response_are_what_the_template_writes(name):
     tokenizer = PretrainedTokenizer(make_family(name))
     ids, (response,) = tokenizer.encode_answers("Hi.", ["Yes."])

@@ -294,6 +294,24 @@ class TestSample:
             length = int(alone.mask.sum())
             assert together.tokens[i, :length].tolist() == alone.tokens[0].tolist()
 
+    def test_with_a_generator_each_what_is_drawn_does_not_depend_on_the_others(self):
+        model, rows = make_model(vocab_size=4), [[3, 2, 3], [2], [3, 2], [2]]
+        generators = [torch.Generator().manual_seed(seed) for seed in range(4)]
+        tokens, mask = pad(rows, 0, "left")
+        together = self.draw(
+            model, tokens, prompt_mask=mask, max_new_tokens=9, generator=generators
+        )
+        lengths = together.mask.sum(dim=1).tolist()
+        assert min(lengths) < max(lengths)  # some went on after others had ended
+        for i, row in enumerate(rows):
+            alone = self.draw(
+                model,
+                torch.tensor([row]),
+                max_new_tokens=9,
+                generator=torch.Generator().manual_seed(i),
+            )
+            assert together.tokens[i, : lengths[i]].tolist() == alone.tokens[0].tolist()
+
     def test_same_seed_same_draws(self):
         model, prompt = make_model(), torch.full((20, 2), 2)
         first, second = (self.draw(model, prompt, max_new_tokens=4) for _ in range(2))
@@ -319,6 +337,7 @@ class TestSample:
             ({"top_k": 0}, "top_k must be at least 1, got 0"),
             ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, got 0"),
             ({"prompt_mask": torch.ones(1, 3)}, r"prompt_mask .* got \(1, 3\)"),
+            ({"generator": [torch.Generator()] * 2}, "one for each of 1 prompts, got 2"),
         ],
     )
     def test_bad_options_are_named(self, options, message):

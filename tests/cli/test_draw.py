@@ -1,0 +1,261 @@
+"""``draw``: the same answers however it was interrupted, and one by one as in batches."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+from dpo_lib.cli import draw as command
+from dpo_lib.cli import main
+from dpo_lib.cli.answers import answer_seed
+from dpo_lib.cli.models import open_model
+from dpo_lib.cli.sample import read_prompts
+from dpo_lib.models import respond
+from tests.models.hf import make_folder
+
+ROOT = Path(__file__).resolve().parents[2]
+PROMPTS = ["1+1", "What is the capital of France?", "Hi.", "Tell me of a long river.", "é", "1+1"]
+EACH, NEW = 3, 10
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_folder(tmp_path_factory.mktemp("models") / "llama")
+
+
+@pytest.fixture(scope="module")
+def opened(folder):
+    return open_model(str(folder))
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch, opened):
+    """Two prompts at a time, of a model that is loaded once."""
+    monkeypatch.setattr(command, "TOGETHER", 2 * EACH)
+    monkeypatch.setattr(command, "open_model", lambda *_: opened)
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    path = tmp_path / "prompts.txt"
+    path.write_text("\n".join(PROMPTS) + "\n", encoding="utf-8")
+    return path
+
+
+def draw(folder, prompts, out, *more):
+    words = ["draw", "--model", str(folder), "--prompts", str(prompts), "--out", str(out)]
+    return main([*words, "--per-prompt", str(EACH), "--max-new-tokens", str(NEW), *more])
+
+
+@pytest.fixture
+def whole(folder, prompts, tmp_path):
+    assert draw(folder, prompts, tmp_path / "whole.jsonl") == 0
+    return tmp_path / "whole.jsonl"
+
+
+def rows_of(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_row_is_a_prompt_with_its_answers(folder, prompts, tmp_path, capsys):
+    out = tmp_path / "out.jsonl"
+    assert draw(folder, prompts, out) == 0
+    assert "18 answers" in capsys.readouterr().out
+    rows = rows_of(out)
+    assert [row["prompt"] for row in rows] == PROMPTS
+    assert {len(row["answers"]) for row in rows} == {EACH}
+    for answer in (a for row in rows for a in row["answers"]):
+        assert list(answer) == ["text", "ended", "tokens"]
+        assert 1 <= answer["tokens"] <= NEW
+        assert answer["ended"] or answer["tokens"] == NEW
+    texts = Counter(a["text"] for row in rows for a in row["answers"])
+    assert max(texts.values()) == 1  # of the prompt that is there twice, too
+
+
+def test_batches_hold_what_is_drawn_one_by_one(whole, opened):
+    for i, row in enumerate(rows_of(whole)):
+        for j, drawn in enumerate(row["answers"]):
+            seed = answer_seed(0, i, j)
+            (alone,) = respond(opened.model, opened.tokenizer, [row["prompt"]], NEW, seed=seed)
+            assert command.as_answer(alone) == drawn
+
+
+def test_a_prompt_is_read_once_for_all_its_answers(opened):
+    seen = []
+    hook = opened.model.register_forward_pre_hook(
+        lambda _, given, named: seen.append((given[0] if given else named["input_ids"]).shape),
+        with_kwargs=True,
+    )
+    respond(opened.model, opened.tokenizer, ["Hi.", "A longer one.", "Hi.", "Hi."], 3, seed=0)
+    hook.remove()
+    assert seen[0][0] == 2
+    assert seen[1] == (4, 1)
+
+
+@pytest.mark.parametrize("at", [0.0, 0.1, 0.4, 0.5, 0.75, 0.999])
+def test_a_file_that_was_cut_ends_with_the_same_bits(whole, folder, prompts, tmp_path, at):
+    data, out = whole.read_bytes(), tmp_path / "cut.jsonl"
+    out.write_bytes(data[: int(at * len(data))])
+    command.settings_beside(out).write_bytes(command.settings_beside(whole).read_bytes())
+    assert draw(folder, prompts, out) == 0
+    assert out.read_bytes() == data
+
+
+def test_what_is_whole_is_not_drawn_again(whole, folder, prompts, monkeypatch, capsys):
+    monkeypatch.setattr(command, "open_model", pytest.fail)
+    assert draw(folder, prompts, whole) == 0
+    assert "whole already" in capsys.readouterr().err
+
+
+def test_only_what_is_missing_is_drawn(whole, folder, prompts, tmp_path, monkeypatch):
+    lines, out = whole.read_bytes().splitlines(keepends=True), tmp_path / "begun.jsonl"
+    out.write_bytes(b"".join(lines[:3]))
+    command.settings_beside(out).write_bytes(command.settings_beside(whole).read_bytes())
+    asked, original = [], command.answer
+    monkeypatch.setattr(
+        command, "answer", lambda *given: (asked.append(len(given[1])), original(*given))[1]
+    )
+    assert draw(folder, prompts, out) == 0
+    assert asked == [2 * EACH] * 2  # the pair that the third prompt is in, and the last one
+    assert out.read_bytes() == whole.read_bytes()
+
+
+def test_more_prompts_are_appended(whole, folder, prompts):
+    before = whole.read_bytes()
+    prompts.write_text("\n".join([*PROMPTS, "And this?"]), encoding="utf-8")
+    assert draw(folder, prompts, whole) == 0
+    assert whole.read_bytes().startswith(before)
+    assert rows_of(whole)[-1]["prompt"] == "And this?"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--seed", "1"], "drawn otherwise (seed was 0, is 1)"),
+        (["--temperature", "0.5"], "temperature was 1.0, is 0.5"),
+        (["--per-prompt", "2"], "per_prompt was 3, is 2"),
+        (["--max-new-tokens", "9"], "max_new_tokens was 10, is 9"),
+        (["--plain"], "chat was None, is False"),
+        (["--system", "Be brief."], "line 1, is not of the prompt"),
+        (["--temperature", "-1"], "--temperature must be 0 or positive"),
+        (["--temperature", "nan"], "--temperature must be 0 or positive"),
+    ],
+)
+def test_other_settings_are_refused_in_one_sentence(whole, folder, prompts, capsys, words, message):
+    before = whole.read_bytes()
+    capsys.readouterr()
+    assert draw(folder, prompts, whole, *words) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert whole.read_bytes() == before
+
+
+def test_another_model_of_the_same_name_is_refused(whole, folder, prompts, tmp_path, capsys):
+    config = folder / "generation_config.json"
+    before = config.read_bytes()
+    config.write_bytes(before + b"\n")
+    try:
+        assert draw(folder, prompts, whole) == 2
+    finally:
+        config.write_bytes(before)
+    assert "model_sha256 was" in capsys.readouterr().err
+
+
+def test_other_prompts_and_other_files_are_refused(whole, folder, prompts, capsys):
+    prompts.write_text("\n".join(["0", *PROMPTS[1:]]), encoding="utf-8")
+    assert draw(folder, prompts, whole) == 2
+    assert "line 1, is not of the prompt '0'" in capsys.readouterr().err
+    prompts.write_text("1+1\n", encoding="utf-8")
+    assert draw(folder, prompts, whole) == 2
+    assert "has 6 prompts, now there are 1" in capsys.readouterr().err
+    command.settings_beside(whole).unlink()
+    assert draw(folder, prompts, whole) == 2
+    assert "tells how it was drawn, is not" in capsys.readouterr().err
+    assert draw(folder, prompts, whole, "--restart", "--seed", "4") == 0
+    assert len(rows_of(whole)) == 1
+
+
+def test_ctrl_c_keeps_what_is_drawn(folder, prompts, whole, tmp_path, monkeypatch, capsys):
+    out, original, calls = tmp_path / "stopped.jsonl", command.answer, []
+
+    def stop(*given):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(*given)
+
+    monkeypatch.setattr(command, "answer", stop)
+    assert draw(folder, prompts, out) == 130
+    assert "interrupted: the same command goes on where it stopped" in capsys.readouterr().err
+    assert len(rows_of(out)) == 2
+    assert draw(folder, prompts, out) == 0
+    assert out.read_bytes() == whole.read_bytes()
+    left = {path.name for path in tmp_path.iterdir() if path.name.startswith((".", "stopped"))}
+    assert left == {"stopped.jsonl", "stopped.jsonl.settings"}
+
+
+def test_a_system_text_stands_in_the_rows(folder, prompts, tmp_path):
+    out = tmp_path / "system.jsonl"
+    assert draw(folder, prompts, out, "--system", "Be brief.") == 0
+    said = read_prompts(out)
+    assert said[0].messages == (
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "1+1"},
+    )
+
+
+def test_the_room_of_the_model_is_told(folder, prompts, tmp_path, capsys):
+    out = tmp_path / "long.jsonl"
+    assert draw(folder, prompts, out, "--max-new-tokens", "500") == 0
+    error = capsys.readouterr().err
+    room = max(a["tokens"] for row in rows_of(out) for a in row["answers"])
+    assert f"answers are cut at {room} tokens: the model reads 96" in error
+
+
+def test_killed_and_started_again_it_writes_the_same_file(folder, tmp_path):
+    """In processes of their own, with batches as they are."""
+    prompts, outs = tmp_path / "many.txt", [tmp_path / "one.jsonl", tmp_path / "two.jsonl"]
+    prompts.write_text("\n".join(f"{i}+{i * i}=" for i in range(90)), encoding="utf-8")
+
+    def start(out):
+        words = ["draw", "--model", str(folder), "--prompts", str(prompts), "--out", str(out)]
+        words += ["--per-prompt", "5", "--max-new-tokens", "60"]
+        return subprocess.Popen(
+            [sys.executable, "-m", "dpo_lib", *words],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+        )
+
+    process = start(outs[0])
+    while process.poll() is None and not (outs[0].exists() and outs[0].stat().st_size):
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    kept = outs[0].read_bytes()
+    assert 0 < kept.count(b"\n") < 90
+    for out in outs:
+        assert start(out).wait() == 0
+    assert outs[0].read_bytes() == outs[1].read_bytes()
+    assert outs[0].read_bytes().startswith(kept[: kept.rfind(b"\n") + 1])
+
+
+def test_two_processes_do_not_draw_into_one_file(whole, folder, prompts, capsys):
+    with command._locked(whole):
+        assert draw(folder, prompts, whole) == 2
+    assert "another process is drawing into" in capsys.readouterr().err
+
+
+def test_seeds_are_apart():
+    seeds = [answer_seed(*place) for place in [(0, 1, 11), (0, 11, 1), (1, 0, 11), (0, 1, 12)]]
+    assert len(set(seeds)) == 4
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    torch.Generator().manual_seed(seeds[0])
