@@ -1,4 +1,4 @@
-"""The command line: train, show, eval, sample, compare, draw, merge, demo."""
+"""The command line: train, show, eval, sample, compare, draw, judge, merge, demo."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ _COMMANDS = {  # imported when called: the help page needs no torch
     "sample": "dpo_lib.cli.sample",
     "compare": "dpo_lib.cli.sample",
     "draw": "dpo_lib.cli.draw",
+    "judge": "dpo_lib.cli.judge",
     "merge": "dpo_lib.cli.merge",
     "demo": "dpo_lib.cli.demo",
 }

@@ -40,6 +40,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_eval(commands.add_parser("eval", help="score preferences with a trained model"))
     _add_sample(commands.add_parser("sample", help="let a model answer prompts"))
     _add_draw(commands.add_parser("draw", help="draw several answers to each prompt, into a file"))
+    _add_judge(commands.add_parser("judge", help="make pairs of drawn answers by their scores"))
     _add_compare(commands.add_parser("compare", help="answers before and after, side by side"))
     _add_merge(commands.add_parser("merge", help="put adapters into the weights of a plain folder"))
     demo = commands.add_parser("demo", help="a short run on the twelve pairs of the book")
@@ -187,6 +188,43 @@ def _add_draw(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     _add_threads(parser)
     _add_prompts(parser, temperature=1.0, length=DRAWN_LENGTH)
+
+
+def _add_judge(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Judge the answers of `draw` and write pairs that `train` reads."
+    parser.add_argument("drawn", metavar="FILE", help="what `draw` wrote; it stays as it is")
+    parser.add_argument("--out", required=True, metavar="FILE", help="pairs, as JSON lines")
+    who = parser.add_argument_group("who judges").add_mutually_exclusive_group(required=True)
+    who.add_argument(
+        "--judge", metavar="MODULE:FUNCTION",
+        help="a Python function, or file.py:function: of a prompt and an answer a number, the "
+        "higher the better; an argument called ended tells whether the answer was not cut",
+    )  # fmt: skip
+    who.add_argument(
+        "--command", dest="shell", metavar="COMMAND",
+        help="a shell command: gets a JSON object a line (prompt, answer, ended), prints a number "
+        "a line",
+    )  # fmt: skip
+    who.add_argument(
+        "--scores", metavar="FIELD",
+        help="a field of each answer, or a list beside the answers: the higher the better, of "
+        "ranks the lower",
+    )  # fmt: skip
+    parser.add_argument(
+        "--timeout", type=_above_0, default=300.0, metavar="SECONDS",
+        help="longest silence of a judge before it is stopped (%(default)g)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--pairs", choices=("best-worst", "all"), default="best-worst",
+        help="of each prompt the best answer against the worst, or every two answers that "
+        "differ in score (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--match-length", action="store_true",
+        help="best-worst: of the pairs that differ in score the one whose lengths are nearest; "
+        "all: each answer once at most, beside the nearest; of the equally near what brings both "
+        "sides to one mean length",
+    )  # fmt: skip
 
 
 def _add_merge(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,342 @@
+"""``judge``: pairs by a function, a command or a column; and judges that crash, hang or babble."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dpo_lib.cli import main
+from dpo_lib.cli.drawn import Answer, Drawn, read_drawn
+from dpo_lib.cli.judge import make_pairs
+from dpo_lib.data.formats import read_preferences
+
+ROWS = [
+    {"prompt": "a", "answers": [("one", True, 5), ("three", False, 9), ("two", True, 6)]},
+    {"prompt": "b", "answers": [("same", True, 1), ("same", True, 1)]},
+    {"prompt": "c", "answers": [("six", True, 2), ("ten", True, 2), (" ", True, 1)]},
+    {"prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": "d"}],
+     "answers": [("x", True, 3), ("xxxx", True, 4)]},
+]  # fmt: skip
+NAMES = ("text", "ended", "tokens")
+
+
+def write(path, rows=ROWS):
+    rows = [
+        {**row, "answers": [dict(zip(NAMES, answer, strict=True)) for answer in row["answers"]]}
+        for row in rows
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def drawn(tmp_path):
+    return write(tmp_path / "drawn.jsonl")
+
+
+@pytest.fixture
+def run(tmp_path, drawn, capsys):
+    """Run ``judge``; what came of it: status, rows, stdout and stderr."""
+
+    def judge(*words):
+        out, before = tmp_path / "pairs.jsonl", drawn.read_bytes()
+        out.unlink(missing_ok=True)
+        status = main(["judge", str(drawn), "--out", str(out), *words])
+        assert drawn.read_bytes() == before  # whatever a judge does
+        rows = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+        return (status, rows, *capsys.readouterr())
+
+    return judge
+
+
+def own(tmp_path, source):
+    """A file with the judge's function."""
+    path = tmp_path / "mine.py"
+    path.write_text(source)
+    return f"{path}:judge"
+
+
+def shell(tmp_path, source):
+    path = tmp_path / "mine.py"
+    path.write_text(source)
+    return f"{sys.executable} {path}"
+
+
+def texts(rows):
+    return [(row["chosen"], row["rejected"]) for row in rows]
+
+
+LENGTH = "def judge(prompt, answer):\n    return len(answer)\n"
+BY_LINE = (
+    "import json, sys\nfor line in sys.stdin:\n"
+    "    print(len(json.loads(line)['answer']), flush=True)\n"
+)
+
+
+def test_a_function_a_command_and_a_column_give_the_same_pairs(run, tmp_path, drawn):
+    status, rows, told, _ = run("--judge", own(tmp_path, LENGTH))
+    assert status == 0
+    assert texts(rows) == [("three", "one"), ("xxxx", "x")]
+    assert rows[0] == {
+        "prompt": "a", "chosen": "three", "rejected": "one", "chosen_ended": False,
+        "chosen_score": 5.0, "rejected_score": 3.0,
+    }  # fmt: skip
+    assert "9 answers judged, from 1 to 5, 3.33 on average" in told
+    assert "2 pairs of 2 prompts; 2 prompts gave none (1 without two that differ, 1 whose" in told
+    assert "chosen 6.5 tokens, 50% end; rejected 4.0 tokens, 100% end" in told
+    assert run("--command", shell(tmp_path, BY_LINE))[:3] == (status, rows, told)
+    scored = [
+        {**row, "stars": [len(text) for text, _, _ in row["answers"]]}
+        for row in ROWS
+    ]  # fmt: skip
+    write(drawn, scored)
+    assert run("--scores", "stars")[1] == rows
+
+
+def test_train_reads_the_pairs(run, tmp_path):
+    run("--judge", own(tmp_path, LENGTH))
+    found = read_preferences(tmp_path / "pairs.jsonl")
+    assert not found.problems
+    assert [(r.chosen_ended, r.rejected_ended) for r in found.records] == [
+        (False, True), (True, True)
+    ]  # fmt: skip
+    assert found.records[1].prompt.messages[0]["content"] == "s"
+    assert found.unused_columns() == {"chosen_score": 2, "rejected_score": 2}
+
+
+def test_of_ranks_the_lowest_is_the_best(run, drawn):
+    write(drawn, [{**ROWS[0], "my_rank": [2, 1, 3]}])
+    assert texts(run("--scores", "my_rank")[1]) == [("three", "two")]
+
+
+def test_scores_may_stand_in_the_answers(run, drawn):
+    answers = [{"text": "a", "stars": 1}, {"text": "b", "stars": 2.5}]
+    drawn.write_text(json.dumps({"prompt": "p", "answers": answers}))
+    _, rows, told, _ = run("--scores", "stars")
+    assert texts(rows) == [("b", "a")]
+    assert "chosen 1.0 characters" in told
+
+
+def test_a_function_can_know_what_was_cut(run, tmp_path):
+    source = "def judge(prompt, answer, *, ended):\n    return ended\n"
+    assert texts(run("--judge", own(tmp_path, source))[1]) == [("one", "three")]
+
+
+def test_a_function_gets_prompt_and_answer_once_each(run, tmp_path, monkeypatch):
+    seen = []
+    module = type(sys)("my_judges")
+    module.judge = lambda prompt, answer: seen.append((str(prompt), answer)) or len(seen)
+    monkeypatch.setitem(sys.modules, "my_judges", module)
+    assert run("--judge", "my_judges:judge")[0] == 0
+    assert seen[:5] == [("a", "one"), ("a", "three"), ("a", "two"), ("b", "same"), ("c", "six")]
+    assert len(seen) == 8  # of two that are the same it is asked once, of an empty one never
+
+
+def test_the_next_command_is_told(run, tmp_path, drawn):
+    settings = {"model": "runs/a b", "chat": False}
+    (tmp_path / "drawn.jsonl.settings").write_text(json.dumps(settings))
+    told = run("--judge", own(tmp_path, LENGTH))[2]
+    assert "--model 'runs/a b' --plain --out runs/mine" in told
+
+
+# --- judges that fail ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("def judge(p, a):\n    1 / 0\n", "line 1, answer 1: ZeroDivisionError: division by zero"),
+        ("def judge(p, a):\n    raise SystemExit(3)\n", "answer 1: SystemExit: 3"),
+        ("def judge(p, a):\n    return None\n", "must give a finite number, gives None at"),
+        ("def judge(p, a):\n    return 'good'\n", "gives 'good' at"),
+        ("def judge(p, a):\n    return '1'\n", "gives '1' at"),
+        ("nan = float('nan')\ndef judge(p, a):\n    return 1 if a != 'two' else nan\n",
+         "gives nan at DRAWN, line 1, answer 3"),
+        ("def judge(p, a):\n    return float('inf')\n", "gives inf at"),
+        ("def judge(p):\n    return 1\n", "TypeError: judge() takes 1 positional argument"),
+        ("import nothing_of_the_kind\n", "cannot be loaded: ModuleNotFoundError"),
+        ("def judge(:\n", "cannot be loaded: SyntaxError"),
+        ("judge = 3\n", "has no function 'judge'"),
+        ("import time\ndef judge(p, a):\n    time.sleep(60 if p == 'c' else 0)\n    return 1\n",
+         "is silent for 0.3 s at DRAWN, line 3, answer 1 (--timeout)"),
+        ("def judge(p, a):\n    return 1\n", "no prompt gives a pair"),
+    ],
+)  # fmt: skip
+def test_a_function_that_fails_is_told_in_a_sentence(run, tmp_path, drawn, source, message):
+    started = time.monotonic()
+    status, rows, _, error = run("--judge", own(tmp_path, source), "--timeout", "0.3")
+    assert (status, rows) == (2, [])
+    assert message.replace("DRAWN", str(drawn)) in error
+    assert error.count("\n") == 1
+    assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("judge", "must be module:function or file.py:function, got 'judge'"),
+        ("nothing_there:judge", "nothing_there cannot be loaded: ModuleNotFoundError"),
+        ("no.py:judge", "no.py cannot be loaded: ValueError: there is no such file"),
+        ("json:nothing", "json has no function 'nothing'"),
+    ],
+)
+def test_a_name_that_is_none_is_told_in_a_sentence(run, name, message):
+    status, rows, _, error = run("--judge", name)
+    assert (status, rows) == (2, [])
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("import sys\nprint(1)\nprint('much', file=sys.stderr)\nsys.exit('too hot')\n",
+         "ends with status 1 after 1 of 8 numbers: too hot"),
+        ("print(1)\n", "ends with status 0 after 1 of 8 numbers"),
+        ("print('\\n'.join('123'))\nprint('good')\n",
+         "prints 'good' in line 4, for DRAWN, line 2, answer 1"),
+        ("print('nan')\n", "must print a finite number a line, prints 'nan' in line 1"),
+        ("print()\n", "prints '' in line 1"),
+        ("import sys\nsys.stdout.buffer.write(b'\\xff\\n')\n", "in line 1"),
+        ("for i in range(9): print(i)\n", "prints more than 8 lines: '8'"),
+        ("import time\nprint(1, flush=True)\ntime.sleep(60)\n",
+         "the command is silent for 1 s at DRAWN, line 1, answer 2 (--timeout)"),
+        ("import os\nos.kill(os.getpid(), 9)\n", "after 0 of 8 numbers"),
+    ],
+)  # fmt: skip
+def test_a_command_that_fails_is_told_in_a_sentence(run, tmp_path, drawn, source, message):
+    started = time.monotonic()
+    status, rows, _, error = run("--command", shell(tmp_path, source), "--timeout", "1")
+    assert (status, rows) == (2, [])
+    assert message.replace("DRAWN", str(drawn)) in error
+    assert error.count("\n") == 1
+    assert time.monotonic() - started < 30
+
+
+def test_a_command_that_is_given_up_leaves_nothing_running(run, tmp_path):
+    pids = tmp_path / "pids"
+    inner = f"import os, time; open({str(pids)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    source = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {inner!r}])\n"
+    assert run("--command", shell(tmp_path, source) + " | cat", "--timeout", "2")[0] == 2
+    process = int(pids.read_text())
+    for _ in range(100):
+        try:
+            state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            break
+        if state == "Z":
+            break
+        time.sleep(0.05)
+    else:
+        pytest.fail("it still runs")
+
+
+def test_there_is_no_such_command(run):
+    status, _, _, error = run("--command", "nothing-of-the-kind")
+    assert status == 2
+    assert "ends with status 127 after 0 of 8 numbers" in error
+
+
+def test_many_answers_do_not_block_a_command(tmp_path, capsys):
+    """More than a pipe holds goes in before a word comes out."""
+    row = {"prompt": "p" * 3000, "answers": [("x" * i, True, i) for i in range(1, 90)]}
+    drawn, out = write(tmp_path / "drawn.jsonl", [row]), tmp_path / "out.jsonl"
+    words = ["--command", shell(tmp_path, BY_LINE), "--out", str(out)]
+    assert main(["judge", str(drawn), *words]) == 0
+    last = "import sys\nlines = sys.stdin.readlines()\nfor i in range(len(lines)): print(i)\n"
+    assert main(["judge", str(drawn), *words[2:], "--command", shell(tmp_path, last)]) == 0
+
+
+def test_ctrl_c_ends_the_command_too(run, tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dpo_lib.cli.judges._next", stop)
+    status, rows, _, error = run("--command", "sleep 60")
+    assert (status, rows) == (130, [])
+    assert error == "interrupted\n"
+
+
+def test_what_was_made_by_hand_is_not_overwritten(run, tmp_path, drawn, capsys):
+    (tmp_path / "pairs.jsonl.judgements").write_text("")
+    assert "holds pairs that `label` made" in run("--scores", "stars")[3]
+    assert main(["judge", str(drawn), "--out", str(drawn), "--scores", "stars"]) == 2
+    assert "is what was drawn" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"prompt": "a"}, "line 1: answers must be a list; the row has prompt"),
+        ({"prompt": "a", "answers": [{"text": 3}]}, "line 1: answer 1 must be text"),
+        ({"answers": []}, "line 1: missing prompt"),
+        ({"prompt": "a", "answers": [{"text": "b", "tokens": "c"}]}, "tokens of answer 1"),
+        ({"prompt": "a", "answers": ["b", "c"]}, "stars must be 2 numbers|must give a finite"),
+        ({"prompt": "a", "answers": ["b", "c"], "stars": [1]}, "stars must be 2 numbers"),
+        ({"prompt": "a", "answers": ["b", "c"], "stars": [1, "x"]}, "gives 'x' at"),
+    ],
+)
+def test_what_is_no_drawn_file(run, drawn, row, message):
+    drawn.write_text(json.dumps(row))
+    status, rows, _, error = run("--scores", "stars")
+    assert (status, rows) == (2, [])
+    assert any(part in error for part in message.split("|"))
+
+
+# --- pairs ---------------------------------------------------------------------------------------
+
+
+def row_of(*lengths):
+    return Drawn("p", [Answer(f"{i}", True, n) for i, n in enumerate(lengths)])
+
+
+def lengths(pairs):
+    return [(pair.chosen.tokens, pair.rejected.tokens) for pair in pairs]
+
+
+def pairs_of(rows, scores, which="best-worst", match_length=False):
+    known = [dict(enumerate(one)) for one in scores]
+    return make_pairs(rows, known, which, match_length)
+
+
+def test_best_against_worst_of_equals_the_first():
+    pairs, without = pairs_of([row_of(9, 4, 7, 3, 8)], [[2, 3, 3, 1, 1]])
+    assert lengths(pairs) == [(4, 3)]
+    assert without == {}
+
+
+def test_all_that_differ_in_score():
+    pairs, _ = pairs_of([row_of(9, 4, 7)], [[1, 2, 1]], "all")
+    assert lengths(pairs) == [(4, 9), (4, 7)]
+    assert {(p.chosen_score, p.rejected_score) for p in pairs} == {(2, 1)}
+
+
+def test_lengths_are_matched_within_a_prompt():
+    pairs, _ = pairs_of([row_of(9, 4, 30, 33)], [[5, 1, 3, 2]], match_length=True)
+    assert lengths(pairs) == [(30, 33)]
+
+
+def test_of_equally_near_ones_the_sums_decide():
+    rows, scores = [row_of(10, 12, 8)] * 4, [[2, 1, 1]] * 4
+    pairs, _ = pairs_of(rows, scores, match_length=True)
+    assert lengths(pairs) == [(10, 12), (10, 8)] * 2
+    assert sum(pair.difference for pair in pairs) == 0
+
+
+def test_all_with_lengths_matched_takes_each_answer_once():
+    pairs, _ = pairs_of([row_of(5, 6, 9, 20, 21)], [[1, 0, 1, 0, 1]], "all", True)
+    assert lengths(pairs) in ([(5, 6), (21, 20)], [(21, 20), (5, 6)])
+
+
+def test_a_text_that_ended_is_no_pair_with_itself_cut():
+    row = Drawn("p", [Answer("x", True, 3), Answer("x", False, 2), Answer("y\0", True, 3)])
+    pairs, without = pairs_of([row], [[3, 2, 1]])
+    assert (pairs, without) == ([], {"without two that differ": 1})
+
+
+def test_reading_keeps_what_the_file_says(drawn):
+    first = read_drawn(drawn)[0]
+    assert first.answers[1][:3] == ("three", False, 9)
+    assert first.place == f"{drawn}, line 1"
