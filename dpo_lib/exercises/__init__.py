@@ -45,7 +45,13 @@ def check(number: str, function: Callable[..., Any], seed: int | None = None) ->
     """
     from dpo_lib.exercises.all import exercise_of
     from dpo_lib.exercises.diagnosis import diagnose
-    from dpo_lib.exercises.sheet import fresh_sheet, gradient_words, read_sheet
+    from dpo_lib.exercises.sheet import (
+        changed_words,
+        fresh_sheet,
+        gradient_words,
+        is_single,
+        read_sheet,
+    )
 
     exercise = exercise_of(number)
     if not callable(function):
@@ -54,10 +60,14 @@ def check(number: str, function: Callable[..., Any], seed: int | None = None) ->
     right, words, _ = diagnose(function, sheet, exercise.call)
     if not right:
         return Verdict(False, words)
-    right, words, _ = diagnose(function, fresh_sheet(exercise, seed), exercise.call)
+    fresh = fresh_sheet(exercise, seed)
+    right, words, _ = diagnose(function, fresh, exercise.call)
     if not right:
-        return Verdict(False, f"Right on the cases that are shown, not on fresh ones. {words}")
-    if words := gradient_words(exercise, function):
+        where = "Right on the cases that are shown, not on fresh ones."
+        if is_single(sheet) and not is_single(fresh):
+            where = "Right on the cases that are shown, of single numbers; fresh ones hold several."
+        return Verdict(False, f"{where} {words}")
+    if words := changed_words(exercise, function) or gradient_words(exercise, function):
         return Verdict(False, words)
     line = "\n".join(f"    {line}" for line in sheet["line"].splitlines())
     return Verdict(

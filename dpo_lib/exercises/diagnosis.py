@@ -39,16 +39,18 @@ def diagnose(function: object, sheet: dict, call: object = None) -> tuple:
         return True, "", wrong
     if all(x is Ellipsis for x in got):
         return False, NOT_YET, wrong
-    words = (
-        _unfinished(got, sheet)
-        or _known(got, sheet)
-        or _other_kind(got, expected, wrong, sheet)
-        or _only_extremes(got, wrong, sheet)
-        or _exchanged(function, sheet, call)
-        or _ignored(function, got, expected, sheet, call)
-        or _transformed(got, expected, sheet)
-        or ""
-    )
+    words = _unfinished(function, got, sheet) or _known(got, expected, sheet)
+    if not words and not sheet.get("facts"):  # facts that differ are named one by one
+        words = (
+            _uncalled(got)
+            or _unsteady(function, got, sheet, call)
+            or _only_extremes(got, wrong, sheet)
+            or _fails(function, got[wrong[0]], sheet)
+            or _other_kind(got, expected, wrong, sheet)
+            or _exchanged(function, sheet, call)
+            or _ignored(function, got, expected, sheet, call)
+            or _transformed(got, expected, sheet)
+        )
     return False, " ".join(x for x in (words, _first(got, wrong, sheet)) if x), wrong
 
 
@@ -97,6 +99,8 @@ def show(value: object, digits: int = 4) -> str:
         return "[" + ", ".join(shown + (["…"] if len(value) > 8 else [])) + "]"
     if isinstance(value, Failed):
         return str(value)
+    if callable(value):  # its repr holds an address
+        return "a function"
     if isinstance(value, bool) or not _is_number(value):
         return repr(value)
     if isinstance(value, int) or value != value or abs(value) == math.inf:
@@ -145,33 +149,88 @@ def _flat(value: object) -> list:
 # --- what may be wrong, the surest first ---------------------------------------------------------
 
 
-def _unfinished(got: list, sheet: dict) -> str:
+def _unfinished(function: object, got: list, sheet: dict) -> str:
     """The code has not come to an answer in any case."""
-    name = sheet["name"]
     if all(x is None for x in got):
-        return f"{name} returns None: is the return missing?"
+        return f"{sheet['name']} returns None: is the return missing?"
     if all(isinstance(x, Failed) for x in got):
-        return f"Your code stops with an error. {_hint(got[0].error, sheet)}".strip()
+        return _fails(function, got[0], sheet)
     return ""
 
 
-def _hint(error: Exception, sheet: dict) -> str:
-    """What the commonest errors mean."""
+def _fails(function: object, value: object, sheet: dict) -> str:
+    """An error came in place of a value: what it means, if it is a common one."""
+    if not isinstance(value, Failed):
+        return ""
+    return f"Your code stops with an error. {hint(value.error, function, sheet)}".strip()
+
+
+HINTS = (  # kind of error, part of its text, what it means
+    ("NameError", "", "A name is misspelled, or not imported."),
+    ("RecursionError", "", "The function calls itself without end."),
+    ("RuntimeError", "recursion", "The function calls itself without end."),
+    ("ZeroDivisionError", "", "Something is divided by 0."),
+    ("ValueError", "math domain", "The logarithm of 0, or of a number below 0, is asked for."),
+    ("RuntimeError", "is ambiguous", "if, and, or, not want one truth; a tensor holds many."),
+    ("RuntimeError", "in-place", "An argument is changed in place: make a new tensor."),
+    ("RuntimeError", "numpy() on", "NumPy keeps no gradients: stay with PyTorch's functions."),
+    ("", "one element tensors", "One number is wanted there, and a whole tensor comes."),
+    ("", "converted to Scalar", "One number is wanted there, and a whole tensor comes."),
+    ("RuntimeError", "does not require grad", "Nothing with gradients reaches what you derive."),
+    (
+        "RuntimeError",
+        "scalar outputs",
+        "backward() starts at one number, not at one for each pair.",
+    ),
+    ("RuntimeError", "same number of dim", "The index needs as many axes as what it picks from."),
+    ("", "match", "Two shapes do not fit together: print both."),
+    ("RuntimeError", "out of bounds", "The index runs over another axis than its numbers mean."),
+    ("AttributeError", "PreferenceLoss", "dpo_loss returns three things: take the one you need."),
+    ("AttributeError", "'float'", "A number has no such method: there is one in math."),
+    ("TypeError", "list", "A list does not calculate as a whole: go through its numbers."),
+)
+
+
+def hint(error: Exception, function: object, sheet: dict) -> str:
+    """What a common error means, or ""."""
     kind, text = type(error).__name__, str(error)
-    if kind == "NameError":
-        return "A name is misspelled, or not imported."
-    if kind == "TypeError" and "argument" in text:
-        return f"It is called with {len(sheet['arguments'])}: {', '.join(sheet['arguments'])}."
+    name = getattr(function, "__name__", "") or sheet["name"]
+    if kind == "TypeError" and "argument" in text and (name + "()" in text or "function" in text):
+        names = sheet.get("called", sheet["arguments"])
+        return f"It is called with {len(names)}: {', '.join(names)}."
+    for of, part, words in HINTS:
+        if kind == (of or kind) and part in text:
+            return words
     if kind == "TypeError" and "Tensor" in text and "float" in text:
         return "A function for tensors was given a number, or the other way round."
     return ""
 
 
-def _known(got: list, sheet: dict) -> str:
-    """The values are, in every case, those of a mistake that we know."""
-    for mistake in sheet["mistakes"]:
-        if all(same(value, x, sheet) for value, x in zip(mistake["values"], got)):
-            return mistake["words"]
+def _known(got: list, expected: list, sheet: dict) -> str:
+    """The values are those of a mistake that we know: in every case, or in every ordinary one."""
+    ordinary = [i for i, case in enumerate(sheet["cases"]) if not case.get("extreme")]
+    for places in (range(len(got)), ordinary):
+        if all(near(got[i], expected[i], sheet) for i in places):
+            continue
+        for mistake in sheet["mistakes"]:
+            if all(same(mistake["values"][i], got[i], sheet) for i in places):
+                return mistake["words"]
+    return ""
+
+
+def _uncalled(got: list) -> str:
+    """A function came in place of a value."""
+    if any(callable(value) for value in got):
+        return "You return a function, not its value: are the parentheses missing?"
+    return ""
+
+
+def _unsteady(function: object, got: list, sheet: dict, call: object) -> str:
+    """The same arguments give another value the second time."""
+    for value, case in zip(got, sheet["cases"]):
+        again = _observe(function, case["arguments"], call)
+        if not isinstance(value, Failed) and not near(again, value, sheet):
+            return "Asked twice, it gives two answers: is something random, or kept between calls?"
     return ""
 
 
@@ -190,10 +249,17 @@ def _other_kind(got: list, expected: list, wrong: list, sheet: dict) -> str:
         return ""
     shape, wanted = _shape(value), _shape(right)
     if shape != wanted:
-        if wanted and not shape:
+        if wanted and not shape and _is_number(value):
             return "You return one number where one for each row is wanted: no mean, no sum."
         if shape and not wanted:
-            return f"You return {shape[0]} values where one number is wanted."
+            many = len(value)
+            if many == 1:
+                many = max(len(got[k]) for k in wrong if _is_list(got[k]))
+            if many == 1:
+                return "You return a list that holds one number: return the number itself."
+            return f"You return {many} values where one number is wanted."
+        if not shape:
+            return f"A list is wanted, not {show(value)}."
         return f"The shape is {tuple(shape)} and should be {tuple(wanted)}."
     parts, rights = _flat(value), _flat(right)
     for part, other in zip(parts, rights):
@@ -271,6 +337,8 @@ def _transformed(got: list, expected: list, sheet: dict) -> str:
     pairs = [(x, y) for x, y in pairs if _is_number(x) and _is_number(y)]
     if len(pairs) < 2 or any(x != x or abs(x) == math.inf for x, _ in pairs):
         return ""
+    if all(x == pairs[0][0] for x, _ in pairs):
+        return f"You return {show(pairs[0][0])} in every case."
     for change, words in (
         (lambda y: -y, "The sign is turned round: you return minus the right value."),
         (lambda y: 1 - y, "You return 1 minus the right value."),
@@ -291,13 +359,19 @@ def _transformed(got: list, expected: list, sheet: dict) -> str:
     (x, y) = max(pairs, key=lambda pair: abs(pair[1]))
     if y and x:
         factor = x / y
-        if _all(pairs, lambda y: factor * y, sheet):
+        if abs(factor - 1) > 1e-3 and _all(pairs, lambda y: factor * y, sheet):
             return f"You return {show(factor)} times the right value, in every case."
     offset = x - y
     if _all(pairs, lambda y: y + offset, sheet):
         return f"You return the right value plus {show(offset)}, in every case."
+    moved = [(x, y) for x, y in pairs if not near(y, 0.0, sheet)]
+    short = all(x * y > 0 and abs(x) < 1.05 * abs(y) for x, y in moved)
+    if "short" in sheet and short:
+        return sheet["short"]
     if all(abs(x - y) <= 0.02 * abs(y) + 1e-4 for x, y in pairs):
         return "Nearly right: something is rounded, or clipped, or a small constant is added."
+    if len(moved) > 1 and all(x * y < 0 for x, y in moved):
+        return "Every value has the wrong sign, and another size."
     return ""
 
 
@@ -310,21 +384,51 @@ def _all(pairs: list, change: object, sheet: dict) -> bool:
 
 def _only_extremes(got: list, wrong: list, sheet: dict) -> str:
     """Right for ordinary numbers, wrong for large ones, ties, empty rows."""
-    if all(sheet["cases"][i].get("extreme") for i in wrong):
-        return f"Right for ordinary numbers, but not {sheet['cases'][wrong[0]]['extreme']}."
-    return ""
+    if not all(sheet["cases"][i].get("extreme") for i in wrong):
+        return ""
+    where = f"Right for ordinary numbers, but not {sheet['cases'][wrong[0]]['extreme']}"
+    if all(_is_number(x) and abs(x) < math.inf for x in _flat(got[wrong[0]])):
+        return where + ": is something clipped, or a small constant added?"
+    return where + "."
 
 
 def _first(got: list, wrong: list, sheet: dict) -> str:
     """The first case that differs, with its numbers."""
     case, value, digits = sheet["cases"][wrong[0]], got[wrong[0]], 4
+    if sheet.get("facts"):
+        return _first_facts(case, value, sheet)
     if isinstance(value, Failed):
         came = f"your code raises {value}"
     else:
         while digits < 16 and show(value, digits) == show(case["value"], digits):
             digits += 4
         came = f"you return {show(value, digits)}"
-    given = ", ".join(f"{n} = {show(v)}" for n, v in zip(sheet["arguments"], case["arguments"]))
+    given = ", ".join(_given(n, v) for n, v in zip(sheet["arguments"], case["arguments"]))
     many = f"{len(wrong)} of {len(sheet['cases'])} cases differ. " if len(wrong) > 1 else ""
     what = case["what"][0].upper() + case["what"][1:]
     return f"{many}{what} ({given}): {came}, it should be {show(case['value'], digits)}."
+
+
+def _given(name: str, value: object) -> str:
+    """An argument, or its shape where the numbers would fill the page."""
+    if len(_flat(value)) > 20 and _is_list(value[0]):
+        return f"{name} of shape {tuple(_shape(value))}"
+    return f"{name} = {show(value)}"
+
+
+def _first_facts(case: dict, value: object, sheet: dict) -> str:
+    """What is not as it should be, where not a value is judged but what was done."""
+    if isinstance(value, Failed):
+        return f"It raises {value}."
+    if not _is_list(value):
+        return "" if value is None else f"You return {value}."
+    differ = [
+        f"{name}: {_fact(fact)}, it should be {_fact(right)}"
+        for name, fact, right in zip(sheet["facts"], value, case["value"])
+        if not near(fact, right, sheet)
+    ]
+    return case["what"][0].upper() + case["what"][1:] + " – " + "; ".join(differ[:4]) + "."
+
+
+def _fact(value: object) -> str:
+    return value if isinstance(value, str) else show(value)

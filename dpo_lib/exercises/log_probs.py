@@ -101,6 +101,14 @@ IMITATION = Exercise(
             "The last token is left out: that is the end of the response, and a model that never "
             "sees it never stops.",
         ),
+        Mistake(
+            lambda v, m: (-v[m].mean()).exp(),
+            "This is the perplexity, e to the loss: stop one step earlier.",
+        ),
+        Mistake(
+            lambda v, m: -v[m].median(),
+            "This is the median token; every token counts, the unlikely ones most.",
+        ),
     ),
     fresh=_fresh_imitation,
     gradient=True,
@@ -124,7 +132,11 @@ RESPONSE_LOG_PROB = Exercise(
         Case("two tokens", ([0.82, 0.74],)),
         Case("one token", ([0.3],)),
         Case("a certain token adds nothing", ([0.5, 1.0, 0.25],)),
-        Case("one unlikely token among likely ones", ([0.9, 0.001, 0.95, 0.8],)),
+        Case(
+            "one token of a billionth",
+            ([0.9, 1e-9, 0.95, 0.8],),
+            "where a token is all but impossible",
+        ),
         Case("three hundred tokens of 0.05", ([0.05] * 300,), "where the product is too small"),
     ),
     mistakes=(
@@ -169,6 +181,23 @@ RESPONSE_LOG_PROB = Exercise(
         Mistake(
             lambda p: (p + 1e-8).log().sum(),
             "A small constant is added in the logarithm, and every value is a little wrong.",
+        ),
+        Mistake(
+            lambda p: (p * p.log()).sum(),
+            "Each logarithm is weighted by its probability, as in an entropy. These tokens stand "
+            "there: each counts once.",
+        ),
+        Mistake(
+            lambda p: p[0].log(),
+            "Only the first token is counted: does the return stand inside the loop?",
+        ),
+        Mistake(
+            lambda p: p.log().min(),
+            "Only the least likely token is counted; all of them must come.",
+        ),
+        Mistake(
+            lambda p: p.log_softmax(-1).sum(),
+            "The softmax is done already: these are probabilities, not logits.",
         ),
     ),
     fresh=_fresh_probabilities,
@@ -215,6 +244,27 @@ def _late(logits: Tensor, tokens: Tensor, prompt_length: int, mask: Tensor) -> T
 def _wrong_axis(logits: Tensor, tokens: Tensor, prompt_length: int, mask: Tensor) -> Tensor:
     values = logits.log_softmax(1)[:, prompt_length - 1 : -1]
     return (values.gather(-1, tokens[:, prompt_length:, None]).squeeze(-1) * mask).sum(-1)
+
+
+def _early(logits: Tensor, tokens: Tensor, prompt_length: int, mask: Tensor) -> Tensor:
+    values = logits[:, prompt_length - 2 : -2].log_softmax(-1)
+    return (values.gather(-1, tokens[:, prompt_length:, None]).squeeze(-1) * mask).sum(-1)
+
+
+def _unlogged(logits: Tensor, tokens: Tensor, prompt_length: int, mask: Tensor) -> Tensor:
+    values = logits[:, prompt_length - 1 : -1].softmax(-1)
+    return (values.gather(-1, tokens[:, prompt_length:, None]).squeeze(-1) * mask).sum(-1)
+
+
+def _over_batch(logits: Tensor, tokens: Tensor, prompt_length: int, mask: Tensor) -> Tensor:
+    values = logits.log_softmax(0)[:, prompt_length - 1 : -1]
+    return (values.gather(-1, tokens[:, prompt_length:, None]).squeeze(-1) * mask).sum(-1)
+
+
+def _last_left_out(logits: Tensor, tokens: Tensor, prompt_length: int, mask: Tensor) -> Tensor:
+    values = logits[:, prompt_length - 1 : -2].log_softmax(-1)
+    taken = values.gather(-1, tokens[:, prompt_length:-1, None]).squeeze(-1)
+    return (taken * mask[:, :-1]).sum(-1)
 
 
 def _greedy(logits: Tensor, tokens: Tensor, prompt_length: int, mask: Tensor) -> Tensor:
@@ -321,6 +371,36 @@ SEQUENCE_LOG_PROBS = Exercise(
         Mistake(
             lambda g, t, n, m: _solution(g, t, n, m).mean(),
             "One number for the whole batch; each pair needs the value of its own row.",
+        ),
+        Mistake(
+            lambda g, t, n, m: _score(g, t, n, ~m),
+            "The mask is turned round: padding is scored, and the response is not.",
+        ),
+        Mistake(
+            _early,
+            "Your slice starts one position early: the logits before the prompt's last token do "
+            "not know it yet.",
+        ),
+        Mistake(
+            _last_left_out,
+            "The last token is left out: it is the end of the longest response, and it counts.",
+        ),
+        Mistake(
+            _unlogged,
+            "These are sums of probabilities: the logarithm is missing.",
+        ),
+        Mistake(
+            lambda g, t, n, m: _unlogged(g, t, n, m).log(),
+            "The logarithm comes last here: log of a sum is not the sum of logarithms.",
+        ),
+        Mistake(
+            _over_batch,
+            "log_softmax runs over the rows of the batch here. It belongs over the vocabulary, "
+            "the last axis.",
+        ),
+        Mistake(
+            lambda g, t, n, m: _solution(g, t, n, m) / m.shape[1],
+            "This is the mean over the places of the longest response; the sum is wanted.",
         ),
     ),
     fresh=_fresh_batch,

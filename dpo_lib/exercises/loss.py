@@ -73,6 +73,27 @@ NAIVE = Exercise(
             lambda chosen, rejected: F.relu(1 - (chosen - rejected)),
             "This is a hinge: it stops pulling at a gap of 1. Bradley–Terry never stops quite.",
         ),
+        Mistake(
+            lambda chosen, rejected: F.softplus(0.1 * (rejected - chosen)),
+            "A β of 0.1 has crept in; here it is 1.",
+        ),
+        Mistake(
+            lambda chosen, rejected: F.softplus(-chosen - rejected, threshold=50.0),
+            "The two log-probabilities are added: the loss would fall as the rejected response "
+            "gains.",
+        ),
+        Mistake(
+            lambda chosen, rejected: F.softplus(-chosen / rejected),
+            "A ratio of logarithms is no log-odds: the gap is a difference.",
+        ),
+        Mistake(
+            lambda chosen, rejected: -torch.sigmoid(chosen - rejected),
+            "Minus the probability: the logarithm is missing.",
+        ),
+        Mistake(
+            lambda chosen, rejected: F.logsigmoid(chosen) - F.logsigmoid(rejected),
+            "Each log-probability goes through log σ by itself; it is taken once, of the gap.",
+        ),
     ),
     fresh=_fresh_naive,
     gradient=True,
@@ -84,6 +105,11 @@ NAIVE = Exercise(
 
 def _optimal(reference: Tensor, rewards: Tensor, beta: float) -> Tensor:
     return closed_form.optimal_policy(reference.log(), rewards, beta).exp()
+
+
+def _overflowing_policy(reference: Tensor, rewards: Tensor, beta: float) -> Tensor:
+    weights = reference * (rewards / beta).exp()
+    return weights / weights.sum()
 
 
 def _distribution(rng: random.Random, n: int) -> list[float]:
@@ -112,7 +138,7 @@ OPTIMAL_POLICY = Exercise(
         Case("negative rewards", ([0.1, 0.9], [-3.0, -4.5], 1.5)),
         Case(
             "rewards so large that exp overflows",
-            ([0.5, 0.5], [900.0, 901.0], 1.0),
+            ([0.5, 0.5], [900.0, 901.0], 0.5),
             "where exp overflows",
         ),
     ),
@@ -153,6 +179,27 @@ OPTIMAL_POLICY = Exercise(
         Mistake(
             lambda reference, rewards, beta: reference * (rewards / beta).softmax(-1),
             "Normalized too early: the product with the reference must be divided by its own sum.",
+        ),
+        Mistake(
+            _overflowing_policy,
+            "Right for ordinary rewards. For large ones an exponent is so large that exp is ∞, and "
+            "∞ over ∞ is not a number: stay with logarithms until the end.",
+        ),
+        Mistake(
+            lambda reference, rewards, beta: reference.log() + rewards / beta,
+            "These are logits: exp and the division by the sum are missing.",
+        ),
+        Mistake(
+            lambda reference, rewards, beta: F.one_hot(rewards.argmax(), len(rewards)).double(),
+            "All goes to the response with the highest reward: that is the leash cut, β at 0.",
+        ),
+        Mistake(
+            lambda reference, rewards, beta: reference * rewards / (reference * rewards).sum(),
+            "The reference is multiplied by the rewards themselves; it is e to reward over β.",
+        ),
+        Mistake(
+            lambda reference, rewards, beta: (rewards / beta - reference.log()).softmax(-1),
+            "The reference is divided by where it multiplies: what it finds unlikely gains.",
         ),
     ),
     fresh=_fresh_optimal,
@@ -243,6 +290,38 @@ DPO_LOSS = Exercise(
         Mistake(
             lambda c, r, rc, rr, beta: _margin(beta * (c - r) - (rc - rr)),
             "β multiplies the policy's log-probabilities only; the reference's need it too.",
+        ),
+        Mistake(
+            lambda c, r, rc, rr, beta: -torch.sigmoid(beta * ((c - rc) - (r - rr))),
+            "Minus the probability: the logarithm is missing.",
+        ),
+        Mistake(
+            lambda c, r, rc, rr, beta: _margin(beta * (c - rc) - (r - rr)),
+            "β multiplies the chosen response's log-ratio only; the rejected one's needs it too.",
+        ),
+        Mistake(
+            lambda c, r, rc, rr, beta: _margin(beta * (c - rc - r - rr)),
+            "A bracket is missing: a minus before it turns the sign of the last term too.",
+        ),
+        Mistake(
+            lambda c, r, rc, rr, beta: _margin(beta * (c / rc - r / rr)),
+            "A ratio of logarithms is not the logarithm of the ratio: that is a difference.",
+        ),
+        Mistake(
+            lambda c, r, rc, rr, beta: ((c - rc) - (r - rr) - 1 / (2 * beta)) ** 2,
+            "This is the loss of IPO, a squared distance; DPO's is −log σ.",
+        ),
+        Mistake(
+            lambda c, r, rc, rr, beta: F.relu(1 - beta * ((c - rc) - (r - rr))),
+            "This is a hinge: it stops pulling at a margin of 1. −log σ never stops quite.",
+        ),
+        Mistake(
+            lambda c, r, rc, rr, beta: _margin(beta * (c - rc)) + _margin(beta * (rr - r)),
+            "Each response is judged against the reference by itself; DPO compares the two.",
+        ),
+        Mistake(
+            lambda c, r, rc, rr, beta: _margin(beta * (c - rc)) - _margin(beta * (r - rr)),
+            "Each log-ratio goes through log σ by itself; it is taken once, of their difference.",
         ),
     ),
     fresh=_fresh_dpo,

@@ -25,14 +25,28 @@ class _Small(nn.Module):
         self.out = self.embed
         self.scale = nn.Parameter(torch.rand(3, generator=generator))
         self.drop = nn.Dropout(0.5)
+        self.bias = nn.Parameter(torch.zeros(4))
         self.register_buffer("seen", torch.tensor([float(seed)]))
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        return (self.drop(self.embed[tokens]) * self.scale) @ self.out.T
+        hidden = self.drop(self.embed[tokens]) * self.scale
+        return hidden @ self.out.T + self.bias + self.seen
+
+
+FACTS = (
+    "what you return",
+    "its mode",
+    "its answers",
+    "its outputs",
+    "gradients of its weights",
+    "gradients of the policy's weights",
+    "the policy's mode",
+    "while the policy is trained, your copy",
+)
 
 
 def _reference_probe(function: Callable[..., object], arguments: list[Plain]) -> Plain:
-    """What becomes of the copy while the policy is trained: yes (True) or no (False), in words."""
+    """What becomes of the copy while the policy is trained, in the order of `FACTS`."""
     policy = _Small(int(arguments[0])).train()
     tokens = torch.arange(4)
     with torch.no_grad():
@@ -42,24 +56,30 @@ def _reference_probe(function: Callable[..., object], arguments: list[Plain]) ->
     if found is None or found is Ellipsis:
         return found
     if not isinstance(found, nn.Module):
-        return f"no model, but {type(found).__name__}"
+        return f"no model, but something of type {type(found).__name__}"
+    learns = {parameter.requires_grad for parameter in policy.parameters()}
+    asks = {parameter.requires_grad for parameter in found.parameters()}
     facts = [
         "another object" if found is not policy else "the policy itself",
-        "dropout off" if not any(m.training for m in found.modules()) else "dropout on",
-        "no gradients" if not any(p.requires_grad for p in found.parameters()) else "gradients",
-        "policy learns" if all(p.requires_grad for p in policy.parameters()) else "policy frozen",
-        "policy in train mode" if policy.training else "policy put into eval mode",
+        "training" if any(m.training for m in found.modules()) else "eval",
+        "",
+        "",
+        "none" if asks <= {False} else "all" if asks == {True} else "some",
+        "all" if learns == {True} else "none" if learns == {False} else "some",
+        "training" if policy.training else "eval",
+        "",
     ]
-    with torch.no_grad():
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(0)
+        steady = torch.equal(found(tokens), found(tokens))
+        facts[2] = "the same each time" if steady else "another each time"
         found_eval = copy.deepcopy(found).eval()
         same = torch.equal(found_eval(tokens), before)
-        facts.append("the same outputs" if same else "other outputs")
-        for parameter in policy.parameters():
-            parameter.add_(1.0)
-        policy.seen.add_(1.0)
+        facts[3] = "those of the policy" if same else "others than the policy's"
+        for weight in (*policy.parameters(), *policy.buffers()):
+            weight.add_(1.0)
         stays = torch.equal(copy.deepcopy(found).eval()(tokens), found_eval(tokens))
-        stays = stays and torch.equal(found.seen, found_eval.seen)
-        facts.append("stays put" if stays else "moves with the policy")
+        facts[7] = "stays" if stays else "moves too"
     return facts
 
 
@@ -73,6 +93,19 @@ def _shallow(policy: nn.Module) -> nn.Module:
 
 def _fresh_weights(policy: nn.Module) -> nn.Module:
     return type(policy)(12345).eval().requires_grad_(False)
+
+
+def _frozen_the_wrong_one(policy: nn.Module) -> nn.Module:
+    made = copy.deepcopy(policy).eval()
+    policy.requires_grad_(False)
+    return made
+
+
+def _without_copies(policy: nn.Module) -> nn.Module:
+    made = copy.deepcopy(policy).eval().requires_grad_(False)
+    for mine, other in zip(made.parameters(), policy.parameters(), strict=True):
+        mine.data = other.data
+    return made
 
 
 def _policy_in_eval(policy: nn.Module) -> nn.Module:
@@ -89,6 +122,7 @@ MAKE_REFERENCE = Exercise(
     line="copy.deepcopy(policy).eval().requires_grad_(False)",
     solution=reference.make_reference,
     probe=_reference_probe,
+    facts=FACTS,
     cases=(
         Case("a small model in training mode", (1,)),
         Case("another one", (2,)),
@@ -119,8 +153,8 @@ MAKE_REFERENCE = Exercise(
         ),
         Mistake(
             lambda policy: copy.deepcopy(policy).requires_grad_(False),
-            "Dropout is still on, so the reference says something else each time it is asked, and "
-            "the rewards do not start at 0.",
+            "It is still in training mode: dropout is on, so the reference says something else "
+            "each time it is asked, and the rewards do not start at 0.",
         ),
         Mistake(
             _policy_in_eval,
@@ -128,13 +162,26 @@ MAKE_REFERENCE = Exercise(
         ),
         Mistake(
             _fresh_weights,
-            "A new model of the same kind, with weights of its own: the reference must be a copy "
-            "of the policy as it stands.",
+            "It says something else than the policy does: its weights are its own, or rounded, or "
+            "wiped. The reference must be a copy of the policy as it stands.",
         ),
         Mistake(
             lambda policy: policy.state_dict(),
-            "These are the weights, not a model that can be asked; and they share the policy's "
-            "storage.",
+            "These are the weights, not a model that can be asked; and unless they are copied, "
+            "they move with the policy.",
+        ),
+        Mistake(
+            lambda policy: copy.deepcopy(policy.eval().requires_grad_(False)),
+            "The policy was frozen first and copied then: now it cannot learn. Copy first, then "
+            "change the copy.",
+        ),
+        Mistake(
+            _frozen_the_wrong_one,
+            "The loop freezes the weights of the policy, not those of the copy.",
+        ),
+        Mistake(
+            _without_copies,
+            "It is a model of its own whose weights are the policy's: each update moves both.",
         ),
     ),
     fresh=lambda rng: (rng.randrange(10, 1000),),
@@ -160,7 +207,11 @@ DPO_REWARD = Exercise(
         Case("a response that became less likely", (-6.0, -4.0, 0.1)),
         Case("the same at another beta", (-6.0, -4.0, 0.5)),
         Case("a policy that is still the reference", (-12.0, -12.0, 0.3)),
-        Case("a long response", (-240.0, -243.0, 0.2)),
+        Case(
+            "a response of a thousand tokens",
+            (-2400.0, -2403.0, 0.2),
+            "where the probability itself is too small for a float",
+        ),
         Case("a beta of 2", (-1.0, -3.5, 2.0)),
     ),
     mistakes=(
@@ -203,6 +254,31 @@ DPO_REWARD = Exercise(
         Mistake(
             lambda p, r, beta: beta * (p - r).abs(),
             "The sign is lost: a response can become less likely, and its reward is then below 0.",
+        ),
+        Mistake(
+            lambda p, r, beta: p - beta * r,
+            "β multiplies the reference's part only; it stands before the whole difference.",
+        ),
+        Mistake(
+            lambda p, r, beta: beta * (p / r).log(),
+            "The logarithm is taken of a ratio of logarithms; log-probabilities need none any "
+            "more.",
+        ),
+        Mistake(
+            lambda p, r, beta: beta + (p - r),
+            "β is added where it multiplies.",
+        ),
+        Mistake(
+            lambda p, r, beta: torch.sigmoid(beta * (p - r)),
+            "σ belongs to a pair of rewards; a reward by itself has no bounds.",
+        ),
+        Mistake(
+            lambda p, r, beta: (p - r) ** beta,
+            "β is an exponent here; it multiplies.",
+        ),
+        Mistake(
+            lambda p, r, beta: 0.1 * (p - r),
+            "β is given and not used: it is always 0.1 here.",
         ),
     ),
     fresh=_fresh_reward,

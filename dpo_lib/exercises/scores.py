@@ -73,6 +73,28 @@ PROBABILITY = Exercise(
             lambda w, x: (w - x).tanh(),
             "tanh runs from −1 to 1; a probability runs from 0 to 1.",
         ),
+        Mistake(
+            lambda w, x: torch.sigmoid((w - x).abs()),
+            "The sign of the difference is lost: the one that scores less wins less than half the"
+            " time.",
+        ),
+        Mistake(
+            lambda w, x: torch.sigmoid(w + x),
+            "The scores are added. Equal scores must give 0.5 whatever they are: only a "
+            "difference does.",
+        ),
+        Mistake(
+            lambda w, x: torch.sigmoid(w) - torch.sigmoid(x),
+            "Each score goes through σ by itself; a difference of two such values can lie below 0.",
+        ),
+        Mistake(
+            lambda w, x: 1 / (1 + 10 ** ((x - w) / 400)),
+            "This is Elo's scale, with base 10 and 400 points; Bradley–Terry's scores are in nats.",
+        ),
+        Mistake(
+            lambda w, x: 1 / (1 + 2 ** (x - w)),
+            "The base is 2 here; strengths are e to the score.",
+        ),
     ),
     fresh=_fresh_scores,
     in_page=True,
@@ -102,6 +124,17 @@ def _fit(
             gradient.index_add_(0, losers, -pull)
         scores = scores + sign * 2.0 * gradient / len(winners)
     return scores - scores.mean() if centered else scores
+
+
+def _indexed_fit(winners: Tensor, losers: Tensor, n_items: int) -> Tensor:
+    scores = torch.zeros(n_items, dtype=torch.float64)
+    for _ in range(2000):
+        surprise = 1 - torch.sigmoid(scores[winners] - scores[losers])
+        pull = torch.zeros_like(scores)
+        pull[winners] += surprise
+        pull[losers] -= surprise
+        scores += 2 * pull / len(winners)
+    return scores
 
 
 def _fit_probe(function: Fit, arguments: list[Plain]) -> Plain:
@@ -191,9 +224,20 @@ FIT = Exercise(
             lambda w, x, n: _fit_scores_as_strengths(w, x, n),
             "These are the strengths, e to the score.",
         ),
+        Mistake(
+            _indexed_fit,
+            "All scores stay equal. Does anything move them? `pull[winners] += …` writes each item "
+            "once, however often it stands there, and then wins and losses cancel.",
+        ),
+        Mistake(
+            lambda w, x, n: preference.fit_bradley_terry(w, x, n).softmax(0),
+            "These are the strengths, made to sum to 1: the scores are what stands before the "
+            "softmax.",
+        ),
     ),
     fresh=_fresh_fit,
     tolerance=2e-3,
+    short="The scores are on their way but not at the end: take more steps, or larger ones.",
 )
 
 
@@ -259,6 +303,28 @@ NLL = Exercise(
             lambda w, x: -torch.log(torch.sigmoid(w - x) + 1e-8),
             "The small constant in the logarithm changes large losses: 18.4 is then the worst, and "
             "nothing pulls beyond. Avoid the overflow instead of hiding it.",
+        ),
+        Mistake(
+            lambda w, x: x - w,
+            "Only the gap is left: σ and the logarithm are missing, and the loss has no floor.",
+        ),
+        Mistake(
+            lambda w, x: F.relu(x - w),
+            "Only the gap where the model is wrong is left: a pair that is barely right costs "
+            "nothing.",
+        ),
+        Mistake(
+            lambda w, x: F.logsigmoid(x - w),
+            "This is the logarithm of the other one's probability: it falls forever as the model "
+            "errs.",
+        ),
+        Mistake(
+            lambda w, x: F.logsigmoid(x) - F.logsigmoid(w),
+            "Each score goes through log σ by itself; it is taken once, of the difference.",
+        ),
+        Mistake(
+            lambda w, x: -F.logsigmoid(w) - F.logsigmoid(-x),
+            "Each score is judged against 0 by itself; a click compares the two.",
         ),
     ),
     fresh=_fresh_scores,

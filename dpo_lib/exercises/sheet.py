@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dpo_lib._files import replacing
-from dpo_lib.exercises.diagnosis import Failed
+from dpo_lib.exercises.diagnosis import Failed, hint, show
 
 CASES = Path(__file__).parent / "cases"
 FRESH = 20  # cases drawn anew at every check: an answer learned by heart does not pass
@@ -58,6 +58,9 @@ class Exercise:
     fresh: Callable[[random.Random], tuple[Plain, ...]]  # arguments of one more case
     numbers: tuple[str, ...] = ()  # arguments that stay Python numbers, as beta does
     probe: Callable[[Callable[..., Any], list[Plain]], Plain] | None = None  # in place of a call
+    facts: tuple[str, ...] = ()  # names of what the probe observes, where that is no value
+    called: tuple[str, ...] = ()  # arguments of the reader's function, where the probe's differ
+    short: str = ""  # said where every value has the right sign and is too near to 0
     gradient: bool = False  # whether gradients must flow through what is returned
     in_page: bool = False  # whether numbers and lists suffice, so that a page can run it
     tolerance: float = 1e-6
@@ -130,6 +133,10 @@ def make_sheet(exercise: Exercise) -> dict[str, Any]:
             for case, value in zip(exercise.cases, right, strict=True)
         ],
         "mistakes": [{"words": m.words, "values": values(m.function)} for m in exercise.mistakes],
+    } | {
+        key: value if isinstance(value, str) else list(value)
+        for key in ("facts", "called", "short")
+        if (value := getattr(exercise, key))
     }
 
 
@@ -172,28 +179,60 @@ def fresh_sheet(exercise: Exercise, seed: int | None = None) -> dict[str, Any]:
     return read_sheet(exercise.number) | {"cases": cases, "mistakes": []}
 
 
+def is_single(sheet: dict[str, Any]) -> bool:
+    """Whether the cases of a sheet hold single numbers, not lists of them."""
+    return not any(isinstance(x, list) for case in sheet["cases"] for x in case["arguments"])
+
+
 def gradient_words(exercise: Exercise, function: Callable[..., Any]) -> str:
     """What is wrong with the gradients of a function whose values are right, or ""."""
     import torch
 
     if not exercise.gradient:
         return ""
+    sheet = read_sheet(exercise.number)
     for case in exercise.cases:
         if case.extreme:
             continue
         slopes = []
         for one in (function, exercise.solution):
             given = exercise.tensors(case.arguments, gradient=True)
-            out = one(*given)
+            try:
+                out = one(*given)
+            except Exception as error:
+                said = f"{hint(error, one, sheet)} It raises {Failed(error)}".strip().rstrip(".")
+                return f"The values are right, but your code stops where gradients flow. {said}."
             if not (torch.is_tensor(out) and out.requires_grad):
                 return (
-                    "The values are right, but no gradient flows back through them: .item(), "
-                    "float(), .detach(), torch.tensor(...) and no_grad cut it."
+                    "The values are right, but no gradient flows back through them, and training "
+                    "needs it: .item(), float(), .detach(), NumPy, torch.tensor(...) and no_grad "
+                    "cut it."
                 )
             leaves = [x for x in given if torch.is_tensor(x) and x.requires_grad]
             slopes.append(torch.autograd.grad(out.sum(), leaves, allow_unused=True))
         for mine, right, leaf in zip(*slopes, leaves, strict=True):
             mine, right = (0.0 * leaf if x is None else x for x in (mine, right))
             if not torch.allclose(mine, right, rtol=1e-5, atol=1e-8):
-                return f"The values are right and the gradients are not: {case.what}."
+                which = exercise.arguments[[x is leaf for x in given].index(True)]
+                return (
+                    f"The values are right and the gradients are not ({case.what}): that of "
+                    f"{which} is {show(plain(mine))}, it should be {show(plain(right))}. Is a part "
+                    "detached, or does a clamp, a max or an abs make a kink there?"
+                )
+    return ""
+
+
+def changed_words(exercise: Exercise, function: Callable[..., Any]) -> str:
+    """Which argument a function changes in place though its values are right, or ""."""
+    if exercise.probe:
+        return ""
+    for case in exercise.cases:
+        given, kept = exercise.tensors(case.arguments), exercise.tensors(case.arguments)
+        function(*given)
+        for name, mine, was in zip(exercise.arguments, given, kept, strict=True):
+            if plain(mine) != plain(was):
+                return (
+                    f"The values are right, but your function changes {name} itself: who calls it "
+                    "still needs it as it was. Work on a new tensor."
+                )
     return ""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dpo_lib import evaluation, losses
-from dpo_lib.exercises.sheet import Case, Exercise, Mistake, Plain
+from dpo_lib.exercises.sheet import Case, Exercise, Mistake, Plain, plain
 from dpo_lib.logprobs import get_pair_log_probs
 from dpo_lib.training.step import dpo_training_step
 
@@ -40,9 +40,9 @@ KL = Exercise(
         Case("policy and reference agree", ([-4.0, -9.0], [-4.0, -9.0])),
         Case("four samples", ([-2.0, -12.0, -8.0, -1.0], [-2.5, -13.0, -7.5, -3.0])),
         Case(
-            "ratios of a billionth",
-            ([-3.0, -5.0], [-3.000000001, -4.999999999]),
-            "where exp of the ratio is 1 but for rounding",
+            "two responses of hundreds of tokens",
+            ([-800.0, -901.0], [-801.0, -900.5]),
+            "where the probability itself is too small for a float",
         ),
     ),
     mistakes=(
@@ -86,6 +86,24 @@ KL = Exercise(
             lambda p, r: (p - r).abs().mean(),
             "The size of each log-ratio: that is never negative, but it is not the KL.",
         ),
+        Mistake(
+            lambda p, r: (torch.expm1(r - p) + (r - p)).mean(),
+            "The log-ratio is added with the wrong sign: both terms fall together, and nothing is"
+            " cancelled.",
+        ),
+        Mistake(
+            lambda p, r: torch.expm1((r - p).mean()) + (p - r).mean(),
+            "The mean is taken before e to it: of each sample the whole term, and then the mean.",
+        ),
+        Mistake(
+            lambda p, r: (p - r).mean().clamp(min=0),
+            "Cut off at 0, the mean log-ratio is biased: the negative half of its noise is lost.",
+        ),
+        Mistake(
+            lambda p, r: (torch.expm1(r - p) + (p - r)).sum() / (len(p) - 1),
+            "Divided by one too few: nothing was estimated from the samples before, so all of "
+            "them count.",
+        ),
     ),
     fresh=_fresh_kl,
     tolerance=1e-9,
@@ -109,8 +127,23 @@ class _Bigram(nn.Module):
         return self.table[tokens]
 
 
+FACTS = (
+    "steps of the given optimizer in two updates",
+    "its learning rate",
+    "the policy's mode",
+    "the reference",
+    "gradients in the reference",
+    "loss of the first update",
+    "what it moved",
+    "weights after it",
+    "loss of the second update",
+    "what it moved",
+    "weights after it",
+)
+
+
 def _step_probe(function: Step, arguments: list[Plain]) -> Plain:
-    """The losses of two updates, the weights after each, and what became of the reference."""
+    """What two updates do, in the order of `FACTS`."""
     seed, beta = arguments
     policy = _Bigram(seed)
     reference = copy.deepcopy(policy)
@@ -122,28 +155,38 @@ def _step_probe(function: Step, arguments: list[Plain]) -> Plain:
         )
     kept = reference.table.detach().clone()
     optimizer = torch.optim.SGD(policy.parameters(), lr=0.5)
+    steps = []
+    optimizer.register_step_post_hook(lambda *_: steps.append(1))
     generator = torch.Generator().manual_seed(seed + 2)
-    seen = []
+    seen: list[Plain] = []
     for _ in range(2):
         draw = torch.randint(5, (3, 8), generator=generator)
         batch = {"prompt": draw[:, :2], "chosen": draw[:, 2:5], "rejected": draw[:, 5:]}
+        before = policy.table.detach().clone()
         value = function(policy, reference, optimizer, batch, beta)
-        if isinstance(value, tuple):  # the library's gives the accuracy too
-            value = value[0]
         if value is None or value is Ellipsis:
             return value
-        left = policy.table.grad is not None  # or the gradients were wiped before the step
-        seen.append(
-            [
-                float(value),
-                "gradients" if left else "no gradients",
-                *policy.table.detach().flatten()[:8].tolist(),
-            ]
-        )
-    seen.append("the reference stays" if torch.equal(reference.table, kept) else "it moves")
-    clean = reference.table.grad is None
-    seen.append("no gradient in the reference" if clean else "a gradient in the reference")
-    return seen
+        if torch.is_tensor(value) and value.requires_grad:
+            return "a tensor that still hangs on its graph, and keeps it in memory: take its number"
+        number = plain(value)
+        if isinstance(number, bool) or not isinstance(number, (int, float)):
+            return f"something of type {type(value).__name__} where one number is wanted"
+        asked = policy.table.grad is not None and bool(policy.table.grad.any())
+        stood = "no weight" if asked else "no weight, and left no gradient"
+        moved = not torch.equal(policy.table, before)
+        seen += [
+            float(number),
+            "the weights" if moved else stood,
+            policy.table.detach().flatten()[:8].tolist(),
+        ]
+    around = [
+        len(steps),
+        optimizer.param_groups[0]["lr"],
+        "training" if policy.training else "eval",
+        "stays" if torch.equal(reference.table, kept) else "moves",
+        "none" if reference.table.grad is None else "some",
+    ]
+    return around + seen
 
 
 def _step(
@@ -160,23 +203,29 @@ def _step(
     turned: bool = False,
     total: bool = False,
     after: bool = False,
+    sign: float = 1.0,
+    early: bool = False,
+    half_turned: bool = False,
+    times: int = 1,
 ) -> float:
     """The library's step, with places for the mistakes."""
     chosen, rejected = get_pair_log_probs(policy, batch)
-    if turned:
+    if turned or half_turned:
         chosen, rejected = rejected, chosen
     with torch.set_grad_enabled(free):
         ref_chosen, ref_rejected = get_pair_log_probs(reference, batch)
     if turned:
         ref_chosen, ref_rejected = ref_rejected, ref_chosen
     each = losses.dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta).losses
-    loss = each.sum() if total else each.mean()
+    loss = sign * (each.sum() if total else each.mean())
+    if early:
+        optimizer.step()
     if zero:
         optimizer.zero_grad()
     loss.backward()
     if late_zero:
         optimizer.zero_grad()
-    if step:
+    for _ in range(times if step and not early else 0):
         optimizer.step()
     if after:
         with torch.no_grad():
@@ -202,6 +251,29 @@ def _naive_step(
     return loss.item()
 
 
+def _two_updates(*arguments: Any) -> float:
+    _step(*arguments)
+    return _step(*arguments)
+
+
+def _left_in_eval(policy: nn.Module, *others: Any) -> float:
+    return _step(policy.eval(), *others)
+
+
+def _own_optimizer(policy: nn.Module, reference: nn.Module, optimizer: Any, *others: Any) -> float:
+    return _step(policy, reference, torch.optim.SGD(policy.parameters(), 0.5), *others)
+
+
+def _imitation_step(
+    policy: nn.Module, reference: nn.Module, optimizer: Any, batch: Any, beta: float
+) -> float:
+    loss = -get_pair_log_probs(policy, batch)[0].mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
 def _fresh_step(rng: random.Random) -> tuple[int, float]:
     return rng.randrange(1000), rng.uniform(0.1, 1.5)
 
@@ -214,8 +286,10 @@ TRAINING_STEP = Exercise(
     library=dpo_training_step,
     solution=lambda policy, reference, optimizer, batch, beta: dpo_training_step(
         policy, reference, optimizer, batch, beta
-    ),
+    )[0],
     probe=_step_probe,
+    facts=FACTS,
+    called=("policy", "reference", "optimizer", "batch", "beta"),
     cases=(
         Case("two updates of a small model", (1, 0.1)),
         Case("another model, a greater beta", (2, 1.0)),
@@ -228,7 +302,8 @@ TRAINING_STEP = Exercise(
         ),
         Mistake(
             _with(late_zero=True),
-            "The gradients are wiped after backward(), just before the step that needs them.",
+            "When the optimizer steps, no gradient is there: backward() is missing, or comes from"
+            " a loss that is not tied to the policy, or zero_grad() wipes what it left.",
         ),
         Mistake(
             _with(step=False),
@@ -258,6 +333,11 @@ TRAINING_STEP = Exercise(
             "nothing is learned.",
         ),
         Mistake(
+            lambda p, r, o, b, beta: _step(p, p, o, b, beta),
+            "The policy is its own reference here: each step starts again at log 2, and nothing "
+            "holds the policy near to where it began.",
+        ),
+        Mistake(
             _naive_step,
             "The reference is never asked: this is naive training.",
         ),
@@ -265,6 +345,49 @@ TRAINING_STEP = Exercise(
             _with(after=True),
             "The loss is computed again after the update; what the step returns is the loss that "
             "it descended.",
+        ),
+        Mistake(
+            _with(sign=-1.0),
+            "The loss has the wrong sign: this step goes uphill.",
+        ),
+        Mistake(
+            _with(early=True),
+            "The optimizer steps before backward(): it uses the gradients of the batch before.",
+        ),
+        Mistake(
+            _with(times=2),
+            "The optimizer steps twice with the same gradients.",
+        ),
+        Mistake(
+            _two_updates,
+            "The policy is updated twice for each batch; one step is asked for.",
+        ),
+        Mistake(
+            lambda p, r, o, b, beta: _step(r, p, o, b, beta),
+            "Policy and reference have changed places: the gradient goes to the reference, and no"
+            " weight of the policy moves.",
+        ),
+        Mistake(
+            _left_in_eval,
+            "The policy is left in eval mode: its dropout would be off in training from now on.",
+        ),
+        Mistake(
+            _own_optimizer,
+            "The weights are moved, but not by the optimizer that you are given: its rate and its"
+            " memory of earlier steps are lost.",
+        ),
+        Mistake(
+            _imitation_step,
+            "This trains the policy to imitate the chosen responses; the loss of a pair is "
+            "missing.",
+        ),
+        Mistake(
+            lambda p, r, o, b, beta: _step(p, r, o, b, 0.1),
+            "beta is given and not handed on to the loss: it is always 0.1, which is its default.",
+        ),
+        Mistake(
+            _with(half_turned=True),
+            "Chosen and rejected are exchanged for one of the two models only.",
         ),
     ),
     fresh=_fresh_step,

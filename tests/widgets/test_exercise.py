@@ -25,6 +25,46 @@ RIGHT = {
     "    w = [math.exp(x - max(z)) for x in z]\n    return [x / sum(w) for x in w]",
     "9.2": "return -log_sigmoid(beta * (chosen - ref_chosen - rejected + ref_rejected))",
 }
+OF_A_STUDENT = {  # who had not read the checker
+    "2.1": [
+        "return 1 / (1 + math.exp(rejected_score - chosen_score))",
+        "return sigmoid(chosen_score + rejected_score)",
+        "return 1 / (1 + 10 ** ((rejected_score - chosen_score) / 400))",
+        "return sigmoid",
+        "return bradley_terry_probability(chosen_score, rejected_score)",
+        "p = sigmoid(chosen_score - rejected_score)",
+    ],
+    "3.1": [
+        "return -math.log(max(sigmoid(chosen_score - rejected_score), 1e-10))",
+        "return rejected_score - chosen_score",
+    ],
+    "4.1": [
+        "total = 0\n    for p in token_probs:\n        total += math.log(p)\n        return total",
+        "return sum(math.log(max(p, 1e-6)) for p in token_probs)",
+        "return token_probs.log().sum()",
+        "kept.append(len(token_probs))\n    return sum(kept)\nkept = []",
+        "return math.log(token_probs)",
+    ],
+    "6.1": [
+        "return -log_sigmoid(0.1 * (chosen - rejected))",
+        "return -log_sigmoid(chosen / rejected)",
+    ],
+    "8.1": [
+        "return beta * (math.exp(policy_logp) / math.exp(ref_logp))",
+        "return policy_logp - ref_logp / beta",
+    ],
+    "9.1": [
+        "return reference * math.exp(rewards / beta)",
+        "w = [p * math.exp(r / beta) for p, r in zip(reference, rewards)]\n"
+        "    return [x / sum(w) for x in w]",
+        "return [1.0 if r == max(rewards) else 0.0 for r in rewards]",
+    ],
+    "9.2": [
+        "return -log_sigmoid(beta * (chosen - ref_chosen - rejected - ref_rejected))",
+        "return -log_sigmoid(0.1 * (chosen - ref_chosen - rejected + ref_rejected))",
+        "return log_sigmoid(beta * (chosen - ref_chosen - rejected + ref_rejected)), beta",
+    ],
+}
 WRONG = {
     "2.1": [
         "return chosen_score / (chosen_score + rejected_score)",
@@ -115,7 +155,7 @@ def open_exercise(browser, tmp_path):
 def test_the_page_says_what_a_notebook_says(open_exercise, number):
     opened = open_exercise(number)
     assert opened.check(stub(read_sheet(number))) == NOT_YET
-    for body in WRONG[number]:
+    for body in WRONG[number] + OF_A_STUDENT[number]:
         code = code_of(number, body)
         said = in_notebook(number, code)
         found = opened.check(code)
