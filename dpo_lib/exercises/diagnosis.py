@@ -30,10 +30,9 @@ def diagnose(function: object, sheet: dict, call: object = None) -> tuple:
     wrong : list of int
         Which cases differ.
     """
-    call = call or _bare
     cases = sheet["cases"]
     expected = [case["value"] for case in cases]
-    got = [_observe(function, case["arguments"], call) for case in cases]
+    got = [observe(function, case["arguments"], call) for case in cases]
     wrong = [i for i in range(len(cases)) if not near(got[i], expected[i], sheet)]
     if not wrong:
         return True, "", wrong
@@ -48,7 +47,7 @@ def diagnose(function: object, sheet: dict, call: object = None) -> tuple:
             or _fails(function, got[wrong[0]], sheet)
             or _other_kind(got, expected, wrong, sheet)
             or _exchanged(function, sheet, call)
-            or _ignored(function, got, expected, sheet, call)
+            or _ignored(function, got, sheet, call)
             or _transformed(got, expected, sheet)
         )
     return False, " ".join(x for x in (words, _first(got, wrong, sheet)) if x), wrong
@@ -113,9 +112,10 @@ def _bare(function: object, arguments: list) -> object:
     return function(*arguments)
 
 
-def _observe(function: object, arguments: list, call: object) -> object:
+def observe(function: object, arguments: list, call: object = None) -> object:
+    """What a function returns, or `Failed`; by default of the bare call."""
     try:
-        return call(function, [_copy(argument) for argument in arguments])
+        return (call or _bare)(function, [_copy(argument) for argument in arguments])
     except Exception as error:  # whatever the reader's code raises is an answer
         return Failed(error)
 
@@ -228,7 +228,7 @@ def _uncalled(got: list) -> str:
 def _unsteady(function: object, got: list, sheet: dict, call: object) -> str:
     """The same arguments give another value the second time."""
     for value, case in zip(got, sheet["cases"]):
-        again = _observe(function, case["arguments"], call)
+        again = observe(function, case["arguments"], call)
         if not isinstance(value, Failed) and not near(again, value, sheet):
             return "Asked twice, it gives two answers: is something random, or kept between calls?"
     return ""
@@ -277,7 +277,7 @@ def _exchanged(function: object, sheet: dict, call: object) -> str:
         for j in range(i + 1, len(names)):
             if not all(_shape(c["arguments"][i]) == _shape(c["arguments"][j]) for c in cases):
                 continue
-            values = [_observe(function, _swap(c["arguments"], i, j), call) for c in cases]
+            values = [observe(function, _swap(c["arguments"], i, j), call) for c in cases]
             if all(near(value, c["value"], sheet) for value, c in zip(values, cases)):
                 return f"{names[i]} and {names[j]} are exchanged somewhere."
     return ""
@@ -289,7 +289,7 @@ def _swap(arguments: list, i: int, j: int) -> list:
     return swapped
 
 
-def _ignored(function: object, got: list, expected: list, sheet: dict, call: object) -> str:
+def _ignored(function: object, got: list, sheet: dict, call: object) -> str:
     """An argument changes nothing in what is returned, where it should."""
     cases, unused = sheet["cases"], []
     for j, name in enumerate(sheet["arguments"]):
@@ -303,7 +303,7 @@ def _ignored(function: object, got: list, expected: list, sheet: dict, call: obj
                     continue
                 moved = list(case["arguments"])
                 moved[j] = there
-                value = _observe(function, moved, call)
+                value = observe(function, moved, call)
                 if isinstance(value, Failed):
                     continue
                 seen = True
@@ -323,10 +323,6 @@ def _ignored(function: object, got: list, expected: list, sheet: dict, call: obj
     return f"{unused[0]} changes nothing in what you return."
 
 
-def _log(x: float) -> float:
-    return math.log(x)
-
-
 def _transformed(got: list, expected: list, sheet: dict) -> str:
     """The right value, but for a sign, a factor, a constant, a logarithm."""
     pairs = []
@@ -342,15 +338,15 @@ def _transformed(got: list, expected: list, sheet: dict) -> str:
     for change, words in (
         (lambda y: -y, "The sign is turned round: you return minus the right value."),
         (lambda y: 1 - y, "You return 1 minus the right value."),
-        (_log, "You return the logarithm of the right value."),
+        (math.log, "You return the logarithm of the right value."),
         (math.exp, "You return exp of the right value."),
-        (lambda y: -_log(y), "You return minus the logarithm of the right value."),
+        (lambda y: -math.log(y), "You return minus the logarithm of the right value."),
         (lambda y: math.exp(-y), "You return exp of minus the right value: a probability?"),
         (lambda y: 1 / y, "You return 1 over the right value."),
         (lambda y: y * y, "You return the square of the right value."),
         (abs, "The size is right and the sign is lost."),
         (lambda y: max(y, 0), "Negative values have become 0."),
-        (lambda y: -_log(1 - math.exp(-y)), "It is −log(1 − P) where −log P is wanted."),
+        (lambda y: -math.log(1 - math.exp(-y)), "It is −log(1 − P) where −log P is wanted."),
         (lambda y: y / math.log(2), "The logarithm has base 2: nats are wanted, so base e."),
         (lambda y: y / math.log(10), "The logarithm has base 10: nats are wanted, so base e."),
     ):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dpo_lib import closed_form, losses
-from dpo_lib.exercises.sheet import Case, Exercise, Mistake
+from dpo_lib.exercises.sheet import Case, Exercise, Mistake, fresh_lists
 
 # --- 6.1: the loss of a pair whose score is the log-probability -----------------------------------
 
@@ -20,8 +20,8 @@ def _naive(chosen: Tensor, rejected: Tensor) -> Tensor:
     return losses.naive_loss(chosen, rejected, zero, zero, beta=1.0).losses
 
 
-def _fresh_naive(rng: random.Random) -> tuple[list[float], list[float]]:
-    return tuple([-30 * rng.random() for _ in range(5)] for _ in range(2))
+def _fresh_naive(rng: random.Random) -> tuple[list[float], ...]:
+    return fresh_lists(2, lambda: -30 * rng.random())
 
 
 NAIVE = Exercise(
@@ -218,8 +218,7 @@ def _margin(margin: Tensor) -> Tensor:
 
 
 def _fresh_dpo(rng: random.Random) -> tuple[list[float] | float, ...]:
-    four = [[-20 * rng.random() for _ in range(5)] for _ in range(4)]
-    return *four, rng.uniform(0.05, 2)
+    return *fresh_lists(4, lambda: -20 * rng.random()), rng.uniform(0.05, 2)
 
 
 DPO_LOSS = Exercise(

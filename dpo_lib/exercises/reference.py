@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from dpo_lib import reference, rewards
-from dpo_lib.exercises.sheet import Case, Exercise, Mistake, Plain
+from dpo_lib.exercises.sheet import Case, Exercise, Mistake, Plain, fresh_lists
 
 # --- 7.1: make a reference ------------------------------------------------------------------------
 
@@ -190,8 +190,8 @@ MAKE_REFERENCE = Exercise(
 # --- 8.1: the reward ------------------------------------------------------------------------------
 
 
-def _fresh_reward(rng: random.Random) -> tuple[list[float], list[float], float]:
-    return *([-20 * rng.random() for _ in range(5)] for _ in range(2)), rng.uniform(0.05, 2)
+def _fresh_reward(rng: random.Random) -> tuple[list[float] | float, ...]:
+    return *fresh_lists(2, lambda: -20 * rng.random()), rng.uniform(0.05, 2)
 
 
 DPO_REWARD = Exercise(

@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dpo_lib import preference
-from dpo_lib.exercises.sheet import Case, Exercise, Mistake, Plain
+from dpo_lib.exercises.sheet import Case, Exercise, Mistake, Plain, fresh_lists
 
 # --- 2.1: two scores to a probability -------------------------------------------------------------
 
 
-def _fresh_scores(rng: random.Random) -> tuple[list[float], list[float]]:
-    return tuple([rng.gauss(0, 3) for _ in range(5)] for _ in range(2))
+def _fresh_scores(rng: random.Random) -> tuple[list[float], ...]:
+    return fresh_lists(2, lambda: rng.gauss(0, 3))
 
 
 PROBABILITY = Exercise(
@@ -110,10 +110,8 @@ def _fit(
     losers: Tensor,
     n_items: int,
     slope: Callable[[Tensor], Tensor] = lambda p: 1 - p,
-    sign: float = 1.0,
     steps: int = 2000,
     both: bool = True,
-    centered: bool = True,
 ) -> Tensor:
     """Gradient ascent, with places for the mistakes."""
     scores = torch.zeros(n_items, dtype=torch.float64)
@@ -122,8 +120,8 @@ def _fit(
         gradient = torch.zeros(n_items, dtype=torch.float64).index_add_(0, winners, pull)
         if both:
             gradient.index_add_(0, losers, -pull)
-        scores = scores + sign * 2.0 * gradient / len(winners)
-    return scores - scores.mean() if centered else scores
+        scores = scores + 2.0 * gradient / len(winners)
+    return scores - scores.mean()
 
 
 def _indexed_fit(winners: Tensor, losers: Tensor, n_items: int) -> Tensor:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dpo_lib._files import replacing
-from dpo_lib.exercises.diagnosis import Failed, hint, show
+from dpo_lib.exercises.diagnosis import Failed, hint, observe, show
 
 CASES = Path(__file__).parent / "cases"
 FRESH = 20  # cases drawn anew at every check: an answer learned by heart does not pass
@@ -86,13 +86,6 @@ class Exercise:
             made.append(argument)
         return made
 
-    def observe(self, function: Callable[..., Any], arguments: Sequence[Plain]) -> Plain:
-        """What a function returns, as a plain value, or `Failed`."""
-        try:
-            return self.call(function, arguments)
-        except Exception as error:
-            return Failed(error)
-
 
 def plain(value: Any) -> Plain:
     """A tensor, an array or a tuple as numbers and lists."""
@@ -118,7 +111,9 @@ def make_sheet(exercise: Exercise) -> dict[str, Any]:
     """What the exercise's file must hold, computed now."""
 
     def values(function: Callable[..., Any]) -> list[Plain]:
-        return [as_json(exercise.observe(function, case.arguments)) for case in exercise.cases]
+        return [
+            as_json(observe(function, case.arguments, exercise.call)) for case in exercise.cases
+        ]
 
     right = values(exercise.solution)
     return {
@@ -166,13 +161,18 @@ def body_of(function: Callable[..., Any]) -> str:
     return head.rstrip().removesuffix("r").rstrip() + rest.partition('"""')[2].rstrip()
 
 
+def fresh_lists(number: int, draw: Callable[[], float]) -> tuple[list[float], ...]:
+    """Arguments of a fresh case: lists of five numbers each."""
+    return tuple([draw() for _ in range(5)] for _ in range(number))
+
+
 def fresh_sheet(exercise: Exercise, seed: int | None = None) -> dict[str, Any]:
     """Cases that nobody has seen, with the library's values."""
     rng = random.Random(seed)
     cases = []
     for _ in range(FRESH):
         arguments = exercise.fresh(rng)
-        value = exercise.observe(exercise.solution, arguments)
+        value = observe(exercise.solution, arguments, exercise.call)
         if isinstance(value, Failed):
             raise value.error
         cases.append({"what": "a fresh case", "arguments": list(arguments), "value": value})
@@ -197,19 +197,21 @@ def gradient_words(exercise: Exercise, function: Callable[..., Any]) -> str:
         slopes = []
         for one in (function, exercise.solution):
             given = exercise.tensors(case.arguments, gradient=True)
+            leaves = [x for x in given if torch.is_tensor(x) and x.requires_grad]
             try:
                 out = one(*given)
+                flows = torch.is_tensor(out) and out.requires_grad
+                if flows:
+                    slopes.append(torch.autograd.grad(out.sum(), leaves, allow_unused=True))
             except Exception as error:
                 said = f"{hint(error, one, sheet)} It raises {Failed(error)}".strip().rstrip(".")
                 return f"The values are right, but your code stops where gradients flow. {said}."
-            if not (torch.is_tensor(out) and out.requires_grad):
+            if not flows:
                 return (
                     "The values are right, but no gradient flows back through them, and training "
                     "needs it: .item(), float(), .detach(), NumPy, torch.tensor(...) and no_grad "
                     "cut it."
                 )
-            leaves = [x for x in given if torch.is_tensor(x) and x.requires_grad]
-            slopes.append(torch.autograd.grad(out.sum(), leaves, allow_unused=True))
         for mine, right, leaf in zip(*slopes, leaves, strict=True):
             mine, right = (0.0 * leaf if x is None else x for x in (mine, right))
             if not torch.allclose(mine, right, rtol=1e-5, atol=1e-8):
@@ -228,7 +230,7 @@ def changed_words(exercise: Exercise, function: Callable[..., Any]) -> str:
         return ""
     for case in exercise.cases:
         given, kept = exercise.tensors(case.arguments), exercise.tensors(case.arguments)
-        function(*given)
+        observe(function, given)  # what it returns is judged already
         for name, mine, was in zip(exercise.arguments, given, kept, strict=True):
             if plain(mine) != plain(was):
                 return (

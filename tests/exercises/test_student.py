@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from dpo_lib import dpo_loss, get_pair_log_probs, make_reference, preference_nll
-from dpo_lib.exercises import check
+from dpo_lib.exercises import Verdict, check
 from dpo_lib.exercises.all import EXERCISES
 
 sigmoid, log_sigmoid, tensor = torch.sigmoid, F.logsigmoid, torch.tensor
@@ -196,6 +196,13 @@ def without_gradients(policy, reference, optimizer, batch, beta):
     return loss.item()
 
 
+def overwritten(policy, ref, beta):
+    ratio = (policy - ref).exp()
+    out = beta * ratio.log()
+    ratio.zero_()
+    return out
+
+
 def endless(chosen, rejected):
     return endless(chosen, rejected)
 
@@ -299,6 +306,7 @@ WRONG = [
     ("7.2", "Cut off at 0", lambda p, r: (p - r).mean().clamp(min=0)),
     ("7.2", "it should be 0.2473", lambda p, r: F.kl_div(r, p, log_target=True)),
     ("8.1", "too small for a float", lambda p, r, b: b * (p.exp() / r.exp()).log()),
+    ("8.1", "stops where gradients flow. It raises RuntimeError", overwritten),
     ("8.1", "stops where gradients flow. NumPy", lambda p, r, b: (b * (p - r)).numpy()),
     ("8.1", "it is always 0.1", lambda p, r, b: 0.1 * (p - r)),
     ("8.1", "plus 0.001", lambda p, r, b: b * (p - r) + 1e-3),
@@ -410,6 +418,17 @@ def test_every_exercise_has_answers_of_both_kinds():
     for number in EXERCISES:
         assert sum(n == number for n, *_ in WRONG) >= 6
         assert sum(n == number for n, *_ in RIGHT) >= 2
+
+
+@pytest.mark.parametrize("calls", [0, 1, 6, 20, 27, 30, 36, 50])
+def test_an_answer_that_gives_up_after_some_calls_is_judged_all_the_same(calls):
+    left = iter(range(calls))
+
+    def tired(c, r, rc, rr, b):
+        next(left)
+        return F.softplus(b * (r - rr - c + rc))
+
+    assert isinstance(check("9.2", tired, seed=0), Verdict)
 
 
 @pytest.mark.parametrize("number", EXERCISES)
