@@ -8,6 +8,7 @@ does not.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -46,6 +47,14 @@ class Estimate(NamedTuple):
 
     mean: float
     error: float
+
+
+class Share(NamedTuple):
+    """A share of samples and its 95% interval."""
+
+    share: float
+    low: float
+    high: float
 
 
 class MarginReport(NamedTuple):
@@ -244,6 +253,75 @@ def estimate_kl(policy_logps: object, reference_logps: object) -> KLEstimates:
     )
 
 
+def least_kl(before: float, after: float) -> float:
+    r"""The least KL (nats) at which a behavior's share can go from ``before`` to ``after``.
+
+    No policy is nearer to the reference: :math:`q\log\frac qp+(1-q)\log\frac{1-q}{1-p}`, by the
+    data-processing inequality. At :math:`q=1` it is :math:`-\log p`, which conditioning the
+    reference on the behavior attains. For means over prompts it still is a bound, by convexity.
+
+    Parameters
+    ----------
+    before, after : float
+        Shares :math:`p` under the reference and :math:`q` under the policy.
+
+    Raises
+    ------
+    ValueError
+        If one is not in [0, 1].
+    """
+    for name, value in (("before", before), ("after", after)):
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} must be in [0, 1], got {value}")
+
+    def part(new: float, old: float) -> float:
+        if new == 0:
+            return 0.0
+        return new * math.log(new / old) if old else math.inf
+
+    return part(after, before) + part(1 - after, 1 - before)
+
+
+def clustered_share(outcomes: Sequence[Sequence[float]]) -> Share:
+    """The share of samples that come in clusters, such as several answers to each prompt.
+
+    The interval is Wilson's, at as many independent samples as would vary as much as the clusters
+    do: at least as many as there are clusters, at most as many as there are samples. Where all
+    samples agree they say nothing of that, and count as one a cluster.
+
+    Parameters
+    ----------
+    outcomes : sequence of sequences
+        Of each cluster the outcomes: 1, 0, or something between.
+
+    Raises
+    ------
+    ValueError
+        If there is no outcome, a cluster has none, or one is not in [0, 1].
+
+    References
+    ----------
+    Korn and Graubard (1998), "Confidence intervals for proportions with small expected number of
+    positive counts estimated from survey data".
+    """
+    if not outcomes or not all(outcomes):
+        raise ValueError("outcomes must hold at least one cluster, and each cluster an outcome")
+    values = [float(value) for cluster in outcomes for value in cluster]
+    if not all(0 <= value <= 1 for value in values):
+        raise ValueError(f"outcomes must be in [0, 1], got {min(values)} to {max(values)}")
+    number, clusters = len(values), len(outcomes)
+    share = sum(values) / number
+    effective = float(clusters)
+    if 0 < share < 1 and clusters > 1:
+        spread = sum((sum(cluster) - share * len(cluster)) ** 2 for cluster in outcomes)
+        variance = spread * clusters / (clusters - 1) / number**2
+        if variance > 0:
+            effective = min(max(share * (1 - share) / variance, clusters), number)
+        else:
+            effective = float(number)
+    return Share(share, *wilson_interval(share * effective, effective))
+
+
 def estimate(values: object) -> Estimate:
     """Mean and standard error of independent values; one value has the error NaN."""
     values = as_float_tensor(values, "values").flatten()
@@ -251,6 +329,23 @@ def estimate(values: object) -> Estimate:
         raise ValueError("values must not be empty")
     error = values.std().item() / len(values) ** 0.5 if len(values) > 1 else float("nan")
     return Estimate(values.mean().item(), error)
+
+
+def wilson_interval(successes: float, trials: float) -> tuple[float, float]:
+    """The 95% interval of a share by Wilson's score, which holds for few trials and extreme shares.
+
+    Source: Wilson (1927), "Probable inference, the law of succession, and statistical inference".
+    """
+    if not 0 <= successes <= trials or trials < 1:
+        raise ValueError(
+            f"successes must be between 0 and trials, got {successes}, and trials at least 1, "
+            f"got {trials}"
+        )
+    z = 1.959964  # of the normal distribution 2.5% lie above
+    share, spread = successes / trials, z**2 / trials
+    middle = (share + spread / 2) / (1 + spread)
+    half = (share * (1 - share) * spread + spread**2 / 4) ** 0.5 / (1 + spread)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def enumerate_responses(

@@ -65,26 +65,44 @@ def settings_beside(drawn: Path) -> Path:
 def _draw(
     args: argparse.Namespace, opened: OpenModel, prompts: Sequence[str], before: int, new: int
 ) -> None:
-    """Append the rows that are missing; a group of prompts is drawn as a whole, or again."""
+    """Append the rows that are missing."""
     each = args.per_prompt
-    group = max(1, TOGETHER // each)
     with (
         args.progress.stage("answers", len(prompts) * each, resumed=before * each) as stage,
         Path(args.out).open("ab") as file,
     ):
-        for start in range(before - before % group, len(prompts), group):
-            some = prompts[start : start + group]
-            asked = [prompt for prompt in some for _ in range(each)]
-            places = [(start + i, j) for i in range(len(some)) for j in range(each)]
-            seeds = [answer_seed(args.seed, *place) for place in places]
-            replies = answer(opened, asked, new, args.temperature, seeds, TOGETHER)
-            for i, prompt in enumerate(some):
-                if start + i >= before:
-                    row = [as_answer(reply) for reply in replies[i * each : (i + 1) * each]]
-                    line = json.dumps({**as_data_row(prompt), "answers": row}, ensure_ascii=False)
-                    file.write(f"{line}\n".encode())
-                    file.flush()
-                    stage.advance(each)
+        how = (each, new, args.temperature, args.seed)
+        for prompt, replies in in_groups(opened, prompts, *how, first=before):
+            row = {**as_data_row(prompt), "answers": [as_answer(reply) for reply in replies]}
+            file.write(f"{json.dumps(row, ensure_ascii=False)}\n".encode())
+            file.flush()
+            stage.advance(each)
+
+
+def in_groups(
+    opened: OpenModel,
+    prompts: Sequence[str],
+    each: int,
+    max_new_tokens: int,
+    temperature: float,
+    seed: int,
+    first: int = 0,
+) -> Iterator[tuple[str, list[Reply]]]:
+    """Each prompt with its replies, from the prompt at ``first`` on.
+
+    Groups of prompts are drawn together, always the same ones: to the last bit, a reply depends on
+    what is beside it.
+    """
+    group = max(1, TOGETHER // each)
+    for start in range(first - first % group, len(prompts), group):
+        some = prompts[start : start + group]
+        asked = [prompt for prompt in some for _ in range(each)]
+        places = [(start + i, j) for i in range(len(some)) for j in range(each)]
+        seeds = [answer_seed(seed, *place) for place in places]
+        replies = answer(opened, asked, max_new_tokens, temperature, seeds, TOGETHER)
+        for i, prompt in enumerate(some):
+            if start + i >= first:
+                yield prompt, replies[i * each : (i + 1) * each]
 
 
 def as_answer(reply: Reply) -> dict[str, Any]:

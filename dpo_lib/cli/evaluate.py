@@ -1,4 +1,4 @@
-"""The command ``eval``: what a model's own reward says about preferences."""
+"""The command ``eval``: what a model's own reward says about preferences, or what it does."""
 
 from __future__ import annotations
 
@@ -12,29 +12,26 @@ import torch
 from torch import Tensor, nn
 
 from dpo_lib.cli import data, records
+from dpo_lib.cli.behavior import measure_behavior
 from dpo_lib.cli.held_out import lengths, pair_log_probs, score
-from dpo_lib.cli.models import open_model
+from dpo_lib.cli.models import OpenModel, open_model
 from dpo_lib.data import PreferenceDataset
 from dpo_lib.data.files import digest_files
 from dpo_lib.losses import dpo_loss, naive_loss, unpaired_kto_loss
 
 
 def run_eval(args: argparse.Namespace) -> int:
-    """Score a file of preferences, or the pairs that a run held out."""
+    """Score a file of preferences, or the pairs that a run held out; or see how it answers."""
     run = records.read_run(Path(args.model))
     base = args.reference or (run and run["settings"]["model"])
+    if args.behavior is not None:
+        return measure_behavior(args, run, base, lambda: _held_out_prompts(args, run))
+    for name in ("prompts", "judge", "out"):
+        if getattr(args, name) is not None:
+            raise ValueError(f"--{name} goes with --behavior")
     beta = args.beta or (run and run["settings"]["beta"]) or 0.1
-    if args.data is None:
-        typed = {**vars(args), **(run or {"settings": {}})["settings"]}
-        settings = data.DataSettings.of({**typed, "data": held_out_paths(run)})
-    else:
-        settings = data.DataSettings.of(args)
-        if run and run["settings"]["plain"]:
-            settings = dataclasses.replace(settings, plain=True)
-    read, opened, pairs = data.open_pairs(settings, args.model, args.progress)
-    dataset = pairs.dataset
-    if args.data is None and not run.get("eval_data"):
-        _, dataset = dataset.split(run["settings"]["held_out"], run["settings"]["seed"])
+    settings, read, opened, pairs = _open(args, run)
+    dataset = _scored_part(args, run, pairs)
     policy = _scored(opened.model, dataset, args)
     if base is None:
         reference, loss = torch.zeros_like(policy), naive_loss
@@ -64,6 +61,35 @@ def run_eval(args: argparse.Namespace) -> int:
     for name, value in list(result.items())[6:]:
         print(f"{name:<24}{value:>9.3f}" if isinstance(value, float) else f"{name:<24}{value:>9}")
     return 0
+
+
+def _open(
+    args: argparse.Namespace, run: dict[str, Any] | None
+) -> tuple[data.DataSettings, data.ReadPairs, OpenModel, data.Pairs]:
+    if args.data is None:
+        typed = {**vars(args), **(run or {"settings": {}})["settings"]}
+        settings = data.DataSettings.of({**typed, "data": held_out_paths(run)})
+    else:
+        settings = data.DataSettings.of(args)
+        if run and run["settings"]["plain"]:
+            settings = dataclasses.replace(settings, plain=True)
+    return (settings, *data.open_pairs(settings, args.model, args.progress))
+
+
+def _scored_part(
+    args: argparse.Namespace, run: dict[str, Any] | None, pairs: data.Pairs
+) -> PreferenceDataset:
+    """All pairs, or those that the run held out."""
+    if args.data is not None or run.get("eval_data"):
+        return pairs.dataset
+    return pairs.dataset.split(run["settings"]["held_out"], run["settings"]["seed"])[1]
+
+
+def _held_out_prompts(args: argparse.Namespace, run: dict[str, Any] | None) -> list[str]:
+    if run is None:
+        raise ValueError("--prompts is needed: the model is not a run with held-out pairs")
+    *_, pairs = _open(args, run)
+    return [record.prompt for record in _scored_part(args, run, pairs).records]
 
 
 def _scored(model: nn.Module, dataset: PreferenceDataset, args: argparse.Namespace) -> Tensor:

@@ -154,6 +154,40 @@ def _add_eval(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--beta", type=_above_0, help="scale of the rewards (the run's, or 0.1)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     _add_data(parser, required=False)
+    _add_behavior(parser.add_argument_group("behavior, before and after"))
+
+
+def _add_behavior(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--behavior", "--behaviour", metavar="MODULE:FUNCTION",
+        help="instead of scoring pairs, let the model and its --reference answer prompts, and see "
+        "in how many answers the function finds the behavior: a Python function, or "
+        "file.py:function, true or false of a prompt and an answer; an argument called ended "
+        "tells whether the answer was not cut",
+    )  # fmt: skip
+    group.add_argument(
+        "--prompts", metavar="FILE",
+        help="text, one prompt a line, or a data file's prompts (those that the run held out)",
+    )  # fmt: skip
+    group.add_argument(
+        "--per-prompt", type=_at_least(1), default=4, metavar="N",
+        help="answers drawn at temperature 1, beside a greedy one (%(default)s)",
+    )  # fmt: skip
+    group.add_argument(
+        "--judge", metavar="MODULE:FUNCTION",
+        help="also tell how often it likes the model's answer better than the reference's: a "
+        "function of a prompt and an answer (a number), or of a prompt and two answers (above 0 "
+        "or true: the first is better), asked in both orders",
+    )  # fmt: skip
+    group.add_argument(
+        "--timeout", type=_above_0, default=300.0, metavar="SECONDS",
+        help="longest silence of a function before it is stopped (%(default)g)",
+    )  # fmt: skip
+    group.add_argument("--seed", type=_at_least(0), default=0, help="of the draws (%(default)s)")
+    _add_length(group, DRAWN_LENGTH)
+    group.add_argument(
+        "--out", metavar="FILE", help="keep numbers and answers, as JSON; replaced if it is there"
+    )
 
 
 def _add_sample(parser: argparse.ArgumentParser) -> None:

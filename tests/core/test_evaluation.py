@@ -1,6 +1,7 @@
 """Measures of a policy against exact values on a model small enough to enumerate."""
 
 import math
+import random
 
 import pytest
 import torch
@@ -11,13 +12,16 @@ from torch import nn
 from dpo_lib.closed_form import entropy, kl_divergence
 from dpo_lib.data import PreferenceDataset
 from dpo_lib.evaluation import (
+    clustered_share,
     enumerate_responses,
     estimate,
     estimate_kl,
     evaluate_margins,
     evaluate_samples,
+    least_kl,
     reply_log_probs,
     response_distribution,
+    wilson_interval,
 )
 from dpo_lib.logprobs import get_sequence_log_probs
 from dpo_lib.models import TinyGPT, TinyGPTConfig, WordTokenizer, load_sft, respond
@@ -217,3 +221,70 @@ class TestMargins:
         dataset = PreferenceDataset(label_by_reward(load_pairs()[:2], 0), world_tokenizer())
         with pytest.raises(ValueError, match="beta"):
             evaluate_margins(load_sft(), load_sft(), dataset, beta=0)
+
+
+class TestLeastKL:
+    def test_conditioning_pays_the_log_of_the_share(self):
+        reference = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
+        shows = torch.tensor([True, False, True, False])
+        share = reference[shows].sum()
+        conditioned = torch.where(shows, reference / share, 0.0)
+        kl = torch.special.xlogy(conditioned, conditioned / reference).nansum()
+        assert kl.item() == pytest.approx(-math.log(share)) == pytest.approx(least_kl(share, 1.0))
+
+    @deterministic
+    @given(st.lists(st.floats(0.01, 1), min_size=8, max_size=8))
+    def test_no_policy_is_nearer(self, weights):
+        weights = torch.tensor(weights, dtype=torch.float64).reshape(2, 4)
+        reference, policy = weights / weights.sum(dim=1, keepdim=True)
+        kl = (policy * (policy / reference).log()).sum().item()
+        bound = least_kl(reference[:2].sum().item(), policy[:2].sum().item())
+        assert bound + 1e-12 >= 0
+        assert bound <= kl + 1e-12
+
+    def test_a_mean_over_prompts_is_no_nearer_either(self):
+        before, after = [0.1, 0.5, 0.9], [0.3, 0.5, 1.0]
+        each = sum(least_kl(p, q) for p, q in zip(before, after, strict=True)) / 3
+        assert least_kl(sum(before) / 3, sum(after) / 3) < each
+
+    def test_edges(self):
+        assert least_kl(0.3, 0.3) == least_kl(0.0, 0.0) == least_kl(1.0, 1.0) == 0
+        assert least_kl(0.0, 0.1) == least_kl(1.0, 0.9) == math.inf
+        with pytest.raises(ValueError, match=r"after must be in \[0, 1\], got 1.5"):
+            least_kl(0.5, 1.5)
+
+
+class TestClusteredShare:
+    def test_one_a_cluster_is_wilsons(self):
+        found = clustered_share([[1]] * 7 + [[0]] * 13)
+        assert found == (0.35, *wilson_interval(7, 20))
+        # Its ends solve (share - p)^2 = z^2 p (1 - p) / n.
+        for p in found[1:]:
+            assert (0.35 - p) ** 2 == pytest.approx(1.959964**2 * p * (1 - p) / 20)
+
+    def test_clusters_that_agree_count_once(self):
+        one, many = clustered_share([[1]] * 7 + [[0]] * 13), [[1] * 5] * 7 + [[0] * 5] * 13
+        assert clustered_share(many)[1:] == pytest.approx(one[1:], abs=0.01)
+        assert clustered_share([[1, 1]] * 6) == (1.0, *wilson_interval(6, 6))
+        assert clustered_share([[0, 0]])[1:] == wilson_interval(0, 1)
+
+    def test_it_never_counts_more_than_there_are(self):
+        even = clustered_share([[1, 0]] * 10)  # less spread than chance would make
+        assert even == (0.5, *wilson_interval(10, 20))
+
+    def test_it_covers_the_truth(self):
+        draw, hits = random.Random(0), 0
+        for _ in range(400):
+            shares = [draw.betavariate(0.6, 1.4) for _ in range(46)]
+            outcomes = [[float(draw.random() < p) for _ in range(4)] for p in shares]
+            found = clustered_share(outcomes)
+            hits += found.low <= 0.3 <= found.high
+        assert 0.92 <= hits / 400 <= 0.98
+
+    @pytest.mark.parametrize(
+        ("outcomes", "message"),
+        [([], "at least one cluster"), ([[1], []], "at least one"), ([[2]], "got 2.0 to 2.0")],
+    )
+    def test_bad_outcomes_are_named(self, outcomes, message):
+        with pytest.raises(ValueError, match=message):
+            clustered_share(outcomes)

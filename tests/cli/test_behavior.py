@@ -1,0 +1,241 @@
+"""``eval --behavior``: shares, intervals, KL and price, against values computed another way."""
+
+import json
+import math
+
+import pytest
+
+from dpo_lib.cli import behavior as command
+from dpo_lib.cli import main
+from dpo_lib.cli.draw import in_groups
+from dpo_lib.cli.models import open_model
+from dpo_lib.evaluation import clustered_share, estimate, least_kl, reply_log_probs
+from tests.models.hf import make_folder
+
+PROMPTS = [f"{i}+{i}=" for i in range(12)]
+PAIRS = [{"prompt": prompt, "chosen": "aaaa", "rejected": "zzzz"} for prompt in PROMPTS]
+NEW, EACH = 8, 3
+RULE = "def has_a(prompt, answer):\n    return 'a' in answer\n"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_folder(tmp_path_factory.mktemp("models") / "llama")
+
+
+@pytest.fixture(scope="module")
+def run(folder, tmp_path_factory):
+    """A model that writes more of the letter a than the one it started from."""
+    work = tmp_path_factory.mktemp("runs")
+    data = work / "pairs.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in PAIRS))
+    words = ["train", "--model", str(folder), "--data", str(data), "--out", str(work / "run")]
+    words += ["--full", "--loss", "sft", "--lr", "1e-2", "--steps", "12", "--batch-size", "4"]
+    assert main([*words, "--held-out", "0.5", "--samples", "1", "--max-new-tokens", "3"]) == 0
+    return work / "run"
+
+
+@pytest.fixture
+def see(run, tmp_path, capsys):
+    (tmp_path / "mine.py").write_text(RULE)
+    capsys.readouterr()
+
+    def see(*more, rule=f"{tmp_path}/mine.py:has_a"):
+        words = ["eval", "--model", str(run), "--behavior", rule, "--max-new-tokens", str(NEW)]
+        status = main([*words, "--per-prompt", str(EACH), "--json", *more])
+        told = capsys.readouterr()
+        return json.loads(told.out) if status == 0 else (status, told.err)
+
+    return see
+
+
+def test_the_held_out_prompts_are_asked(see, run, tmp_path):
+    found = see("--out", str(tmp_path / "kept.json"))
+    kept = json.loads((tmp_path / "kept.json").read_text())
+    answers = kept.pop("answers")
+    assert kept == found
+    assert found["prompts"] == len(answers) == 6
+    settings = json.loads((run / "run.json").read_text())["settings"]
+    assert (found["reference"], found["seed"]) == (settings["model"], 0)
+    for when in ("before", "after"):
+        shows = [["a" in a["text"] for a in row[when]["drawn"]] for row in answers]
+        assert {len(row) for row in shows} == {EACH}
+        assert found[when]["drawn"] == clustered_share(shows)._asdict()
+        greedy = [["a" in row[when]["greedy"]["text"]] for row in answers]
+        assert found[when]["greedy"] == clustered_share(greedy)._asdict()
+        drawn = [a for row in answers for a in row[when]["drawn"]]
+        assert found[when]["tokens"] == sum(a["tokens"] for a in drawn) / len(drawn)
+        assert found[when]["ends"]["share"] == sum(a["ended"] for a in drawn) / len(drawn)
+    means = [
+        sum(("a" in a["text"]) / EACH * sign for sign, when in ((1, "after"), (-1, "before"))
+            for a in row[when]["drawn"])
+        for row in answers
+    ]  # fmt: skip
+    assert found["change"]["drawn"]["mean"] == pytest.approx(sum(means) / 6)
+    assert found["change"]["drawn"]["low"] < sum(means) / 6 < found["change"]["drawn"]["high"]
+    assert found["after"]["drawn"]["share"] > found["before"]["drawn"]["share"]
+
+
+def test_the_kl_is_that_of_the_draws_and_the_price_that_of_the_shares(see, run, folder, tmp_path):
+    path = tmp_path / "prompts.txt"
+    path.write_text("\n".join(PROMPTS))
+    found = see("--prompts", str(path))
+    after, before = open_model(str(run)), open_model(str(folder))
+    groups = in_groups(after, PROMPTS, EACH, NEW, 1.0, 0)
+    replies = [reply for _, one in groups for reply in one]
+    ratio = reply_log_probs(after.model, after.tokenizer, replies)
+    ratio -= reply_log_probs(before.model, before.tokenizer, replies)
+    mean, error = estimate(ratio.reshape(12, EACH).mean(dim=1))
+    assert found["kl"]["mean"] == pytest.approx(mean, abs=1e-4)
+    assert found["kl"]["error"] == pytest.approx(error, abs=1e-4)
+    p, q = (found[when]["drawn"]["share"] for when in ("before", "after"))
+    assert found["price"]["all"] == -math.log(found["price"]["share"])
+    assert 0 < p < q
+    assert found["price"]["share"] == p
+    assert found["price"]["this_share"] == least_kl(p, q) <= mean
+
+
+def test_a_model_is_no_distance_from_itself(see, run):
+    found = see("--reference", str(run))
+    assert found["kl"] == {"mean": 0.0, "error": 0.0}
+    assert found["before"] == found["after"]
+    assert found["change"]["drawn"]["mean"] == found["price"]["this_share"] == 0
+
+
+def test_where_there_is_no_before_there_is_no_change(folder, tmp_path, capsys):
+    (tmp_path / "mine.py").write_text("def long(prompt, answer):\n    return len(answer) > 3\n")
+    (tmp_path / "prompts.txt").write_text("1\n2\n")
+    words = ["eval", "--model", str(folder), "--behavior", f"{tmp_path}/mine.py:long"]
+    words += ["--prompts", str(tmp_path / "prompts.txt"), "--max-new-tokens", "5"]
+    assert main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert not {"before", "change", "kl", "price"} & found.keys()
+    assert main(words) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert table[2].split() == ["after"]
+    assert table[3].startswith("drawn share ")
+
+
+def test_the_table_says_what_the_json_says(see, run, tmp_path, capsys):
+    found = see("--judge", f"{tmp_path}/mine.py:has_a")
+    words = ["eval", "--model", str(run), "--behavior", f"{tmp_path}/mine.py:has_a"]
+    words += ["--judge", f"{tmp_path}/mine.py:has_a", "--per-prompt", str(EACH)]
+    assert main([*words, "--max-new-tokens", str(NEW)]) == 0
+    table = capsys.readouterr().out
+    after = found["after"]["drawn"]
+    assert f"{after['share']:.2f} [{after['low']:.2f}, {after['high']:.2f}]" in table
+    assert f"{found['kl']['mean']:.2f} ± {found['kl']['error']:.2f}" in table
+    assert f"= {found['price']['all']:.2f} nats" in table
+    assert f"less than {found['price']['this_share']:.2f} nats, nor" in table
+    assert f"wins                                 {found['wins']['share']:.2f} [" in table
+
+
+def test_other_seeds_draw_other_answers(see, tmp_path):
+    texts = []
+    for seed in ("0", "0", "1"):
+        see("--seed", seed, "--out", str(tmp_path / "kept.json"))
+        texts.append(json.loads((tmp_path / "kept.json").read_text())["answers"])
+    assert texts[0] == texts[1] != texts[2]
+    assert [row["after"]["greedy"] for row in texts[0]] == [
+        row["after"]["greedy"] for row in texts[2]
+    ]
+
+
+def test_the_function_can_know_what_was_cut(see, tmp_path):
+    (tmp_path / "mine.py").write_text("def cut(prompt, answer, ended):\n    return not ended\n")
+    found = see(rule=f"{tmp_path}/mine.py:cut")["after"]
+    assert found["drawn"]["share"] == pytest.approx(1 - found["ends"]["share"])
+    assert found["greedy"]["share"] == pytest.approx(1 - found["greedy_ends"])
+
+
+# --- the judge -----------------------------------------------------------------------------------
+
+
+def replies(*texts):
+    return [[command.Reply("p", text, True, (1,))] for text in texts]
+
+
+def wins(judge, after, before):
+    class Args:
+        judge = "j"
+        timeout = 10.0
+        progress = command.Progress(show=False)
+
+    return command._wins(Args, judge, replies(*after), replies(*before))
+
+
+def test_wins_by_scores():
+    found = wins(lambda prompt, answer: len(answer), ["aaa", "b", "cc"], ["a", "bb", "cc"])
+    assert found["share"] == 0.5
+    assert found["ties"] == pytest.approx(1 / 3)
+    assert found | clustered_share([[1], [0], [0.5]])._asdict() == found
+
+
+@pytest.mark.parametrize(
+    ("judge", "share", "turned"),
+    [
+        (lambda p, a, b: len(a) - len(b), 0.75, 0.0),
+        (lambda p, a, b: len(a) > len(b), 0.75, 0.5),  # says of a tie that the second is better
+        (lambda p, a, b: True, 0.5, 1.0),  # likes the first, whichever it is
+        (lambda p, a, b: 0, 0.5, 0.0),
+        (lambda p, a, b: max(0, len(b) - len(a)), 0.25, 0.0),
+    ],
+)
+def test_wins_in_both_orders(judge, share, turned):
+    found = wins(judge, ["aaa", "b"], ["a", "c"])
+    assert (found["share"], found["turned"]) == (share, turned)
+
+
+# --- what goes wrong -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("def rule(p, a):\n    return 0.5\n", "must give true or false, gives 0.5 for a drawn"),
+        ("def rule(p, a):\n    return None\n", "must give a finite number, gives None at"),
+        ("def rule(p, a):\n    return p.nothing\n", "AttributeError"),
+        ("rule = 1\n", "--behavior FILE:rule: FILE has no function 'rule'"),
+    ],
+)
+def test_a_function_that_fails_is_told_in_a_sentence(see, tmp_path, source, message):
+    path = tmp_path / "rule.py"
+    path.write_text(source)
+    status, error = see(rule=f"{path}:rule")
+    assert status == 2
+    assert message.replace("FILE", str(path)) in error
+    assert error.count("\n") == 1
+
+
+def test_what_does_not_go_together(see, run, folder, tmp_path, capsys):
+    data = str(tmp_path / "mine.py")
+    assert "takes prompts (--prompts), not pairs" in see("--data", data)[1]
+    (tmp_path / "empty.txt").write_text("\n")
+    assert "holds no prompt" in see("--prompts", str(tmp_path / "empty.txt"))[1]
+    for option in ("--prompts", "--judge", "--out"):
+        assert main(["eval", "--model", str(run), option, "x"]) == 2
+        assert f"{option} goes with --behavior" in capsys.readouterr().err
+    rule = f"{tmp_path}/mine.py:has_a"
+    words = ["eval", "--model", str(folder), "--behavior", rule]
+    assert main(words) == 2
+    assert "--prompts is needed" in capsys.readouterr().err
+    assert main([*words, "--prompts", "x", "--judge", rule]) == 2
+    assert "--reference names it" in capsys.readouterr().err
+
+
+def test_only_one_model_is_in_memory(see, run, monkeypatch):
+    import gc
+    import weakref
+
+    opened, original = [], command.open_model
+
+    def watched(*given):
+        gc.collect()
+        assert not [model for model in opened if model() is not None]
+        found = original(*given)
+        opened.append(weakref.ref(found.model))
+        return found
+
+    monkeypatch.setattr(command, "open_model", watched)
+    see()
+    assert len(opened) == 2
