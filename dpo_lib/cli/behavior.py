@@ -136,12 +136,9 @@ def _write(
     new = min(args.max_new_tokens, room_for_answers(opened, prompts))
 
     def replies(each: int, temperature: float, what: str) -> Replies:
-        with args.progress.stage(f"{what} of {name}", len(prompts), "prompts") as stage:
-            found = []
-            for _, one in in_groups(opened, prompts, each, new, temperature, args.seed):
-                found.append(one)
-                stage.advance()
-            return found
+        with args.progress.stage(f"{what} of {name}", len(prompts) * each) as stage:
+            groups = in_groups(opened, prompts, each, new, temperature, args.seed, stage)
+            return [one for _, one in groups]
 
     drawn = replies(args.per_prompt, 1.0, "draws")
     return Written(drawn, replies(1, 0.0, "greedy answers")), opened

@@ -21,6 +21,7 @@ import torch
 from dpo_lib.cli import records, threads
 from dpo_lib.cli.answers import answer, answer_seed, as_data_row, room_for_answers
 from dpo_lib.cli.models import OpenModel, open_model
+from dpo_lib.cli.progress import Stage, counted
 from dpo_lib.cli.sample import options_of, prompts_of
 from dpo_lib.models import Reply
 from dpo_lib.training.checkpoint import differences
@@ -72,11 +73,10 @@ def _draw(
         Path(args.out).open("ab") as file,
     ):
         how = (each, new, args.temperature, args.seed)
-        for prompt, replies in in_groups(opened, prompts, *how, first=before):
+        for prompt, replies in in_groups(opened, prompts, *how, stage, first=before):
             row = {**as_data_row(prompt), "answers": [as_answer(reply) for reply in replies]}
             file.write(f"{json.dumps(row, ensure_ascii=False)}\n".encode())
             file.flush()
-            stage.advance(each)
 
 
 def in_groups(
@@ -86,9 +86,10 @@ def in_groups(
     max_new_tokens: int,
     temperature: float,
     seed: int,
+    stage: Stage,
     first: int = 0,
 ) -> Iterator[tuple[str, list[Reply]]]:
-    """Each prompt with its replies, from the prompt at ``first`` on.
+    """Each prompt with its replies, from the prompt at ``first`` on; ``stage`` counts replies.
 
     Groups of prompts are drawn together, always the same ones: to the last bit, a reply depends on
     what is beside it.
@@ -99,9 +100,13 @@ def in_groups(
         asked = [prompt for prompt in some for _ in range(each)]
         places = [(start + i, j) for i in range(len(some)) for j in range(each)]
         seeds = [answer_seed(seed, *place) for place in places]
-        replies = answer(opened, asked, max_new_tokens, temperature, seeds, TOGETHER)
+        done = stage.done
+        with counted(opened.model, stage, min(len(asked), TOGETHER) / max_new_tokens):
+            replies = answer(opened, asked, max_new_tokens, temperature, seeds, TOGETHER)
+        stage.done = done  # what was counted on the way is a guess: some end early
         for i, prompt in enumerate(some):
             if start + i >= first:
+                stage.advance(each)
                 yield prompt, replies[i * each : (i + 1) * each]
 
 

@@ -16,6 +16,7 @@ from dpo_lib.cli.drawn import Answer, Drawn, is_readable, pair_row, read_drawn
 from dpo_lib.cli.judges import Case, as_number, by_command, by_function, load_function
 from dpo_lib.cli.records import read_json
 
+FAR = 1.25  # times as long is worth a word
 Scores = Mapping[int, float]  # of the answers to one prompt, by their place
 
 
@@ -68,15 +69,24 @@ def _told(out: Path, pairs: Sequence[Pair], prompts: int, without: Mapping[str, 
     if without:
         lines[0] += f"; {sum(without.values())} prompts gave none ({_listed(without)})"
     unit = "tokens" if all(a.tokens is not None for p in pairs for a in p[1:3]) else "characters"
-    means = [
-        f"{side} {sum(a.length for a in answers) / len(answers):.1f} {unit}, "
-        f"{sum(a.ended for a in answers) / len(answers):.0%} end"
-        for side, answers in (
-            ("chosen", [pair.chosen for pair in pairs]),
-            ("rejected", [pair.rejected for pair in pairs]),
+    sides = {
+        "chosen": [pair.chosen for pair in pairs],
+        "rejected": [pair.rejected for pair in pairs],
+    }
+    means = {side: sum(a.length for a in sides[side]) / len(pairs) for side in sides}
+    lines.append(
+        "; ".join(
+            f"{side} {means[side]:.1f} {unit}, {sum(a.ended for a in answers) / len(pairs):.0%} end"
+            for side, answers in sides.items()
         )
-    ]
-    return "\n".join([*lines, "; ".join(means)])
+    )
+    shorter, longer = sorted(means, key=means.__getitem__)
+    if means[longer] > FAR * means[shorter]:
+        lines.append(
+            f"look   the {longer} answers are {means[longer] / means[shorter]:.1f} times as long: "
+            "length may be all that is learned (--match-length takes pairs that are nearer)"
+        )
+    return "\n".join(lines)
 
 
 def _listed(without: Mapping[str, int]) -> str:

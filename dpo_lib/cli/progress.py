@@ -19,11 +19,12 @@ class Stage:
 
     def __init__(self, name: str, total: int | None, unit: str, resumed: int = 0) -> None:
         self.name, self.total, self.unit = name, total, unit
-        self.done, self.resumed = resumed, resumed
+        self.done: float = resumed
+        self.resumed = resumed
         self.note = ""
         self.started = time.monotonic()
 
-    def advance(self, number: int = 1) -> None:
+    def advance(self, number: float = 1) -> None:
         """Count what has been done."""
         self.done += number
 
@@ -32,7 +33,7 @@ class Stage:
         parts = [self.name, f"{elapsed:.0f} s" if elapsed < 100 else _minutes(elapsed)]
         if self.total:
             done = min(self.done, self.total)  # some totals are estimates themselves
-            parts[0] = f"{self.name} {done}/{self.total} {self.unit}".rstrip()
+            parts[0] = f"{self.name} {int(done)}/{self.total} {self.unit}".rstrip()
             if self.done > self.resumed:
                 left = elapsed * (self.total - self.done) / (self.done - self.resumed)
                 if left >= 1:
@@ -161,7 +162,7 @@ class Progress:
 
 
 @contextlib.contextmanager
-def counted(module: Any, stage: Stage, by: int = 1) -> Iterator[None]:
+def counted(module: Any, stage: Stage, by: float = 1) -> Iterator[None]:
     """Advance a stage with each call of a torch module."""
     handle = module.register_forward_hook(lambda *_: stage.advance(by))
     try:

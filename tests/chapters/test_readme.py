@@ -3,9 +3,12 @@
 import contextlib
 import io
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+
+from dpo_lib.cli.parser import make_parser
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -71,6 +74,15 @@ def test_commands_named_exist(page):
     assert {"book", "test", "lab"} <= named
     missing = {name for name in named if not re.search(rf"^{name}:", makefile, re.MULTILINE)}
     assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_of_the_command_line_can_be_typed(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    commands = re.findall(r"^\s*python -m dpo_lib (.+?)(?:  +#.*)?$", text, re.MULTILINE)
+    assert len(commands) >= 3
+    for command in commands:
+        assert make_parser().parse_args(shlex.split(command)).command == command.split()[0]
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -9,6 +9,7 @@ from dpo_lib.cli import behavior as command
 from dpo_lib.cli import main
 from dpo_lib.cli.draw import in_groups
 from dpo_lib.cli.models import open_model
+from dpo_lib.cli.progress import Stage
 from dpo_lib.evaluation import clustered_share, estimate, least_kl, reply_log_probs
 from tests.models.hf import make_folder
 
@@ -81,7 +82,7 @@ def test_the_kl_is_that_of_the_draws_and_the_price_that_of_the_shares(see, run, 
     path.write_text("\n".join(PROMPTS))
     found = see("--prompts", str(path))
     after, before = open_model(str(run)), open_model(str(folder))
-    groups = in_groups(after, PROMPTS, EACH, NEW, 1.0, 0)
+    groups = in_groups(after, PROMPTS, EACH, NEW, 1.0, 0, Stage("draws", None, ""))
     replies = [reply for _, one in groups for reply in one]
     ratio = reply_log_probs(after.model, after.tokenizer, replies)
     ratio -= reply_log_probs(before.model, before.tokenizer, replies)
@@ -205,6 +206,14 @@ def test_a_function_that_fails_is_told_in_a_sentence(see, tmp_path, source, mess
     assert status == 2
     assert message.replace("FILE", str(path)) in error
     assert error.count("\n") == 1
+
+
+def test_a_function_that_hangs_is_given_up(see, tmp_path):
+    path = tmp_path / "rule.py"
+    path.write_text("import time\ndef rule(p, a):\n    time.sleep(60)\n")
+    status, error = see("--timeout", "0.2", rule=f"{path}:rule")
+    assert status == 2
+    assert f"{path}:rule is silent for 0.2 s at a drawn answer to '" in error
 
 
 def test_what_does_not_go_together(see, run, folder, tmp_path, capsys):

@@ -16,6 +16,7 @@ from dpo_lib.cli import draw as command
 from dpo_lib.cli import main
 from dpo_lib.cli.answers import answer_seed
 from dpo_lib.cli.models import open_model
+from dpo_lib.cli.progress import Stage
 from dpo_lib.cli.sample import read_prompts
 from dpo_lib.models import respond
 from tests.models.hf import make_folder
@@ -246,6 +247,33 @@ def test_killed_and_started_again_it_writes_the_same_file(folder, tmp_path):
         assert start(out).wait() == 0
     assert outs[0].read_bytes() == outs[1].read_bytes()
     assert outs[0].read_bytes().startswith(kept[: kept.rfind(b"\n") + 1])
+
+
+def test_a_file_is_gone_on_with_by_as_many_threads(whole, folder, prompts, tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    out, taken = tmp_path / "out.jsonl", []
+    monkeypatch.setattr(command, "_draw", lambda *_: taken.append(torch.get_num_threads()))
+    monkeypatch.setattr(command, "_summary", lambda _: "")
+    assert draw(folder, prompts, out, "--threads", "2", "--quiet") == 0
+    out.write_bytes(whole.read_bytes().splitlines(keepends=True)[0])
+    assert draw(folder, prompts, out) == 0
+    assert draw(folder, prompts, out, "--threads", "1") == 0
+    assert taken == [2, 2, 1]
+
+
+def test_what_is_drawn_is_counted_on_the_way(opened):
+    stage, seen = Stage("answers", 18, ""), []
+    for i, _ in enumerate(command.in_groups(opened, PROMPTS, EACH, NEW, 1.0, 0, stage)):
+        seen.append(stage.done)
+        assert stage.done == (i + 1) * EACH
+    during = []
+    hook = opened.model.register_forward_hook(lambda *_: during.append(str(stage).split()[1]))
+    stage = Stage("answers", 18, "", resumed=6)
+    for _ in command.in_groups(opened, PROMPTS, EACH, NEW, 1.0, 0, stage, first=2):
+        pass
+    hook.remove()
+    assert {"6/18,", "8/18,", "12/18,", "17/18,"} <= {*during}
+    assert stage.done == 18
 
 
 def test_two_processes_do_not_draw_into_one_file(whole, folder, prompts, capsys):

@@ -86,6 +86,7 @@ def test_a_function_a_command_and_a_column_give_the_same_pairs(run, tmp_path, dr
     assert "9 answers judged, from 1 to 5, 3.33 on average" in told
     assert "2 pairs of 2 prompts; 2 prompts gave none (1 without two that differ, 1 whose" in told
     assert "chosen 6.5 tokens, 50% end; rejected 4.0 tokens, 100% end" in told
+    assert "look   the chosen answers are 1.6 times as long: length may be" in told
     assert run("--command", shell(tmp_path, BY_LINE))[:3] == (status, rows, told)
     scored = [
         {**row, "stars": [len(text) for text, _, _ in row["answers"]]}
@@ -93,6 +94,20 @@ def test_a_function_a_command_and_a_column_give_the_same_pairs(run, tmp_path, dr
     ]  # fmt: skip
     write(drawn, scored)
     assert run("--scores", "stars")[1] == rows
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ([], [("three", "two")]),
+        (["--match-length"], [("one", "two")]),
+        (["--pairs", "all"], [("one", "two"), ("three", "one"), ("three", "two")]),
+        (["--pairs", "all", "--match-length"], [("one", "two")]),
+    ],
+)
+def test_which_pairs(run, drawn, words, wanted):
+    write(drawn, [{**ROWS[0], "stars": [2, 3, 1]}])
+    assert texts(run("--scores", "stars", *words)[1]) == wanted
 
 
 def test_train_reads_the_pairs(run, tmp_path):
@@ -104,6 +119,13 @@ def test_train_reads_the_pairs(run, tmp_path):
     ]  # fmt: skip
     assert found.records[1].prompt.messages[0]["content"] == "s"
     assert found.unused_columns() == {"chosen_score": 2, "rejected_score": 2}
+
+
+def test_lengths_that_are_near_are_not_worth_a_word(run, drawn):
+    write(drawn, [{**ROWS[0], "stars": [1, 0, 2]}, {**ROWS[0], "stars": [2, 3, 1]}])
+    told = run("--scores", "stars", "--match-length")[2]
+    assert "chosen 5.5 tokens, 100% end; rejected 5.5 tokens, 100% end" in told
+    assert "look" not in told
 
 
 def test_of_ranks_the_lowest_is_the_best(run, drawn):
