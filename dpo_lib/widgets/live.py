@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dpo_lib.widgets import join
+from dpo_lib.widgets.clicks import annotator_rows
 
-ANNOTATOR_SEED = 0
 MICROPYTHON = join.JS_DIR / "vendor" / "micropython"
 
 
@@ -68,15 +68,6 @@ def world() -> dict[str, Any]:
         "points": points,
         "annotator": annotator_rows(),
     }
-
-
-def annotator_rows() -> list[dict[str, str]]:
-    """Clicks for a reader who has none: chapter 1's pairs, labelled as people would, once."""
-    from dpo_lib.widgets.annotator import pairs
-    from dpo_lib.world import Pair, label_by_reward
-
-    shown = [Pair(p["prompt"], p["first"], p["second"]) for p in pairs() if not p["practice"]]
-    return [record.to_row() for record in label_by_reward(shown, ANNOTATOR_SEED)]
 
 
 @functools.cache

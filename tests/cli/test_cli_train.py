@@ -347,7 +347,7 @@ def test_the_help_names_every_loss_and_needs_no_torch():
 
 
 def test_the_annotators_file_can_be_trained_on(tmp_path):
-    from dpo_lib.widgets.annotator import pairs, rows_of
+    from dpo_lib.widgets.clicks import pairs, rows_of
 
     judged = [{"choice": "first", "seconds": 1.5} for _ in pairs()]
     path = write_lines(tmp_path / "preferences.jsonl", rows_of(pairs(), judged))

@@ -7,7 +7,7 @@ import pytest
 
 from dpo_lib.data import PreferenceDataset, read_jsonl
 from dpo_lib.widgets import Annotator, join
-from dpo_lib.widgets.annotator import PRACTICE, pairs, rows_of
+from dpo_lib.widgets.clicks import PRACTICE, pairs, rows_of
 from dpo_lib.world import find_prompt, load_pairs, world_tokenizer
 from tests.widgets.axe_rules import OF_WHOLE_PAGES
 
@@ -19,7 +19,7 @@ CLOCK = "window.now = 0; performance.now = () => window.now"
 
 
 @pytest.fixture
-def page(browser, tmp_path):
+def open_page(browser, tmp_path):
     spec = Annotator.build_spec()
     file = tmp_path / "page.html"
     file.write_text(
@@ -30,14 +30,23 @@ def page(browser, tmp_path):
         encoding="utf-8",
     )
     context = browser.new_context(viewport={"width": 1000, "height": 900})
-    page = context.new_page()
     faults = []
-    page.on("console", lambda message: faults.append(message.text))
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.goto(file.as_uri())
-    yield page
+
+    def open_one():
+        page = context.new_page()
+        page.on("console", lambda message: faults.append(message.text))
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.goto(file.as_uri())
+        return page
+
+    yield open_one
     assert faults == []
     context.close()
+
+
+@pytest.fixture
+def page(open_page):
+    return open_page()
 
 
 def settle(page):
@@ -61,7 +70,14 @@ def tile(page, name):
 
 def expected_words(choices, started=True):
     judged = [{"choice": choice, "seconds": 1.0} for choice in choices]
-    return Annotator.describe({"started": started, "judged": judged})
+    state = Annotator.build_spec().state | {"started": started, "judged": judged}
+    return Annotator.describe(state)
+
+
+def kept(page):
+    """The rows in this browser."""
+    stored = page.evaluate("JSON.parse(localStorage.getItem('dpo-book-clicks'))")
+    return stored["rows"] if stored else []
 
 
 def table(page):
@@ -208,6 +224,83 @@ def test_clicks_keys_skip_undo_and_reset(page):
         button = page.get_by_role("button", name=name)
         assert button.get_attribute("aria-disabled") == "true"
         button.evaluate("node => node.click()")
+
+
+def judge(page, keys, start="Start"):
+    page.get_by_role("button", name=start, exact=True).click()
+    settle(page)
+    for key in keys:
+        press(page, key)
+
+
+def test_reopened_it_shows_the_kept_rows_and_the_next_click_adds_one(page):
+    choices = ["first", "skip", "first", "second"]  # the practice pair is not kept
+    judge(page, "1s12")
+    before = kept(page)
+    assert [row["from"] for row in before] == 2 * ["annotator"]
+    page.reload()
+    page.wait_for_function(STATUS_IS, arg=expected_words(choices, started=False))
+    assert page.get_by_role("status").text_content().startswith("From before: 2 in your file, 1")
+    assert tile(page, "rows in your file") == "2"
+    assert tile(page, "half took at most") == "1.0 s"
+    assert [row[0] for row in table(page)] == [pairs()[3]["prompt"], pairs()[2]["prompt"]]
+    judge(page, "1", "Go on")
+    assert [{k: v for k, v in row.items() if k != "from"} for row in kept(page)] == rows_of(
+        pairs(), [{"choice": choice, "seconds": 1.0} for choice in [*choices, "first"]]
+    )
+    press(page, "u")
+    assert kept(page) == before
+
+
+def test_reset_after_reopening_erases_what_was_kept(page):
+    judge(page, "1122")
+    page.reload()
+    page.get_by_role("button", name="Reset").click()
+    page.wait_for_function(STATUS_IS, arg=expected_words([], started=False))
+    assert page.evaluate("localStorage.length") == 0
+    page.reload()
+    assert tile(page, "rows in your file") == "0"
+
+
+def test_two_open_pages_lose_nothing_of_each_other(open_page):
+    first, second = open_page(), open_page()
+    judge(first, "1122")
+    second.wait_for_function(
+        STATUS_IS, arg=expected_words(["skip", "first", "second", "second"], False)
+    )
+    judge(second, "1", "Go on")
+    assert len(kept(second)) == 4
+    first.get_by_text("Pair 5 of 24", exact=True).wait_for()
+    press(first, "2")
+    assert len(kept(first)) == 5
+    second.get_by_role("button", name="Reset").click()
+    settle(second)
+    assert second.evaluate("localStorage.length") == 0
+    first.wait_for_function("document.querySelector('.dpo-tile .dpo-value').textContent == '0'")
+
+
+def test_what_is_kept_and_cannot_be_used_is_told(page):
+    assert page.get_by_text("Your rows stay in this browser").is_visible()
+    good = rows_of(pairs(), [{"choice": "first", "seconds": 2.0}] * 3)
+    page.evaluate(
+        "rows => localStorage.setItem('dpo-book-clicks', JSON.stringify(rows))", [*good, 7]
+    )
+    page.reload()
+    assert page.get_by_text("1 of the 3 rows kept here cannot be read: left out.").is_visible()
+    judge(page, "2", "Go on")
+    assert len(kept(page)) == 3
+
+
+def test_an_imported_row_on_a_pair_of_the_annotator_counts_as_seen(page):
+    row = rows_of(pairs(), [{"choice": "first", "seconds": 2.0}] * 2)[0]
+    del row["seconds"]
+    stored = {"version": 1, "rows": [row | {"from": "file"}]}
+    page.evaluate("rows => localStorage.setItem('dpo-book-clicks', JSON.stringify(rows))", stored)
+    page.reload()
+    page.wait_for_function(STATUS_IS, arg=expected_words(["skip", "first"], started=False))
+    assert table(page)[0][-1] == "–"
+    judge(page, "u", "Go on")
+    assert kept(page) == []
 
 
 def test_a_double_click_and_a_held_key_judge_one_pair(page):

@@ -7,6 +7,7 @@ from axe_playwright_python.sync_playwright import Axe
 
 from dpo_lib import widgets
 from dpo_lib.widgets import Annotator, ThreeClicks, TrainItYourself, WriteTheLoss, join, live
+from dpo_lib.widgets.clicks import annotator_rows
 from dpo_lib.widgets.three_clicks import PAIRS
 from dpo_lib.widgets.train_it_yourself import SHORT, SHOWN
 from dpo_lib.world import find_prompt, load_pairs, true_reward, world_tokenizer
@@ -25,6 +26,26 @@ def dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta):
 """
 TURNED = RIGHT.replace("-log_sigmoid(beta", "-log_sigmoid(-beta")
 NAIVE = RIGHT.replace(" - ref_chosen", "").replace(" - ref_rejected", "")
+
+
+READ = [
+    {"prompt": "List two fruits.", "chosen": "pear and melon.", "rejected": "I do not know."},
+    {"prompt": "What is 2 + 2?", "chosen": "2 + 2 is 4.", "rejected": "2 + 2 is 5."},
+]
+UNREAD = [  # a word the model does not know, in each place; a text that is too long for it; nothing
+    READ[0] | {"prompt": "List two zebras."},
+    READ[0] | {"chosen": "zebra and melon."},
+    READ[1] | {"rejected": 100 * "4 "},
+    READ[1] | {"rejected": "__"},
+]
+
+
+def keep(opened, rows):
+    """Keep rows in the browser as chapter 1 does, and open the page anew."""
+    stored = [{"from": "annotator", **row} for row in rows]
+    stored = json.dumps({"version": 1, "rows": stored})
+    opened.page.evaluate("text => localStorage.setItem('dpo-book-clicks', text)", stored)
+    opened.page.reload()
 
 
 class Opened:
@@ -159,6 +180,39 @@ def pick_the_first(opened):
         card.click()
 
 
+# --- new pairs in chapter 1 ------------------------------------------------------------------
+
+
+class TestFreshPairs:
+    def test_the_model_writes_new_pairs_which_are_kept_like_the_others(self, open_widget):
+        opened = open_widget(Annotator)
+        keep(opened, annotator_rows())
+        opened.wait_for("All 24 pairs seen: 24 in your file, 0 skipped.")
+        opened.press("New pairs")
+        opened.wait_for("24 in your file, 0 skipped. Next is pair 25 of")
+        opened.page.wait_for_timeout(400)
+        opened.page.keyboard.press("1")
+        opened.wait_for("25 in your file")
+        row = opened.page.evaluate("dpoBook.modules.module_clicks.kept().rows.at(-1)")
+        assert row["from"] == "fresh"
+        assert find_prompt(row["prompt"])
+        world_tokenizer().encode(row["chosen"] + row["rejected"])
+        opened.page.reload()
+        opened.wait_for("All 25 pairs seen: 25 in your file, 0 skipped.")
+        assert opened.page.get_by_role("cell", name=row["chosen"], exact=True).count() >= 1
+        assert sorted(set(opened.loaded())) == ["engine", "model"]
+
+    def test_reset_ends_the_asking(self, open_widget):
+        opened = open_widget(Annotator)
+        keep(opened, annotator_rows())
+        opened.press("New pairs")
+        opened.press("Reset")
+        opened.wait_for("A practice pair and 24 pairs")
+        opened.page.wait_for_timeout(1500)
+        assert opened.status().startswith("A practice pair and 24 pairs")
+        assert opened.page.evaluate("localStorage.length") == 0
+
+
 # --- train it yourself -----------------------------------------------------------------------
 
 POINTS = """() => {
@@ -224,9 +278,9 @@ class TestTrainItYourself:
         first.press("Play")
         first.wait_for("10 updates")
         legend = first.page.locator(".dpo-lab-legend")
-        assert "a stored annotator’s are used" in legend.text_content()
+        assert "(24 of a stored annotator’s: you have none yet)" in legend.text_content()
         pairs = first.page.locator(".dpo-tile", has_text="pairs").locator(".dpo-value")
-        assert pairs.text_content() == str(len(live.annotator_rows())) == "24"
+        assert pairs.text_content() == str(len(annotator_rows())) == "24"
 
         chapter = open_widget(Annotator)
         chapter.page.get_by_role("button", name="Start").click()
@@ -237,12 +291,34 @@ class TestTrainItYourself:
         second = open_widget(TrainItYourself, labels="my clicks, one of them wrong")
         second.press("Play")
         second.wait_for("200 updates")
-        assert "stored" not in second.page.locator(".dpo-lab-legend").text_content()
+        assert (
+            "one of them wrong (3 of yours)."
+            in second.page.locator(".dpo-lab-legend").text_content()
+        )
         pairs = second.page.locator(".dpo-tile", has_text="pairs").locator(".dpo-value")
         assert pairs.text_content() == "3"
         chapter.press("Reset")
         chapter.page.wait_for_timeout(200)
         assert chapter.page.evaluate("localStorage.length") == 0
+
+    @pytest.mark.parametrize(
+        ("stored", "said", "pairs"),
+        [
+            ([*READ, *UNREAD], "my clicks of chapter 1 (6 of yours; 4 of them left out: not", 2),
+            (UNREAD, "(24 of a stored annotator’s: none of your 4 is in the model’s words)", 24),
+            ([*READ, {"map": 1}], "1 of the 3 rows kept here cannot be read: left out.", 2),
+        ],
+    )
+    def test_rows_that_are_of_no_use_are_told_and_stop_nothing(
+        self, open_widget, stored, said, pairs
+    ):
+        opened = open_widget(TrainItYourself, labels="my clicks of chapter 1")
+        keep(opened, stored)
+        opened.press("Play")
+        opened.wait_for("200 updates")
+        assert said in opened.page.locator(".dpo-lab-legend").text_content()
+        tile = opened.page.locator(".dpo-tile", has_text="pairs").locator(".dpo-value")
+        assert tile.text_content() == str(pairs)
 
     def test_a_loss_of_one_s_own_is_asked_for(self, open_widget):
         opened = open_widget(TrainItYourself, loss="mine, from chapter 9")
@@ -306,6 +382,10 @@ class TestTrainItYourself:
         opened.press("Play")
         opened.wait_for("The file dpo-live-engine.js of this book could not be read.")
         opened.faults.clear()  # the browser reports the missing file too
+        text = live.part_script("engine")
+        (opened.file.parent / live.part_file("engine")).write_text(text, encoding="utf-8")
+        opened.press("Play")
+        opened.wait_for("10 updates")  # a failure is not kept
 
 
 # --- write the loss --------------------------------------------------------------------------

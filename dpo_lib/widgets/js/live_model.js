@@ -40,9 +40,6 @@ export const STOPPED = "Stopped."; // what a question ends with whose worker was
 // report: called with what a run in progress sends, { run, row } or { run, look }.
 export function liveModel(model, report) {
   let worker = null;
-  let ready = null;
-  let python = null;
-  let base = null;
   let count = 0;
   const waiting = new Map(); // id: [resolve, reject]
 
@@ -53,6 +50,7 @@ export function liveModel(model, report) {
     });
   async function start() {
     const [engine, weights] = [await part(model, "engine"), await part(model, "model")];
+    worker?.terminate(); // of a start that failed
     const url = URL.createObjectURL(new Blob([engine], { type: "text/javascript" }));
     worker = new Worker(url);
     worker.onmessage = ({ data }) => {
@@ -66,27 +64,42 @@ export function liveModel(model, report) {
     await post("load", { model: weights });
     URL.revokeObjectURL(url);
   }
+  // A promise that is made once, and anew after a failure.
+  const once = (make) => {
+    let made = null;
+    const get = () => {
+      const mine = (made ??= make());
+      mine.catch(() => {
+        if (made === mine) made = null;
+      });
+      return mine;
+    };
+    get.forget = () => (made = null);
+    return get;
+  };
+  const ready = once(start);
+  const python = once(async () => ask("python", await part(model, "python")));
+  const base = once(async () => ask("base", await part(model, "base")));
   async function ask(what, values = {}) {
-    await (ready ??= start());
+    await ready();
     return post(what, values);
   }
   return {
     ask,
-    // Before code in Python is used: its interpreter is loaded, once.
-    python: async () => (python ??= ask("python", await part(model, "python"))),
-    // Before the base model's log-probabilities are asked for: its weights are loaded, once.
-    base: async () => (base ??= ask("base", await part(model, "base"))),
+    python, // before code in Python is used: its interpreter is loaded, once
+    base, // before the base model's log-probabilities are asked for: its weights are loaded, once
     // Ends the worker at once, whatever it is doing; the next question starts another.
     end() {
       worker?.terminate();
       for (const [, reject] of waiting.values()) reject(new Error(STOPPED));
       waiting.clear();
-      worker = ready = python = base = null;
+      worker = null;
+      for (const loaded of [ready, python, base]) loaded.forget();
     },
   };
 }
 
-// What the reader leaves in this browser for other pages: clicks and the loss. Without storage: nothing.
-const KEYS = { clicks: "dpo-book-clicks", loss: "dpo-book-loss" };
+// What the reader leaves in this browser for other pages: the loss (the clicks: clicks.js). Without storage: nothing.
+const KEYS = { loss: "dpo-book-loss" };
 export const recall = (name) => read(KEYS[name]);
 export const remember = (name, value) => write(KEYS[name], value);

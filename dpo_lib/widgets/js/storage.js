@@ -1,20 +1,28 @@
 // What is kept in the reader's browser, by key, as JSON. One that keeps nothing loses nothing else.
 
-export function read(key) {
+// `broken` is what it gives for a text that is not JSON, so not what we wrote.
+export function read(key, broken = null) {
+  let text = null;
   try {
-    return JSON.parse(localStorage.getItem(key));
+    text = localStorage.getItem(key);
   } catch {
-    return null; // no storage, or not what we wrote
+    // no storage
+  }
+  try {
+    return JSON.parse(text);
+  } catch {
+    return broken;
   }
 }
 
-// Null removes what is there.
+// Null removes what is there. Says whether it is kept now; the page works without.
 export function write(key, value) {
   try {
     if (value === null) localStorage.removeItem(key);
     else localStorage.setItem(key, JSON.stringify(value));
+    return true;
   } catch {
-    // the page works without
+    return false;
   }
 }
 

@@ -29,6 +29,16 @@ export function start(scope, world) {
     rejected: tokenizer.encodeResponse(rejected),
   });
 
+  // Whether the model can read a row: all words known, no text empty, none too long.
+  function readable({ prompt, chosen, rejected }) {
+    try {
+      const [asked, ...answers] = [prompt, chosen, rejected].map((text) => tokenizer.encode(text).length);
+      return asked > 0 && answers.every((length) => length > 0 && asked + length <= sft.config.context_length);
+    } catch {
+      return false;
+    }
+  }
+
   // One reply to each prompt, with what the truth says of it; greedy when the seed is null.
   function write(model, prompts, seed) {
     const encoded = prompts.map((prompt) => tokenizer.encode(prompt));
@@ -88,15 +98,19 @@ export function start(scope, world) {
     };
   }
 
+  function shuffled(values, uniform) {
+    const order = [...values];
+    for (let i = order.length - 1; i > 0; i--) {
+      const j = Math.floor(uniform() * (i + 1));
+      [order[i], order[j]] = [order[j], order[i]];
+    }
+    return order;
+  }
+
   // The pairs of an update: all in a fresh order before any is used again.
   function nextPairs(run) {
     while (run.waiting.length < Math.min(BATCH, run.pairs.length)) {
-      const order = run.pairs.map((_, i) => i);
-      for (let i = order.length - 1; i > 0; i--) {
-        const j = Math.floor(run.uniform() * (i + 1));
-        [order[i], order[j]] = [order[j], order[i]];
-      }
-      run.waiting.push(...order);
+      run.waiting.push(...shuffled(run.pairs.keys(), run.uniform));
     }
     return run.waiting.splice(0, Math.min(BATCH, run.pairs.length));
   }
@@ -119,8 +133,10 @@ export function start(scope, world) {
     write({ prompts, seed }) {
       return write(sft, prompts, seed);
     },
+    // prompts: texts, or how many are taken at random
     draw({ prompts = world.asked, perPrompt, seed }) {
-      return draw(prompts, perPrompt, seed);
+      const some = () => shuffled(world.asked, uniformFrom(seed)).slice(0, prompts);
+      return draw(Array.isArray(prompts) ? prompts : some(), perPrompt, seed);
     },
     // log π of every token of the responses to a prompt, by the names of models; with { beta, rate } as
     // `update`, also after one DPO update on them, the chosen first, of the policy or else the SFT model.
@@ -145,9 +161,11 @@ export function start(scope, world) {
       return { prompt: words(asked), tokens: [words(chosen), words(rejected)], logps };
     },
     // labels: "true", "noisy", "coin", "both", or "clicks" and "wrong" on rows { prompt, chosen, rejected }: those
-    // of the reader or, where there are none, of a stored annotator
+    // of the reader or, where there are none, of a stored annotator. `unread`: those left out.
     begin({ run: name, loss, labels, clicks, code, beta, rate, seed = 0, shown }) {
-      let rows = clicks?.length ? clicks : world.annotator;
+      const [own, unread] = [[], []];
+      for (const row of clicks ?? []) (readable(row) ? own : unread).push(row);
+      let rows = own.length ? own : world.annotator;
       if (labels === "wrong") rows = withOneWrong(rows);
       else if (labels !== "clicks") rows = label(draw(world.asked, 4, seed), labels, seed);
       const pairs = rows.map(ids);
@@ -163,7 +181,7 @@ export function start(scope, world) {
         going: false,
       };
       runs.set(name, run);
-      return { pairs: pairs.length, look: look(run) };
+      return { pairs: pairs.length, unread, look: look(run) };
     },
     async advance({ run: name, steps }) {
       const run = runs.get(name);

@@ -1,9 +1,12 @@
 // Chapter 1: two responses, a click on the better one, a row of data.
 
-import { remember } from "../live_model.js";
+import { change, kept, onClicks, pairOf, toJsonl } from "../clicks.js";
+import { STOPPED, liveModel } from "../live_model.js";
 import { assign, button, download, fmt, h, readout } from "../ui.js";
 
 const TOO_FAST = 250; // ms; nobody reads that fast: a double click or a key held down
+const FRESH = 12; // prompts that the model answers anew at a time
+const KEPT = "Your rows stay in this browser, for chapters to come; Reset erases them.";
 
 // Preference rows of the judgements, in the order of the pairs; practice and skips left out.
 export function rowsOf(pairs, judged) {
@@ -15,25 +18,26 @@ export function rowsOf(pairs, judged) {
   });
 }
 
-export const toJsonl = (rows) => rows.map((row) => `${JSON.stringify(row)}\n`).join("");
-
 // The lower of the two middle values when their number is even.
 export const median = (values) => [...values].sort((a, b) => a - b)[Math.ceil(values.length / 2) - 1];
 
 export function render({ model, el, spec }) {
-  const { pairs } = spec.data;
-  const total = pairs.length - 1; // without the practice pair
+  const stored = spec.data.pairs;
   let shownAt = performance.now();
-  let kept = 0; // rows left in this browser for chapter 10
+  let mine = []; // the rows that stand here and in the browser
+  let drawing = false;
+  const live = liveModel(model, () => {});
 
   const judged = () => model.get("judged");
+  const pairs = () => [...stored, ...model.get("fresh")];
+  const total = () => pairs().length - 1; // without the practice pair
   const save = (values) => {
     assign(model, values);
     shownAt = performance.now();
   };
   const judge = (choice) => {
     const waited = performance.now() - shownAt;
-    if (!model.get("started") || judged().length > total || waited < TOO_FAST) return;
+    if (!model.get("started") || judged().length > total() || waited < TOO_FAST) return;
     save({ judged: [...judged(), { choice, seconds: Math.round(waited / 100) / 10 }] });
   };
   const start = () => {
@@ -44,21 +48,76 @@ export function render({ model, el, spec }) {
     if (judged().length) save({ judged: judged().slice(0, -1) });
   };
   const saveFile = () => {
-    const rows = rowsOf(pairs, judged());
+    const rows = rowsOf(pairs(), judged());
     if (rows.length) download("preferences.jsonl", toJsonl(rows));
   };
 
+  const draw = async () => {
+    if (drawing) return;
+    drawing = true;
+    save({ note: "The model is being brought into this page, and writes." });
+    try {
+      const found = await live.ask("draw", { prompts: FRESH, perPrompt: 1, seed: Date.now() });
+      if (!model.get("note")) return; // reset meanwhile
+      const seen = new Set(pairs().map(({ prompt, first, second }) => pairOf({ prompt, chosen: first, rejected: second })));
+      const fresh = found.filter(({ prompt, first, second }) => !seen.has(pairOf({ prompt, chosen: first, rejected: second })));
+      const note = fresh.length ? "" : "The model wrote nothing new: ask again.";
+      save({ fresh: [...model.get("fresh"), ...fresh.map((pair) => ({ ...pair, practice: false }))], started: true, note });
+      if (fresh.length) pairBox.focus({ preventScroll: true });
+    } catch (error) {
+      if (error.message !== STOPPED) save({ note: error.message });
+    } finally {
+      drawing = false;
+    }
+  };
+
+  // --- the rows in this browser, for other chapters ---
+  const rowsHere = (fresh, judged) => [
+    ...rowsOf(stored, judged.slice(0, stored.length)).map((row) => ({ ...row, from: "annotator" })),
+    ...rowsOf(fresh, judged.slice(stored.length)).map((row) => ({ ...row, from: "fresh" })),
+  ];
+  // Leaves there what has changed here.
+  function leave() {
+    const now = rowsHere(model.get("fresh"), judged());
+    const missing = (rows, from) => {
+      const there = new Set(from.map((row) => JSON.stringify(row)));
+      return rows.filter((row) => !there.has(JSON.stringify(row)));
+    };
+    const [gone, come] = [missing(mine, now), missing(now, mine)];
+    mine = now;
+    if (gone.length || come.length) change(gone, come);
+  }
+  // Takes from there what was clicked before, or on another page: pairs without a row before the last
+  // that has one were skipped.
+  function take() {
+    leave();
+    const { rows, note } = kept();
+    const byPair = new Map(rows.map((row) => [pairOf(row), row]));
+    const rowOf = ({ prompt, first, second }) => byPair.get(pairOf({ prompt, chosen: first, rejected: second }));
+    const known = new Set(pairs().map(rowOf));
+    const added = rows.filter((row) => row.from === "fresh" && !known.has(row));
+    const fresh = [...model.get("fresh"), ...added.map(({ prompt, chosen, rejected }) => ({ prompt, first: chosen, second: rejected, practice: false }))];
+    const entries = [...stored, ...fresh].map((pair, i) => {
+      const row = rowOf(pair);
+      if (row) return { choice: row.chosen === pair.first ? "first" : "second", seconds: row.seconds ?? null };
+      const before = judged()[i];
+      return before?.choice === "skip" || (before && pair.practice) ? before : null;
+    });
+    const last = entries.findLastIndex(Boolean);
+    const now = entries.slice(0, last + 1).map((entry) => entry ?? { choice: "skip", seconds: null });
+    mine = rowsHere(fresh, now);
+    if (JSON.stringify([fresh, now]) !== JSON.stringify([model.get("fresh"), judged()])) save({ fresh, judged: now });
+    keptLine.textContent = note || KEPT;
+  }
+
   // --- the pair ---
   const counter = h("span", { class: "dpo-name" });
-  const bar = h("progress", { class: "dpo-ann-bar", max: pairs.length, "aria-label": "Pairs seen" });
+  const bar = h("progress", { class: "dpo-ann-bar", "aria-label": "Pairs seen" });
   const prompt = h("p", { class: "dpo-ann-prompt" });
-  // Unseen in each card: the longest text of all, so that every pair takes the same room.
-  const longest = pairs
-    .flatMap(({ first, second }) => [first, second])
-    .reduce((a, b) => (b.length > a.length ? b : a));
   const cards = ["first", "second"].map((choice, i) => {
     const text = h("span", {});
-    const room = h("span", { class: "dpo-ann-off", "aria-hidden": "true" }, longest);
+    // Unseen: the longest text of all, so that every pair takes the same room.
+    const room = h("span", { class: "dpo-ann-off", "aria-hidden": "true" });
     const label = h("span", { class: "dpo-name" }, `Response ${i + 1}`);
     const card = h(
       "button",
@@ -67,12 +126,12 @@ export function render({ model, el, spec }) {
       " ",
       h("span", { class: "dpo-ann-text" }, text, room),
     );
-    return { card, text };
+    return { card, text, room };
   });
   const cardBox = h("div", { class: "dpo-ann-cards" }, ...cards.map(({ card }) => card));
   const startButton = button("Start", start);
   const startBox = h("div", { class: "dpo-ann-cover" }, startButton);
-  const endBox = h("div", { class: "dpo-ann-cover" }, "That was the last pair. Download your rows, or undo.");
+  const endBox = h("div", { class: "dpo-ann-cover" }, "That was the last pair. Download your rows, or go on.", button("New pairs", draw));
   const stage = h("div", { class: "dpo-ann-stage" }, cardBox, startBox, endBox);
   const pairBox = h(
     "div",
@@ -87,8 +146,10 @@ export function render({ model, el, spec }) {
   el.append(
     pairBox,
     h("div", { class: "dpo-actions" }, skipButton, undoButton, saveButton),
-    h("p", { class: "dpo-name dpo-ann-keys" }, "Keys: 1 or ← first response, 2 or → second, S skip, U undo. Your rows stay in this browser, for chapter 10; Reset erases them."),
+    h("p", { class: "dpo-name dpo-ann-keys" }, "Keys: 1 or ← first response, 2 or → second, S skip, U undo."),
   );
+  const keptLine = h("p", { class: "dpo-name" });
+  el.append(keptLine);
 
   // --- what came of it ---
   const tiles = h("div", { class: "dpo-ann-tiles" });
@@ -138,40 +199,54 @@ export function render({ model, el, spec }) {
   const enable = (node, on) => node.setAttribute("aria-disabled", String(!on));
   const show = (node, on) => node.classList.toggle("dpo-ann-off", !on);
 
+  take();
+  const stop = onClicks(take);
+
   return {
-    update({ started, judged }) {
+    update({ started, judged, fresh }) {
+      const pairs = [...stored, ...fresh];
+      const total = pairs.length - 1;
       const seen = judged.length;
       const done = seen > total;
       const running = started && !done;
       counter.textContent = done ? `${total} of ${total}` : seen ? `Pair ${seen} of ${total}` : "Practice pair";
+      bar.max = pairs.length;
       bar.value = seen;
+      const longest = pairs
+        .flatMap(({ first, second }) => [first, second])
+        .reduce((a, b) => (b.length > a.length ? b : a));
+      for (const { room } of cards) if (room.textContent !== longest) room.textContent = longest;
+      startButton.textContent = seen ? "Go on" : "Start";
       const pair = pairs[Math.min(seen, total)];
       prompt.textContent = running ? `Prompt: ${pair.prompt}` : "Which response is better?";
       cards[0].text.textContent = pair.first;
       cards[1].text.textContent = pair.second;
       show(cardBox, running);
-      show(startBox, !started);
+      show(startBox, !started && !done);
       show(endBox, done);
       enable(skipButton, running);
       enable(undoButton, seen > 0);
 
       const rows = rowsOf(pairs, judged);
-      if (rows.length !== kept) remember("clicks", rows.length ? rows : null);
-      kept = rows.length;
+      leave();
       enable(saveButton, rows.length > 0);
-      const times = rows.map(({ seconds }) => seconds);
-      const seconds = (value) => (times.length ? `${fmt(value, 1)} s` : "–");
+      const times = rows.map(({ seconds }) => seconds).filter((value) => value !== null);
+      const said = (value) => (value == null ? "–" : fmt(value, 1));
+      const seconds = (value) => (value == null ? "–" : `${said(value)} s`);
       set("rows", String(rows.length));
       set("skipped", String(judged.slice(1).filter(({ choice }) => choice === "skip").length));
       set("last", seconds(times.at(-1)));
       set("median", seconds(median(times)));
-      const lines = rows.map((row) => tableRow([row.prompt, row.chosen, row.rejected, fmt(row.seconds, 1)]));
+      const lines = rows.map((row) => tableRow([row.prompt, row.chosen, row.rejected, said(row.seconds)]));
       if (seen && judged[0].choice !== "skip") lines.unshift(tableRow(["Practice pair: not in your file", "", "", ""]));
       if (!lines.length) lines.push(tableRow(["Your choices will stand here.", "", "", ""]));
       body.replaceChildren(...lines.reverse());
     },
-    describe({ started, judged }) {
-      if (!started) {
+    describe({ started, judged, fresh, note }) {
+      if (note) return note;
+      const pairs = [...stored, ...fresh];
+      const total = pairs.length - 1;
+      if (!started && !judged.length) {
         return (
           `A practice pair and ${total} pairs are waiting. ` +
           "Press Start, then choose the better response of each pair."
@@ -180,12 +255,15 @@ export function render({ model, el, spec }) {
       const seen = judged.length;
       const skipped = judged.slice(1).filter(({ choice }) => choice === "skip").length;
       const counts = `${rowsOf(pairs, judged).length} in your file, ${skipped} skipped.`;
+      if (!started && seen <= total) return `From before: ${counts} Press Go on for pair ${seen} of ${total}.`;
       if (seen > total) return `All ${total} pairs seen: ${counts}`;
       const which = seen ? `pair ${seen} of ${total}` : "the practice pair";
       return `${counts} Next is ${which}: ${pairs[seen].prompt}`;
     },
     destroy() {
       el.removeEventListener("keydown", onKey);
+      stop();
+      live.end();
     },
   };
 }

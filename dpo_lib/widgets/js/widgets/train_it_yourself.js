@@ -2,6 +2,7 @@
 // the one in gray the last. What a form has no control for is in its state.
 
 import { answers } from "../answers.js";
+import { kept, whose } from "../clicks.js";
 import { STOPPED, liveModel, recall } from "../live_model.js";
 import { createPlot } from "../plot.js";
 import { button, fmt, h, readout } from "../ui.js";
@@ -137,13 +138,23 @@ export function render({ model, el, spec }) {
   // --- a run ---
   const number = (value) => String(Number(value.toPrecision(2)));
   const option = (name, value) => spec.controls.find((control) => control.name === name)?.options[value] ?? value;
+  const onClicks = (labels) => ["clicks", "wrong"].includes(LABELS[option("labels", labels)]);
+  // Whose clicks a run is on, or would be: which rows the model cannot read is known once it has begun.
+  function clickers(rows, { pairs = 0, unread = [] } = {}) {
+    const left = unread.length;
+    if (rows.length > left) {
+      return ` (${whose(rows)}${left ? `; ${left} of them left out: not in the model’s words` : ""})`;
+    }
+    const why = left ? `none of your ${left} is in the model’s words` : "you have none yet";
+    return ` (${pairs ? `${pairs} of ` : ""}a stored annotator’s: ${why})`;
+  }
   const settings = ({ loss, labels, beta, rate }) =>
     `${option("loss", loss)}, β = ${number(beta)}, rate ${number(rate)}, labels by ${option("labels", labels)}`;
   const present = () => Object.fromEntries(["loss", "labels", "beta", "rate"].map((key) => [key, model.get(key)]));
 
   async function begin() {
     const chosen = present();
-    const run = { name: `run ${++started}`, settings: settings(chosen), rows: [], looks: [], pairs: 0 };
+    const run = { name: `run ${++started}`, settings: settings(chosen), rows: [], looks: [], pairs: 0, clickers: "", note: "" };
     const values = { run: run.name, beta: chosen.beta, rate: chosen.rate, shown, loss: LOSSES[option("loss", chosen.loss).match(/\w+/)[0]] };
     if (values.loss === "mine") {
       values.code = recall("loss");
@@ -151,13 +162,10 @@ export function render({ model, el, spec }) {
       await live.python();
     }
     values.labels = LABELS[option("labels", chosen.labels)];
-    if (["clicks", "wrong"].includes(values.labels)) {
-      const clicks = recall("clicks") ?? [];
-      run.settings += clicks.length ? "" : " (none of yours are here: a stored annotator’s are used)";
-      values.clicks = clicks;
-    }
-    const { pairs, look } = await live.ask("begin", values);
+    if (onClicks(chosen.labels)) ({ rows: values.clicks, note: run.note } = kept());
+    const { pairs, unread, look } = await live.ask("begin", values);
     run.pairs = pairs;
+    if (values.clicks) run.clickers = clickers(values.clicks, { pairs, unread });
     runs = [run, ...runs.slice(0, 1)];
     see(run, { ...look, step: 0 });
     draw(true);
@@ -202,10 +210,13 @@ export function render({ model, el, spec }) {
       }
       const next = settings(state);
       const parts = [];
-      if (runs[0]) parts.push(`In color: ${runs[0].settings}.`);
-      if (runs[1]) parts.push(`Gray: ${runs[1].settings}.`);
-      if (!runs[0]?.settings.startsWith(next)) parts.push(`Next run: ${next}.`);
-      legend.textContent = parts.join(" ");
+      if (runs[0]) parts.push(`In color: ${runs[0].settings}${runs[0].clickers}.`, runs[0].note);
+      if (runs[1]) parts.push(`Gray: ${runs[1].settings}${runs[1].clickers}.`);
+      if (runs[0]?.settings !== next) {
+        const { rows, note } = onClicks(state.labels) ? kept() : {};
+        parts.push(`Next run: ${next}${rows ? clickers(rows) : ""}.`, note ?? "");
+      }
+      legend.textContent = parts.filter(Boolean).join(" ");
     },
     describe({ progress: { updates, reward, kl, malformed, note }, ...chosen }) {
       if (note) return note;

@@ -1,0 +1,145 @@
+"""The reader's clicks: kept for all pages, read back, and never anything else."""
+
+import json
+
+import pytest
+
+from dpo_lib.widgets import join
+
+ROW = {"prompt": "List two fruits.", "chosen": "pear and plum.", "rejected": "I do not know."}
+OTHER = ROW | {"prompt": "List three fruits.", "seconds": 1.5}
+CLICKS = "dpoBook.modules.module_clicks"
+KEEP = "([gone, come]) => dpoBook.modules.module_clicks.change(gone, come)"
+READ = f"""text => {{
+  try {{ return {CLICKS}.fromJsonl(text); }}
+  catch (error) {{ return error.message; }}
+}}"""
+BAD = [
+    "<script>alert(1)</script>",
+    "null",
+    "[1]",
+    json.dumps(ROW | {"chosen": 3}),
+    json.dumps(ROW | {"prompt": " "}),
+    json.dumps(ROW | {"rejected": ROW["chosen"]}),
+    json.dumps(ROW | {"seconds": -1}),
+    json.dumps(ROW | {"chosen": "a" * 2001}),
+    json.dumps(ROW)[:-4],
+]
+
+
+def clicked(row, place="annotator"):
+    return row | {"from": place}
+
+
+@pytest.fixture
+def open_page(browser, tmp_path):
+    file = tmp_path / "page.html"
+    script = join.static_script(["annotator"])
+    file.write_text(f"<!doctype html><script>{script}</script>", encoding="utf-8")
+    context = browser.new_context()
+
+    def open_one(before=""):
+        page = context.new_page()
+        page.add_init_script(before)
+        page.goto(file.as_uri())
+        return page
+
+    yield open_one
+    context.close()
+
+
+@pytest.fixture
+def page(open_page):
+    return open_page()
+
+
+@pytest.mark.parametrize("line", BAD)
+def test_what_is_no_row_is_refused_whole_with_its_line(page, line):
+    said = page.evaluate(READ, f"{json.dumps(ROW)}\n{line}\n")
+    assert said.startswith("Line 2")
+    assert said.endswith("nothing was imported.")
+
+
+def test_a_file_without_rows_or_with_too_many_is_refused(page):
+    assert page.evaluate(READ, "\n\n").startswith("There is no row")
+    assert page.evaluate(READ, 5001 * f"{json.dumps(ROW)}\n").startswith("At most 5000 rows")
+
+
+def test_rows_go_to_a_file_and_come_back(page):
+    assert page.evaluate(KEEP, [[], [clicked(ROW), clicked(OTHER, "fresh")]]) == ""
+    page.reload()
+    text = page.evaluate(f"{CLICKS}.toJsonl({CLICKS}.kept().rows)")
+    assert [json.loads(row) for row in text.splitlines()] == [ROW, OTHER]
+    assert page.evaluate(READ, f"\ufeff{text}") == [clicked(ROW, "file"), clicked(OTHER, "file")]
+
+
+def test_a_pair_has_one_row_and_the_last_counts(page):
+    turned = clicked(ROW | {"chosen": ROW["rejected"], "rejected": ROW["chosen"]}, "file")
+    page.evaluate(KEEP, [[], [clicked(ROW), clicked(OTHER)]])
+    page.evaluate(KEEP, [[], [turned]])
+    assert page.evaluate(f"{CLICKS}.kept().rows") == [clicked(OTHER), turned]
+    page.evaluate(KEEP, [[clicked(ROW)], []])
+    assert page.evaluate(f"{CLICKS}.kept().rows") == [clicked(OTHER)]
+    page.evaluate(f"{CLICKS}.erase()")
+    assert page.evaluate("localStorage.length") == 0
+
+
+@pytest.mark.parametrize(
+    ("stored", "rows", "note"),
+    [
+        ("{", [], "cannot be read: it is left out"),
+        ("5", [], "cannot be read: it is left out"),
+        ('{"version": 2, "rows": []}', [], "cannot be read: it is left out"),
+        ('{"version": 1, "rows": {"map": 1}}', [], "cannot be read: it is left out"),
+        ('{"version": 1, "rows": [{}, null]}', [], "2 of the 2 rows"),
+        (
+            json.dumps({"version": 1, "rows": [clicked(ROW), clicked(OTHER, "elsewhere")]}),
+            [clicked(ROW)],
+            "1 of the 2 rows",
+        ),
+        ("[]", [], ""),
+        (
+            json.dumps([ROW, 3]),
+            [clicked(ROW)],
+            "1 of the 2 rows",
+        ),  # kept before there was a version
+    ],
+)
+def test_what_cannot_be_read_is_told_and_the_rest_used(page, stored, rows, note):
+    page.evaluate("text => localStorage.setItem('dpo-book-clicks', text)", stored)
+    kept = page.evaluate(f"{CLICKS}.kept()")
+    assert kept["rows"] == rows
+    assert note in kept["note"]
+    assert bool(kept["note"]) == bool(note)
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "Storage.prototype.setItem = () => { throw new Error('full'); };",
+        "Object.defineProperty(window, 'localStorage', { get() { throw new Error('no'); } });",
+    ],
+)
+def test_without_room_the_rows_live_in_memory_and_a_sentence_says_so(open_page, before):
+    page = open_page(before)
+    assert "keeps nothing" in page.evaluate(KEEP, [[], [clicked(ROW)]])
+    kept = page.evaluate(f"{CLICKS}.kept()")
+    assert kept["rows"] == [clicked(ROW)]
+    assert "keeps nothing" in kept["note"]
+
+
+def test_pages_hear_of_each_other_s_changes(open_page):
+    first, second = open_page(), open_page()
+    for page in (first, second):
+        page.evaluate(f"() => {{ window.heard = 0; {CLICKS}.onClicks(() => window.heard++); }}")
+    first.evaluate(KEEP, [[], [clicked(ROW)]])
+    assert first.evaluate("window.heard") == 1
+    second.wait_for_function("window.heard == 1")
+
+
+def test_whose_they_are(page):
+    whose = f"rows => {CLICKS}.whose(rows)"
+    assert page.evaluate(whose, [clicked(ROW), clicked(OTHER, "fresh")]) == "2 of yours"
+    both = [clicked(ROW, "file"), clicked(OTHER)]
+    assert page.evaluate(whose, both) == "1 of yours, 1 from a file"
+    assert page.evaluate(whose, 10 * [clicked(ROW, "file")]) == "10 from a file"
