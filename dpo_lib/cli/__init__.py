@@ -1,4 +1,4 @@
-"""The command line: train, show, eval, sample, compare, draw, judge, merge, demo."""
+"""The command line: train, show, eval, sample, compare, draw, judge, rounds, merge, demo."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ _COMMANDS = {  # imported when called: the help page needs no torch
     "compare": "dpo_lib.cli.sample",
     "draw": "dpo_lib.cli.draw",
     "judge": "dpo_lib.cli.judge",
+    "rounds": "dpo_lib.cli.rounds",
     "merge": "dpo_lib.cli.merge",
     "demo": "dpo_lib.cli.demo",
 }
@@ -54,7 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stderr.close()
             return 0
         except KeyboardInterrupt as stop:
-            known = dict.fromkeys(("train", "draw"), "the same command goes on where it stopped")
+            known = dict.fromkeys(
+                ("train", "draw", "rounds"), "the same command goes on where it stopped"
+            )
             then = str(stop) or known.get(args.command, "")
             args.progress.say(f"interrupted{then and ': '}{then}")
             return 130

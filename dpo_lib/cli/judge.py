@@ -36,6 +36,13 @@ class Pair(NamedTuple):
 
 
 def run_judge(args: argparse.Namespace) -> int:
+    """Judge what was drawn, write the pairs, and say what comes next."""
+    write_pairs(args)
+    print(f"next   {_next(args, Path(args.out))}")
+    return 0
+
+
+def write_pairs(args: argparse.Namespace) -> None:
     """Judge what was drawn, and write the pairs."""
     out = Path(args.out)
     if out.resolve() == Path(args.drawn).resolve():
@@ -60,8 +67,6 @@ def run_judge(args: argparse.Namespace) -> int:
         f"{max(numbers):g}, {sum(numbers) / len(numbers):.3g} on average"
     )
     print(_told(out, pairs, len(drawn), without))
-    print(f"next   {_next(args, out)}")
-    return 0
 
 
 def _told(out: Path, pairs: Sequence[Pair], prompts: int, without: Mapping[str, int]) -> str:

@@ -41,6 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_sample(commands.add_parser("sample", help="let a model answer prompts"))
     _add_draw(commands.add_parser("draw", help="draw several answers to each prompt, into a file"))
     _add_judge(commands.add_parser("judge", help="make pairs of drawn answers by their scores"))
+    _add_rounds(commands.add_parser("rounds", help="draw, judge and train, several times"))
     _add_compare(commands.add_parser("compare", help="answers before and after, side by side"))
     _add_merge(commands.add_parser("merge", help="put adapters into the weights of a plain folder"))
     demo = commands.add_parser("demo", help="a short run on the twelve pairs of the book")
@@ -211,13 +212,17 @@ def _add_draw(parser: argparse.ArgumentParser) -> None:
         "Draw answers; a line a prompt. Interrupted, the same command goes on and ends with the "
         "same file, and with more prompts at the end of --prompts it appends theirs."
     )
-    parser.add_argument("--model", default="smollm2", help=f"{MODEL_HELP} (%(default)s)")
     parser.add_argument("--out", required=True, metavar="FILE", help="JSON lines that are written")
     parser.add_argument(
-        "--per-prompt", type=_at_least(1), default=8, metavar="N", help="answers (%(default)s)"
-    )
-    parser.add_argument(
         "--restart", action="store_true", help="drop what is in --out instead of going on"
+    )
+    _add_drawing(parser)
+
+
+def _add_drawing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="smollm2", help=f"{MODEL_HELP} (%(default)s)")
+    parser.add_argument(
+        "--per-prompt", type=_at_least(1), default=8, metavar="N", help="answers (%(default)s)"
     )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     _add_threads(parser)
@@ -228,6 +233,15 @@ def _add_judge(parser: argparse.ArgumentParser) -> None:
     parser.description = "Judge the answers of `draw` and write pairs that `train` reads."
     parser.add_argument("drawn", metavar="FILE", help="what `draw` wrote; it stays as it is")
     parser.add_argument("--out", required=True, metavar="FILE", help="pairs, as JSON lines")
+    _add_judging(parser).add_argument(
+        "--scores", metavar="FIELD",
+        help="a field of each answer, or a list beside the answers: the higher the better, of "
+        "ranks the lower",
+    )  # fmt: skip
+
+
+def _add_judging(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
+    """Options of judging and pairing; returns the group of those who can judge."""
     who = parser.add_argument_group("who judges").add_mutually_exclusive_group(required=True)
     who.add_argument(
         "--judge", metavar="MODULE:FUNCTION",
@@ -239,26 +253,43 @@ def _add_judge(parser: argparse.ArgumentParser) -> None:
         help="a shell command: gets a JSON object a line (prompt, answer, ended), prints a number "
         "a line",
     )  # fmt: skip
-    who.add_argument(
-        "--scores", metavar="FIELD",
-        help="a field of each answer, or a list beside the answers: the higher the better, of "
-        "ranks the lower",
-    )  # fmt: skip
-    parser.add_argument(
+    pairs = parser.add_argument_group("pairs")
+    pairs.add_argument(
         "--timeout", type=_above_0, default=300.0, metavar="SECONDS",
         help="longest silence of a judge before it is stopped (%(default)g)",
     )  # fmt: skip
-    parser.add_argument(
+    pairs.add_argument(
         "--pairs", choices=("best-worst", "all"), default="best-worst",
         help="of each prompt the best answer against the worst, or every two answers that "
         "differ in score (%(default)s)",
     )  # fmt: skip
-    parser.add_argument(
+    pairs.add_argument(
         "--match-length", action="store_true",
         help="best-worst: of the pairs that differ in score the one whose lengths are nearest; "
         "all: each answer once at most, beside the nearest; of the equally near what brings both "
         "sides to one mean length",
     )  # fmt: skip
+    return who
+
+
+def _add_rounds(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Draw, judge and train, again and again, each time on the answers of the model as it is "
+        "by then. Options of `train` stand behind a -- at the end. Interrupted, the same command "
+        "goes on where it stopped."
+    )
+    parser.add_argument(
+        "--rounds", type=_at_least(1), default=2, metavar="N", help="how often (%(default)s)"
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="FOLDER",
+        help="gets drawn-1.jsonl, pairs-1.jsonl and the run 1, and so on",
+    )  # fmt: skip
+    _add_drawing(parser)
+    _add_judging(parser)
+    parser.add_argument(
+        "train", nargs="*", metavar="-- OPTIONS OF TRAIN", help="such as -- --lr 1e-4 --epochs 2"
+    )
 
 
 def _add_merge(parser: argparse.ArgumentParser) -> None:
