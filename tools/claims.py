@@ -142,6 +142,7 @@ EXEMPT = [
 ]
 _MINUTES = re.compile(
     r"\d+(?:\s*(?:–|-|to)\s*\d+)?[\s~\u00a0-]*min(?:ute)?s?\b"
+    r"|\d+ more with all the exercises"  # minutes, held to the exercises' own by test_times.py
     r"|difficulty:?\s*\d(?:\s*(?:/|of|out of)\s*\d)?",
     re.IGNORECASE,
 )

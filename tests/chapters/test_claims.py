@@ -210,6 +210,7 @@ def test_directives():
 
 def test_minutes_need_no_row_in_the_heads_of_chapters_and_exercises():
     assert needed("Takes about 20–25 minutes, not 3 hours.", header=True) == ["3"]
+    assert needed("About 45 minutes, and 40 more with all the exercises.", header=True) == []
     exercise = """\
     ````{exercise} Recover from 6 (12 minutes)
     :label: ex-7
