@@ -54,6 +54,17 @@ TITLES = {
     "2410.08847": "Unintentional unalignment: Likelihood displacement in direct preference "
     "optimization",
     "2411.15124": "Tülu 3: Pushing frontiers in open language model post-training",
+    "2310.16944": "Zephyr: Direct distillation of LM alignment",
+    "2407.21783": "The Llama 3 herd of models",
+    "2402.03300": (
+        "DeepSeekMath: pushing the limits of mathematical reasoning in open language models"
+    ),
+    "2306.05685": "Judging LLM-as-a-judge with MT-Bench and Chatbot Arena",
+    "2404.04475": "Length-controlled AlpacaEval: A simple way to debias automatic evaluators",
+    "2310.01377": "UltraFeedback: Boosting language models with scaled AI feedback",
+    "2310.03708": (
+        "Beyond one-preference-fits-all alignment: multi-objective direct preference optimization"
+    ),
     "2502.02737": "SmolLM2: When Smol goes big - data-centric training of a small language model",
 }
 
