@@ -44,7 +44,7 @@ def test_commands_and_options_exist(page):
 
 
 @pytest.mark.parametrize(
-    ("right", "wrong"), [("--score score", "--best score"), ("show --d", "look --d")]
+    ("right", "wrong"), [("--judge mine", "--jury mine"), ("show --d", "look --d")]
 )
 def test_a_wrong_command_is_noticed(right, wrong):
     text = text_of("first_run")
@@ -65,12 +65,12 @@ def test_the_numbers_of_bfloat16_are_as_printed(capsys):
     assert capsys.readouterr().out.split() == said == ["True", "False"]
 
 
-def test_draws_become_the_pairs_that_the_page_promises(tmp_path):
+def test_scores_become_the_pairs_that_the_page_promises(tmp_path):
     from dpo_lib.data.formats import read_feedback
 
-    file = tmp_path / "draws.jsonl"
+    file = tmp_path / "scored.jsonl"
     rows = [("Four.", 0.9), ("I do not know.", 0.1), ("Perhaps four.", 0.5)]
-    lines = [f'{{"prompt": "2 + 2?", "text": "{text}", "score": {s}}}' for text, s in rows]
+    lines = [f'{{"prompt": "2 + 2?", "response": "{text}", "score": {s}}}' for text, s in rows]
     file.write_text("\n".join(lines), encoding="utf-8")
-    (pair,) = read_feedback(file, {"text": "completion"}, score="score").records
+    (pair,) = read_feedback(file, score="score").records
     assert (pair.chosen, pair.rejected) == ("Four.", "I do not know.")
