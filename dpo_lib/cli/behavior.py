@@ -65,7 +65,11 @@ def measure_behavior(
     judge = None if args.judge is None else load_function(args.judge)
     if judge is not None and base is None:
         raise ValueError("--judge compares with the model before: --reference names it")
-    prompts = _prompts(args, run) if args.prompts else list(dict.fromkeys(held_out()))
+    given = _prompts(args, run) if args.prompts else held_out()
+    prompts = list(dict.fromkeys(given))
+    if args.prompts and len(prompts) < len(given):
+        again = len(given) - len(prompts)
+        args.progress.say(f"note   {again} prompts of {args.prompts} repeat others: asked once")
     options = _options(args, run)
     after, kept = _write(args, args.model, options, prompts)
     found: dict[str, Any] = {
@@ -112,7 +116,7 @@ def _kept(written: Written, i: int) -> dict[str, Any]:
 
 
 def _prompts(args: argparse.Namespace, run: dict[str, Any] | None) -> list[str]:
-    prompts = list(dict.fromkeys(read_prompts(args.prompts, args.encoding)))
+    prompts = read_prompts(args.prompts, args.encoding)
     if not prompts:
         raise ValueError(f"{args.prompts} holds no prompt")
     system = args.system or (run and run["settings"].get("system"))

@@ -164,7 +164,7 @@ def fit_to_model(read: ReadPairs, opened: OpenModel) -> Pairs:
     )
     whole, skipped = _without_bad(fitting, settings)
     notes = [*file.notes, *(f"{what} in {number:,} texts" for what, number in noted.items())]
-    notes += _about_joints(tokenizer, rows)
+    notes += _about_cut(records) + _about_joints(tokenizer, rows)
     controls = getattr(tokenizer, "controls", ())
     dataset = (UnpairedDataset if file.unpaired else PreferenceDataset)(records, tokenizer, rows)
     return Pairs(
@@ -242,6 +242,13 @@ def _with_system(record: Record, system: str, tokenizer: Any) -> Record:
             "--system cannot be put into a prompt that is written in the chat template already"
         )
     return replace(record, prompt=with_system(record.prompt, system))
+
+
+def _about_cut(records: Sequence[Record]) -> list[str]:
+    """How many answers were cut before their end."""
+    ends = ("chosen_ended", "rejected_ended", "ended")
+    cut = sum(not getattr(record, name, True) for record in records for name in ends)
+    return [f"{cut:,} answers were cut: they are scored without an end token"] if cut else []
 
 
 def _about_joints(tokenizer: Any, rows: Sequence[dict[str, list[int]]]) -> list[str]:

@@ -103,6 +103,16 @@ def test_a_model_is_no_distance_from_itself(see, run):
     assert found["change"]["drawn"]["mean"] == found["price"]["this_share"] == 0
 
 
+def test_a_prompt_that_is_there_twice_is_asked_once(see, run, tmp_path, capsys):
+    path = tmp_path / "prompts.txt"
+    path.write_text("1\n2\n1\n")
+    words = ["eval", "--model", str(run), "--behavior", f"{tmp_path}/mine.py:has_a"]
+    assert main([*words, "--prompts", str(path), "--max-new-tokens", "2"]) == 0
+    told = capsys.readouterr()
+    assert "1 prompts of" in told.err
+    assert "; 2 prompts, 4 answers each" in told.out
+
+
 def test_where_there_is_no_before_there_is_no_change(folder, tmp_path, capsys):
     (tmp_path / "mine.py").write_text("def long(prompt, answer):\n    return len(answer) > 3\n")
     (tmp_path / "prompts.txt").write_text("1\n2\n")

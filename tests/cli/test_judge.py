@@ -11,6 +11,7 @@ from dpo_lib.cli import main
 from dpo_lib.cli.drawn import Answer, Drawn, read_drawn
 from dpo_lib.cli.judge import make_pairs
 from dpo_lib.data.formats import read_preferences
+from tests.models.hf import make_folder
 
 ROWS = [
     {"prompt": "a", "answers": [("one", True, 5), ("three", False, 9), ("two", True, 6)]},
@@ -362,3 +363,14 @@ def test_reading_keeps_what_the_file_says(drawn):
     first = read_drawn(drawn)[0]
     assert first.answers[1][:3] == ("three", False, 9)
     assert first.place == f"{drawn}, line 1"
+
+
+def test_show_tells_of_answers_that_were_cut(run, tmp_path, capsys):
+    run("--judge", own(tmp_path, LENGTH))
+    folder = make_folder(tmp_path / "llama")
+    capsys.readouterr()
+    assert main(["show", "--model", str(folder), "--data", str(tmp_path / "pairs.jsonl")]) == 0
+    told = capsys.readouterr().out
+    assert "note   1 answers were cut: they are scored without an end token" in told
+    assert "‹t›‹h›‹r›‹e›‹e›\n" in told
+    assert "‹o›‹n›‹e›‹<|end|>›\n" in told
