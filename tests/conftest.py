@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import socket
+import subprocess
 
 import pytest
 
@@ -39,6 +41,19 @@ def first_program(*names: str) -> str | None:
 def own_references(tmp_path_factory):
     """Nothing that an earlier version of the code computed is read, or left to the user."""
     os.environ["DPO_LIB_REFERENCES"] = str(tmp_path_factory.mktemp("references"))
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """No socket can be made, and no program run that might make one."""
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("the network was touched")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(subprocess, "run", refuse)
 
 
 @pytest.fixture(scope="session")

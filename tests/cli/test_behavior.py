@@ -13,6 +13,7 @@ from dpo_lib.cli.progress import Stage
 from dpo_lib.evaluation import clustered_share, estimate, least_kl, reply_log_probs
 from tests.models.hf import make_folder
 
+pytestmark = pytest.mark.usefixtures("no_network")
 PROMPTS = [f"{i}+{i}=" for i in range(12)]
 PAIRS = [{"prompt": prompt, "chosen": "aaaa", "rejected": "zzzz"} for prompt in PROMPTS]
 NEW, EACH = 8, 3

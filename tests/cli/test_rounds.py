@@ -8,6 +8,7 @@ from dpo_lib.cli import main
 from dpo_lib.cli import rounds as command
 from tests.models.hf import make_folder
 
+pytestmark = pytest.mark.usefixtures("no_network")
 RULE = "def vowels(prompt, answer):\n    return sum(c in 'aeiou' for c in answer)\n"
 TRAIN = ["--lora", "4", "--steps", "3", "--batch-size", "4", "--lr", "1e-2", "--held-out", "0"]
 TRAIN += ["--samples", "1", "--max-new-tokens", "3"]

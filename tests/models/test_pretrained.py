@@ -1,6 +1,5 @@
 """Real models: SmolLM2 from its package, folders of transformers, adapters, and what can fail."""
 
-import socket
 import subprocess
 import sys
 import textwrap
@@ -22,17 +21,6 @@ def smollm2():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return make_folder(tmp_path_factory.mktemp("llama"))
-
-
-@pytest.fixture
-def no_network(monkeypatch):
-    def refuse(*args, **kwargs):
-        raise AssertionError("the network was touched")
-
-    monkeypatch.setattr(socket, "socket", refuse)
-    monkeypatch.setattr(socket, "create_connection", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setattr(subprocess, "run", refuse)
 
 
 # --- SmolLM2 -------------------------------------------------------------------------------------
