@@ -70,6 +70,8 @@ def measure_behavior(
     if args.prompts and len(prompts) < len(given):
         again = len(given) - len(prompts)
         args.progress.say(f"note   {again} prompts of {args.prompts} repeat others: asked once")
+    if len(prompts) < 2:
+        raise ValueError("--behavior needs two prompts at least: intervals are over prompts")
     options = _options(args, run)
     after, kept = _write(args, args.model, options, prompts)
     found: dict[str, Any] = {
@@ -206,12 +208,24 @@ def _means(written: Written, seen: dict[str, list[list[float]]]) -> dict[str, An
 
 
 def _change(after: list[list[float]], before: list[list[float]]) -> dict[str, float]:
-    """By how much a share has grown, prompt by prompt, with its 95% interval."""
+    """By how much a share has grown, prompt by prompt, with Student's 95% interval."""
     means = [
         sum(new) / len(new) - sum(old) / len(old) for new, old in zip(after, before, strict=True)
     ]
     mean, error = estimate(means)
-    return {"mean": mean, "low": mean - Z * error, "high": mean + Z * error}
+    half = _student(len(means) - 1) * error
+    return {"mean": mean, "low": max(-1.0, mean - half), "high": min(1.0, mean + half)}
+
+
+def _student(freedom: int) -> float:
+    """Above which 2.5% of Student's distribution lie; Abramowitz and Stegun (1964), 26.7.5."""
+    terms = (
+        Z,
+        (Z**3 + Z) / 4,
+        (5 * Z**5 + 16 * Z**3 + 3 * Z) / 96,
+        (3 * Z**7 + 19 * Z**5 + 17 * Z**3 - 15 * Z) / 384,
+    )
+    return sum(term / freedom**power for power, term in enumerate(terms))
 
 
 def _kl(policy: Tensor, reference: Tensor, each: int) -> dict[str, float]:

@@ -227,11 +227,27 @@ def test_a_function_that_hangs_is_given_up(see, tmp_path):
     assert f"{path}:rule is silent for 0.2 s at a drawn answer to '" in error
 
 
+def test_intervals_of_few_prompts_are_students():
+    table = {5: 2.571, 9: 2.262, 45: 2.014, 10_000: 1.960}  # of Student (1908)
+    assert {n: round(command._student(n), 3) for n in (9, 45, 10_000)} == {
+        n: table[n] for n in (9, 45, 10_000)
+    }
+    assert command._student(5) == pytest.approx(table[5], abs=0.01)
+    after, before = [[1], [1, 0], [0], [1]], [[0], [0, 0], [0], [1]]
+    found = command._change(after, before)  # by 1, 0.5, 0 and 0
+    assert found["mean"] == 0.375
+    half = command._student(3) * (0.6875 / 3 / 4) ** 0.5
+    assert (found["low"], found["high"]) == pytest.approx((0.375 - half, min(1, 0.375 + half)))
+    assert command._change([[1]] * 3 + [[0]], [[0]] * 4)["high"] == 1
+
+
 def test_what_does_not_go_together(see, run, folder, tmp_path, capsys):
     data = str(tmp_path / "mine.py")
     assert "takes prompts (--prompts), not pairs" in see("--data", data)[1]
     (tmp_path / "empty.txt").write_text("\n")
     assert "holds no prompt" in see("--prompts", str(tmp_path / "empty.txt"))[1]
+    (tmp_path / "one.txt").write_text("1+1\n1+1\n")
+    assert "two prompts at least" in see("--prompts", str(tmp_path / "one.txt"))[1]
     for option in ("--prompts", "--judge", "--out"):
         assert main(["eval", "--model", str(run), option, "x"]) == 2
         assert f"{option} goes with --behavior" in capsys.readouterr().err
