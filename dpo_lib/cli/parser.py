@@ -222,8 +222,9 @@ def _add_draw(parser: argparse.ArgumentParser) -> None:
 def _add_drawing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="smollm2", help=f"{MODEL_HELP} (%(default)s)")
     parser.add_argument(
-        "--per-prompt", type=_at_least(1), default=8, metavar="N", help="answers (%(default)s)"
-    )
+        "--per-prompt", type=_at_least(1), default=8, metavar="N",
+        help="answers to each prompt (%(default)s)",
+    )  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     _add_threads(parser)
     _add_prompts(parser, temperature=1.0, length=DRAWN_LENGTH)
@@ -233,15 +234,10 @@ def _add_judge(parser: argparse.ArgumentParser) -> None:
     parser.description = "Judge the answers of `draw` and write pairs that `train` reads."
     parser.add_argument("drawn", metavar="FILE", help="what `draw` wrote; it stays as it is")
     parser.add_argument("--out", required=True, metavar="FILE", help="pairs, as JSON lines")
-    _add_judging(parser).add_argument(
-        "--scores", metavar="FIELD",
-        help="a field of each answer, or a list beside the answers: the higher the better, of "
-        "ranks the lower",
-    )  # fmt: skip
+    _add_judging(parser, scored=True)
 
 
-def _add_judging(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
-    """Options of judging and pairing; returns the group of those who can judge."""
+def _add_judging(parser: argparse.ArgumentParser, scored: bool) -> None:
     who = parser.add_argument_group("who judges").add_mutually_exclusive_group(required=True)
     who.add_argument(
         "--judge", metavar="MODULE:FUNCTION",
@@ -253,6 +249,12 @@ def _add_judging(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusive
         help="a shell command: gets a JSON object a line (prompt, answer, ended), prints a number "
         "a line",
     )  # fmt: skip
+    if scored:
+        who.add_argument(
+            "--scores", metavar="FIELD",
+            help="a field of each answer, or a list beside the answers: the higher the better, of "
+            "ranks the lower",
+        )  # fmt: skip
     pairs = parser.add_argument_group("pairs")
     pairs.add_argument(
         "--timeout", type=_above_0, default=300.0, metavar="SECONDS",
@@ -269,7 +271,6 @@ def _add_judging(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusive
         "all: each answer once at most, beside the nearest; of the equally near what brings both "
         "sides to one mean length",
     )  # fmt: skip
-    return who
 
 
 def _add_rounds(parser: argparse.ArgumentParser) -> None:
@@ -286,7 +287,7 @@ def _add_rounds(parser: argparse.ArgumentParser) -> None:
         help="gets drawn-1.jsonl, pairs-1.jsonl and the run 1, and so on",
     )  # fmt: skip
     _add_drawing(parser)
-    _add_judging(parser)
+    _add_judging(parser, scored=False)
     parser.add_argument(
         "train", nargs="*", metavar="-- OPTIONS OF TRAIN", help="such as -- --lr 1e-4 --epochs 2"
     )

@@ -3,14 +3,17 @@
 import dataclasses
 import inspect
 import re
+from pathlib import Path
 
 import pytest
 
 from dpo_lib.cli import parser as typed
+from dpo_lib.cli.data import DataSettings
 from dpo_lib.cli.held_out import LEAST, plan
 from dpo_lib.cli.settings import RunSettings
 from dpo_lib.losses import LOSSES
 
+CLI = Path(typed.__file__).parent
 NEEDED = ["train", "--data", "file", "--out", "folder"]
 
 
@@ -74,6 +77,29 @@ def test_what_decides_the_numbers_is_the_identity_of_a_run():
     free |= {"log_with", "force_dtype", "restart", "quiet"}
     known = {f.name for f in dataclasses.fields(RunSettings)}
     assert {*settings().identity()} == known - free
+
+
+@pytest.mark.parametrize("command", ["draw", "judge", "rounds", "eval"])
+def test_every_option_of_the_models_own_answers_is_read(command):
+    (commands,) = [a for a in typed.make_parser()._actions if a.dest == "command"]
+    sources = "".join(p.read_text("utf-8") for p in CLI.glob("*.py") if p.name != "parser.py")
+    known = {"help", *(f.name for f in dataclasses.fields(DataSettings))}
+    for name in {action.dest for action in commands.choices[command]._actions} - known:
+        assert re.search(rf"\bargs\.{name}\b|[\"']{name}[\"']", sources), name
+
+
+def test_what_is_chosen_where_nothing_is_typed():
+    parse = typed.make_parser().parse_args
+    drawn = parse(["draw", "--out", "x"])
+    assert (drawn.model, drawn.per_prompt, drawn.temperature) == ("smollm2", 8, 1.0)
+    seen = parse(["eval", "--model", "x", "--behaviour", "a:b"])
+    assert (seen.behavior, seen.per_prompt) == ("a:b", 4)
+    assert seen.max_new_tokens == drawn.max_new_tokens == typed.DRAWN_LENGTH
+    assert parse(["sample", "--model", "x"]).temperature == 0
+    judged = parse(["judge", "x", "--out", "y", "--scores", "z"])
+    assert (judged.pairs, judged.match_length, judged.timeout) == ("best-worst", False, 300)
+    with pytest.raises(SystemExit):
+        parse(["judge", "x", "--out", "y"])
 
 
 # --- defaults ------------------------------------------------------------------------------------
