@@ -1,4 +1,4 @@
-"""Chapter 6: train on labels without any preference, with and without a reference.
+"""Chapters 6 and 7: train on labels without any preference, with and without a reference.
 
 Every pair of the tiny world stands in the data in both orders, so nothing can be learned from it.
 Both runs of a seed start from the SFT model and see the same batches.

@@ -1,4 +1,4 @@
-"""The stored results of chapter 6's experiments belong to the scripts as they stand."""
+"""The stored results of the experiments of chapters 6 and 7 belong to the scripts as they stand."""
 
 import json
 from dataclasses import asdict, replace
