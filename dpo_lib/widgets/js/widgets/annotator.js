@@ -1,10 +1,10 @@
 // Chapter 1: two responses, a click on the better one, a row of data.
 
 import { change, kept, onClicks, pairOf, toJsonl } from "../clicks.js";
+import { KEYS, TOO_FAST, enable, onKeys, pairParts, show } from "../judging.js";
 import { STOPPED, liveModel } from "../live_model.js";
 import { assign, button, download, fmt, h, readout } from "../ui.js";
 
-const TOO_FAST = 250; // ms; nobody reads that fast: a double click or a key held down
 const FRESH = 12; // prompts that the model answers anew at a time
 const KEPT = "Your rows stay in this browser, for chapters to come; Reset erases them.";
 
@@ -111,24 +111,7 @@ export function render({ model, el, spec }) {
   }
 
   // --- the pair ---
-  const counter = h("span", { class: "dpo-name" });
-  const bar = h("progress", { class: "dpo-ann-bar", "aria-label": "Pairs seen" });
-  const prompt = h("p", { class: "dpo-ann-prompt" });
-  const cards = ["first", "second"].map((choice, i) => {
-    const text = h("span", {});
-    // Unseen: the longest text of all, so that every pair takes the same room.
-    const room = h("span", { class: "dpo-ann-off", "aria-hidden": "true" });
-    const label = h("span", { class: "dpo-name" }, `Response ${i + 1}`);
-    const card = h(
-      "button",
-      { type: "button", class: "dpo-ann-card", onclick: () => judge(choice) },
-      label,
-      " ",
-      h("span", { class: "dpo-ann-text" }, text, room),
-    );
-    return { card, text, room };
-  });
-  const cardBox = h("div", { class: "dpo-ann-cards" }, ...cards.map(({ card }) => card));
+  const { counter, bar, progress, prompt, cards, cardBox } = pairParts(judge);
   const startButton = button("Start", start);
   const startBox = h("div", { class: "dpo-ann-cover" }, startButton);
   const endBox = h("div", { class: "dpo-ann-cover" }, "That was the last pair. Download your rows, or go on.", button("New pairs", draw));
@@ -136,7 +119,7 @@ export function render({ model, el, spec }) {
   const pairBox = h(
     "div",
     { class: "dpo-ann-pair", tabindex: -1, role: "group", "aria-label": "The pair to judge" },
-    h("div", { class: "dpo-ann-progress" }, counter, bar),
+    progress,
     prompt,
     stage,
   );
@@ -183,21 +166,8 @@ export function render({ model, el, spec }) {
       ...texts.map((text, i) => h("td", { role: "cell", class: columns[i][1] }, text)),
     );
 
-  const keys = { 1: "first", ArrowLeft: "first", 2: "second", ArrowRight: "second", s: "skip", u: "undo" };
-  const onKey = (event) => {
-    const action = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-    if (!action || event.ctrlKey || event.metaKey || event.altKey) return;
-    event.preventDefault();
-    event.stopPropagation();
-    if (event.repeat) return;
-    if (action === "undo") undo();
-    else judge(action);
-  };
-  el.addEventListener("keydown", onKey);
+  const stopKeys = onKeys(el, KEYS, (action) => (action === "undo" ? undo() : judge(action)));
   el.dataset.lmSuppressShortcuts = "true"; // JupyterLab has plans of its own for 1, 2 and S
-
-  const enable = (node, on) => node.setAttribute("aria-disabled", String(!on));
-  const show = (node, on) => node.classList.toggle("dpo-ann-off", !on);
 
   take();
   const stop = onClicks(take);
@@ -261,7 +231,7 @@ export function render({ model, el, spec }) {
       return `${counts} Next is ${which}: ${pairs[seen].prompt}`;
     },
     destroy() {
-      el.removeEventListener("keydown", onKey);
+      stopKeys();
       stop();
       live.end();
     },
