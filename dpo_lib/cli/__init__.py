@@ -1,4 +1,4 @@
-"""The command line: train, show, eval, sample, compare, draw, judge, rounds, merge, demo."""
+"""The command line: train, show, eval, sample, compare, draw, judge, rounds, label, merge, demo."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ _COMMANDS = {  # imported when called: the help page needs no torch
     "draw": "dpo_lib.cli.draw",
     "judge": "dpo_lib.cli.judge",
     "rounds": "dpo_lib.cli.rounds",
+    "label": "dpo_lib.cli.label",
     "merge": "dpo_lib.cli.merge",
     "demo": "dpo_lib.cli.demo",
 }

@@ -43,6 +43,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_judge(commands.add_parser("judge", help="make pairs of drawn answers by their scores"))
     _add_rounds(commands.add_parser("rounds", help="draw, judge and train, several times"))
     _add_compare(commands.add_parser("compare", help="answers before and after, side by side"))
+    _add_label(commands.add_parser("label", help="choose between drawn answers, in a local page"))
     _add_merge(commands.add_parser("merge", help="put adapters into the weights of a plain folder"))
     demo = commands.add_parser("demo", help="a short run on the twelve pairs of the book")
     demo.add_argument("--steps", type=_at_least(1), default=30, help="updates (%(default)s)")
@@ -293,6 +294,33 @@ def _add_rounds(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_label(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "drawn", metavar="FILE", help="a prompt and its answers a row, as `draw` writes them"
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="FILE",
+        help="the pairs that you decide, for `train`; the same command goes on where you stopped",
+    )  # fmt: skip
+    _add_encoding(parser)
+    asked = parser.add_argument_group("what is asked")
+    asked.add_argument(
+        "--per-prompt", type=_at_least(1), default=1, metavar="N",
+        help="pairs of a prompt, drawn at random among its answers that differ (%(default)s)",
+    )  # fmt: skip
+    asked.add_argument(
+        "--repeats", type=_share, default=0.1, metavar="SHARE",
+        help="share of the pairs that is asked again later, with the sides swapped, to see how "
+        "far you agree with yourself (%(default)s)",
+    )  # fmt: skip
+    asked.add_argument(
+        "--seed", type=_at_least(0), default=0, help="of the pairs, sides and order (%(default)s)"
+    )
+    page = parser.add_argument_group("the page")
+    page.add_argument("--port", type=_port, default=0, help="of this machine (a free one)")
+    page.add_argument("--no-browser", action="store_true", help="only print the address")
+
+
 def _add_merge(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", required=True, help="the --out of a run that trained adapters, or their folder"
@@ -351,7 +379,7 @@ def _add_data(parser: argparse.ArgumentParser, required: bool) -> None:
     )  # fmt: skip
 
 
-def _add_encoding(group: argparse._ArgumentGroup) -> None:
+def _add_encoding(group: argparse._ActionsContainer) -> None:
     group.add_argument("--encoding", metavar="NAME", help="of text files, such as cp1252 (utf-8)")
 
 
@@ -407,6 +435,13 @@ def _at_least(least: int) -> Callable[[str], int]:
         return value
 
     return integer
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**16:
+        raise argparse.ArgumentTypeError(f"must be between 0 and 65535, got {value}")
+    return value
 
 
 def _above_0(text: str) -> float:

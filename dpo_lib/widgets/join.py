@@ -124,11 +124,12 @@ def static_css(wanted: Iterable[str] | None = None) -> str:
 
 def widget_css(wanted: Iterable[str]) -> str:
     """Return the common rules and the own ones of the ``wanted`` kinds, without the palette."""
-    names = dict.fromkeys(name for kind in wanted for name in module_names(kind))
-    common = (CSS_DIR / name for name in ("frame.css", "widgets.css"))
-    return "".join(_squeeze(path.read_text(encoding="utf-8")) for path in common) + "".join(
-        map(module_css, names)
-    )
+    return _rules(dict.fromkeys(name for kind in wanted for name in module_names(kind)))
+
+
+def page_css(entry: str) -> str:
+    """Return the style sheet of a page whose script is `classic` of ``entry``."""
+    return theme_css() + _rules(map(_scope_name, _in_import_order([entry])))
 
 
 def preview_css(kind: str) -> str:
@@ -148,6 +149,13 @@ def palette(theme: str) -> dict[str, str]:
     """Return the colors of the ``"light"`` or ``"dark"`` theme by name: ``{"ink": "#1f2933"}``."""
     blocks = dict(zip(("light", "dark"), re.findall(r"\{([^}]*)\}", theme_css()), strict=True))
     return dict(re.findall(r"--dpo-([\w-]+):\s*(#[0-9a-f]{6});", blocks[theme]))
+
+
+def _rules(names: Iterable[str]) -> str:
+    """The rules of every widget, then those of the modules."""
+    common = (CSS_DIR / name for name in ("frame.css", "widgets.css"))
+    squeezed = (_squeeze(path.read_text(encoding="utf-8")) for path in common)
+    return "".join([*squeezed, *map(module_css, names)])
 
 
 def _squeeze(rules: str) -> str:
