@@ -43,6 +43,8 @@ def live_bytes(name, weight):
     )
     kinds = {node["data-dpo-widget"] for node in placeholders}
     live = [node for node in placeholders if runs_something(node["data-dpo-widget"])]
+    if not live:
+        return 0
     others = {kind for kind in kinds if not runs_something(kind)}
     loaded = sum(size for file, size in weight.items() if WIDGET_FILE.match(file))
     without = sum(len(text.encode()) for text in dpo_book.first_files(others).values())

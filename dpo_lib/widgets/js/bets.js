@@ -11,16 +11,16 @@ export function allBets() {
   return kept?.version === VERSION && plain(kept.bets) ? kept.bets : {};
 }
 
-const store = (bets) => write(KEY, Object.keys(bets).length ? { version: VERSION, bets } : null);
+export const keepBets = (bets) => write(KEY, Object.keys(bets).length ? { version: VERSION, bets } : null);
 
 export function keptBet(name) {
   const bets = allBets();
   return Object.hasOwn(bets, name) && plain(bets[name]) ? bets[name] : null;
 }
 
-export const keepBet = (name, entry) => store({ ...allBets(), [name]: entry });
+export const keepBet = (name, entry) => keepBets({ ...allBets(), [name]: entry });
 
 export function forgetBet(name) {
   const { [name]: _, ...others } = allBets();
-  store(others);
+  keepBets(others);
 }

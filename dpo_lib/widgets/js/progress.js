@@ -9,8 +9,12 @@ export function done() {
   return plain(kept) ? kept : {};
 }
 
+export const keepDone = (kept) => write(KEY, Object.keys(kept).length ? kept : null);
+
+export const today = () => new Date().toISOString().slice(0, 10);
+
 export function markDone(kind, name) {
   const kept = done();
-  kept[`${kind} ${name}`] ??= new Date().toISOString().slice(0, 10);
-  write(KEY, kept);
+  kept[`${kind} ${name}`] ??= today();
+  keepDone(kept);
 }

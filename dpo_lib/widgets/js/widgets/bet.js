@@ -14,14 +14,14 @@ const isNumber = (value, { min, max }) => Number.isFinite(value) && value >= min
 const isList = (value, length, test) => Array.isArray(value) && value.length === length && value.every(test);
 
 // Whether a kept bet is one that could be placed here.
-const isBet = {
+export const isBet = {
   number: (bet, data) => isNumber(bet, data),
   curve: (bet, data) => isList(bet, data.x.length, (y) => isNumber(y, data)),
   choice: (bet, data) => isList(bet, data.rows.length, (option) => data.options.includes(option)),
 };
 
 // The bet beside the truth, in words.
-const compare = {
+export const compare = {
   number({ truth, digits, unit }, bet) {
     const after = unit && ` ${unit}`;
     return `You said ${fmt(bet, digits)}${after}, it is ${fmt(truth, digits)}${after}.`;
