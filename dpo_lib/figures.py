@@ -42,7 +42,10 @@ __all__ = [
     "POLICY",
     "REFERENCE",
     "REJECTED",
+    "arrow",
     "book_style",
+    "box",
+    "diagram",
     "figure_svg",
     "label_line",
     "plain_ticks",
@@ -50,6 +53,7 @@ __all__ = [
     "read_results",
     "save_svg",
     "spread",
+    "springs",
     "use_book_style",
 ]
 
@@ -310,6 +314,103 @@ def spread(
     ax.fill_between(positions, low, high, color=color, alpha=0.18, linewidth=0)
     (line,) = ax.plot(positions, mean, color=color, label=label, **kwargs)
     return line
+
+
+def diagram(width: float, height: float) -> tuple[Figure, Axes]:
+    """Start a picture without axes whose unit is one typographic point, the origin at bottom left.
+
+    Up to 270 points wide it stands on a phone in its full size.
+    """
+    import matplotlib.pyplot as plt
+
+    figure, ax = plt.subplots(figsize=(width / 72, height / 72), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0, h_pad=0)
+    ax.set(xlim=(0, width), ylim=(0, height))
+    ax.set_axis_off()
+    return figure, ax
+
+
+def box(
+    ax: Axes,
+    x: float,
+    y: float,
+    title: str,
+    note: str = "",
+    color: str = INK,
+    *,
+    width: float = 96.0,
+    height: float = 38.0,
+    dashed: bool = False,
+) -> None:
+    """Draw a box of a `diagram` around the point ``(x, y)``, with a title and a smaller note."""
+    from matplotlib.patches import FancyBboxPatch
+
+    corner = (x - width / 2 + 4, y - height / 2 + 4)
+    look: dict[str, Any] = {"boxstyle": "round,pad=4", "edgecolor": color, "linewidth": 1.6}
+    look["linestyle"] = "--" if dashed else "-"
+    for fill in ({"facecolor": PAPER}, {"facecolor": color, "alpha": 0.1}):
+        ax.add_patch(FancyBboxPatch(corner, width - 8, height - 8, **look, **fill))
+    at = {"ha": "center", "va": "center"}
+    ax.text(x, y + (7 if note else 0), title, fontsize=10, **at)
+    ax.text(x, y - 8, note, fontsize=8.5, color=color, **at)
+
+
+def arrow(
+    ax: Axes,
+    start: tuple[float, float],
+    end: tuple[float, float],
+    color: str = INK,
+    *,
+    bend: float = 0.0,
+    dashed: bool = False,
+    width: float = 1.6,
+) -> None:
+    """Draw an arrow between two points of a `diagram`; ``bend`` is its height over its length."""
+    look: dict[str, Any] = {"arrowstyle": "-|>", "connectionstyle": f"arc3,rad={bend}"}
+    look |= {"color": color, "lw": width, "ls": "--" if dashed else "-", "mutation_scale": 12}
+    ax.annotate("", end, start, arrowprops=look | {"shrinkA": 0, "shrinkB": 0})
+
+
+def springs(
+    rows: Sequence[tuple[str, float, float]], *, reach: float = 5.0, pull_name: str = "pull"
+) -> Figure:
+    """Draw pairs of scores on springs: the winner's pulls to the right, the loser's to the left.
+
+    Parameters
+    ----------
+    rows : sequence of (label, gap, pull)
+        One pair a row: words, its score gap, its pull in [0, 1] (the length of both arrows).
+    reach : float
+        The largest gap that the drawing holds, to either side.
+    pull_name : str
+        What the text calls the pull.
+
+    Raises
+    ------
+    ValueError
+        If a gap is beyond ``reach`` or a pull outside [0, 1].
+    """
+    for _, gap, pull in rows:
+        if abs(gap) > reach or not 0 <= pull <= 1:
+            raise ValueError(
+                f"a gap must be within ±{reach} and a pull in [0, 1], got {gap} and {pull}"
+            )
+    room = 64  # points a row
+    figure, ax = diagram(270, room * len(rows))
+    for row, (label, gap, pull) in enumerate(rows):
+        y = room * (len(rows) - row) - 30
+        for side, rail, color in ((1, y + 6, CHOSEN), (-1, y - 12, REJECTED)):
+            x, wall = 135 + side * 50 * gap / reach, 135 + side * 128
+            turns = rail + 3.5 * (-1.0) ** np.arange(20)
+            ax.plot(np.linspace(x, wall, 20), turns, color=MUTED, linewidth=1.4)
+            ax.plot([wall, wall], [rail - 7, rail + 7], color=MUTED, linewidth=2.5)
+            ax.plot(x, rail, "o", color=color, markersize=9)
+            if 60 * pull > 3:  # a shorter arrow would be a head alone
+                arrow(ax, (x + 4 * side, rail), (x + (4 + 60 * pull) * side, rail), color, width=2)
+        ax.text(7, y + 22, label, fontsize=9, va="center")
+        words = f"{pull_name} {pull:.2f}"
+        ax.text(263, y + 22, words, color=ACCENT, fontsize=9, ha="right", va="center")
+    return figure
 
 
 _STEP_PANELS = {  # column of the history: title and color of its panel

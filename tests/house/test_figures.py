@@ -167,6 +167,40 @@ def test_label_line_leans_away_from_the_point():
     assert label_line(ax, 0, 0, "a", ha="center", color=figures.CHOSEN).get_ha() == "center"
 
 
+def texts(figure):
+    root = ElementTree.fromstring(figure_svg(figure))
+    return {element.text: element for element in root.iter(f"{SVG}text")}
+
+
+def test_a_diagram_is_drawn_in_points():
+    figure, ax = figures.diagram(270, 100)
+    figures.box(ax, 60, 80, "policy", "trained", figures.POLICY)
+    figures.arrow(ax, (108, 80), (200, 80), figures.POLICY)
+    svg = figure_svg(figure)
+    assert 'viewBox="0 0 270 100"' in svg
+    note = texts(figure)["trained"]
+    assert float(note.get("x")) == 60
+    assert 20 < float(note.get("y")) < 34  # from the top, below the box's middle
+    assert "M 108 20" in svg  # the arrow's start
+    assert figures.POLICY in note.get("style")
+
+
+def test_springs_are_drawn_to_scale():
+    figure = figures.springs([("wrong", -4.0, 0.98), ("right", 4.0, 0.25)], pull_name="weight")
+    assert {"wrong", "weight 0.98", "right", "weight 0.25"} <= texts(figure).keys()
+    (ax,) = figure.axes
+    dots = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "o"]
+    assert dots == [95, 175, 175, 95]  # winner, loser: the gap of 4 is 80 points
+    lengths = [abs(note.xy[0] - note.xyann[0]) for note in ax.texts if hasattr(note, "arrow_patch")]
+    assert lengths == pytest.approx([60 * 0.98] * 2 + [60 * 0.25] * 2)
+
+
+@pytest.mark.parametrize(("gap", "pull"), [(5.1, 0.5), (0.0, 1.01), (0.0, -0.1)])
+def test_springs_refuse_what_does_not_fit(gap, pull):
+    with pytest.raises(ValueError, match=rf"within ±5.0 .* got {gap} and {pull}"):
+        figures.springs([("a", gap, pull)])
+
+
 SHELL = """
 from IPython.core.interactiveshell import InteractiveShell
 shell = InteractiveShell.instance()
