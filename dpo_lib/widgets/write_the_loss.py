@@ -14,9 +14,11 @@ from dpo_lib.widgets.spec import WidgetSpec
 START = """\
 import math
 
-def dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta):
-    # Log-probabilities of one pair, in nats.
-    # log_sigmoid(x) and sigmoid(x) are there for you.
+def dpo_loss(chosen, rejected,
+             ref_chosen, ref_rejected,
+             beta):
+    # One pair: log-probabilities.
+    # Use log_sigmoid(x), sigmoid(x).
     return rejected - chosen
 """
 NUMBER = "9.2"  # the exercise that it is, whose cases and words serve here
