@@ -25,6 +25,7 @@ from dpo_lib.world import (
     preference_prompts,
     world_tokenizer,
 )
+from tests.widgets.kinds import kind_of
 
 MODULES = ("layers", "tiny_gpt", "training", "sampling", "world")
 EXPORTS = ", ".join(f"...module_live_{name}" for name in MODULES)
@@ -368,11 +369,13 @@ def texts_of_the_world():
 def test_the_judge_says_the_same_of_every_text(page):
     cases = texts_of_the_world()
     got = page.evaluate("cases => cases.map((c) => Object.values(judge.judge(...c)))", cases)
-    for case, (reward, correct, malformed) in zip(cases, got, strict=True):
+    for case, (reward, correct, malformed, kind) in zip(cases, got, strict=True):
         expected = judge(*case)
-        assert (reward, correct, malformed) == (
-            pytest.approx(expected.reward, abs=1e-12), expected.correct, expected.malformed
+        assert (reward, correct, malformed, kind) == (
+            pytest.approx(expected.reward, abs=1e-12), expected.correct, expected.malformed,
+            kind_of(*case),
         ), case  # fmt: skip
+    assert len({kind for *_, kind in got}) == 5
     assert len({reward for reward, *_ in got}) > 10
 
 

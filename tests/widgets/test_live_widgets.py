@@ -18,7 +18,6 @@ LIVE = [
     for kind in join.kinds()
     if "model" in getattr(widgets, widgets.class_name(kind)).parts  # those that run the model
 ]
-STATUS_STARTS = "start => document.querySelector('.dpo-status').textContent.startsWith(start)"
 PHONE = 360
 RIGHT = """\
 def dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta):
@@ -38,76 +37,6 @@ UNREAD = [  # a word the model does not know, in each place; a text that is too 
     READ[1] | {"rejected": 100 * "4 "},
     READ[1] | {"rejected": "__"},
 ]
-
-
-def keep(opened, rows):
-    """Keep rows in the browser as chapter 1 does, and open the page anew."""
-    stored = [{"from": "annotator", **row} for row in rows]
-    stored = json.dumps({"version": 1, "rows": stored})
-    opened.page.evaluate("text => localStorage.setItem('dpo-book-clicks', text)", stored)
-    opened.page.reload()
-
-
-class Opened:
-    """A page with one widget that knows what it asked for and what went wrong on it."""
-
-    def __init__(self, page, folder, cls, spec=None, **values):
-        self.page, self.faults, self.requests = page, [], []
-        page.on("console", lambda message: self.faults.append(message.text))
-        page.on("pageerror", lambda error: self.faults.append(str(error)))
-        page.on("request", lambda request: self.requests.append(request.url))
-        spec = (spec or cls.build_spec()).with_values(**values)
-        (folder / "widget.js").write_text(join.static_script([spec.kind]), encoding="utf-8")
-        for name in live.PARTS:
-            text = live.part_script(name)
-            (folder / live.part_file(name)).write_text(text, encoding="utf-8")
-        self.file = folder / f"{spec.kind}.html"
-        self.file.write_text(
-            '<!doctype html><html lang="en" data-theme="light"><head><meta charset="utf-8">'
-            '<meta name="viewport" content="width=device-width, initial-scale=1"><title>t</title>'
-            f"<style>{join.static_css()} body {{ margin: 0 }}</style></head><body>"
-            f"{spec.to_html(cls.describe(spec.values))}"
-            '<script src="widget.js"></script></body></html>',
-            encoding="utf-8",
-        )
-        page.goto(self.file.as_uri())
-
-    def press(self, name):
-        self.page.get_by_role("button", name=name, exact=True).click()
-
-    def status(self):
-        return self.page.get_by_role("status").text_content()
-
-    def wait_for(self, start, seconds=60):
-        self.page.wait_for_function(STATUS_STARTS, arg=start, timeout=1000 * seconds)
-
-    def loaded(self):
-        """Names of the parts that the page has fetched."""
-        names = {live.part_file(name): name for name in live.PARTS}
-        return [names[u.rsplit("/", 1)[-1]] for u in self.requests if u.rsplit("/", 1)[-1] in names]
-
-    def outside(self):
-        return [u for u in self.requests if not u.startswith(("file:", "blob:", "data:"))]
-
-    def answers(self):
-        rows = self.page.locator(".dpo-answers tbody tr").all()
-        return [row.locator("td").all_text_contents() for row in rows]
-
-
-@pytest.fixture
-def open_widget(browser, tmp_path):
-    context = browser.new_context(viewport={"width": 900, "height": 900})
-    opened = []
-
-    def open_one(cls, spec=None, **values):
-        opened.append(Opened(context.new_page(), tmp_path, cls, spec, **values))
-        return opened[-1]
-
-    yield open_one
-    for one in opened:
-        assert one.faults == []
-        assert one.outside() == []
-    context.close()
 
 
 @pytest.mark.parametrize("kind", LIVE)
@@ -186,7 +115,7 @@ def pick_the_first(opened):
 class TestFreshPairs:
     def test_the_model_writes_new_pairs_which_are_kept_like_the_others(self, open_widget):
         opened = open_widget(Annotator)
-        keep(opened, annotator_rows())
+        opened.keep(annotator_rows())
         opened.wait_for("All 24 pairs seen: 24 in your file, 0 skipped.")
         opened.press("New pairs")
         opened.wait_for("24 in your file, 0 skipped. Next is pair 25 of")
@@ -204,7 +133,7 @@ class TestFreshPairs:
 
     def test_reset_ends_the_asking(self, open_widget):
         opened = open_widget(Annotator)
-        keep(opened, annotator_rows())
+        opened.keep(annotator_rows())
         opened.press("New pairs")
         opened.press("Reset")
         opened.wait_for("A practice pair and 24 pairs")
@@ -313,7 +242,7 @@ class TestTrainItYourself:
         self, open_widget, stored, said, pairs
     ):
         opened = open_widget(TrainItYourself, labels="my clicks of chapter 1")
-        keep(opened, stored)
+        opened.keep(stored)
         opened.press("Play")
         opened.wait_for("200 updates")
         assert said in opened.page.locator(".dpo-lab-legend").text_content()

@@ -39,6 +39,13 @@ export function start(scope, world) {
     }
   }
 
+  // The rows that a run or a table is made of: the reader's or, where there are none, a stored annotator's.
+  function usable(clicks = []) {
+    const [own, unread] = [[], []];
+    for (const row of clicks) (readable(row) ? own : unread).push(row);
+    return { rows: own.length ? own : world.annotator, unread, yours: own.length > 0 };
+  }
+
   // One reply to each prompt, with what the truth says of it; greedy when the seed is null.
   function write(model, prompts, seed) {
     const encoded = prompts.map((prompt) => tokenizer.encode(prompt));
@@ -160,12 +167,25 @@ export function start(scope, world) {
       const words = (ids) => ids.map((id) => tokenizer.words[id]);
       return { prompt: words(asked), tokens: [words(chosen), words(rejected)], logps };
     },
-    // labels: "true", "noisy", "coin", "both", or "clicks" and "wrong" on rows { prompt, chosen, rejected }: those
-    // of the reader or, where there are none, of a stored annotator. `unread`: those left out.
+    // What the truth, the SFT model and a policy's weights say of clicks, each as [chosen, rejected]: kinds, true
+    // rewards, log π (nats).
+    clicks({ clicks, policy }) {
+      const { rows, ...found } = usable(clicks);
+      const judged = rows.map(({ prompt, chosen, rejected }) => [judge.judge(prompt, chosen), judge.judge(prompt, rejected)]);
+      const logps = (model) => rows.flatMap((_, i) => (i % BATCH ? [] : pairLogProbs(model, rows.slice(i, i + BATCH).map(ids))));
+      return {
+        rows, ...found,
+        kinds: judged.map((both) => both.map(({ kind }) => kind)),
+        rewards: judged.map((both) => both.map(({ reward }) => reward)),
+        sft: logps(sft),
+        policy: policy ? logps(new TinyGPT(sft, policy)) : null,
+      };
+    },
+    // labels: "true", "noisy", "coin", "both", or "clicks" and "wrong" on rows { prompt, chosen, rejected }: see
+    // `usable`. `unread`: those left out.
     begin({ run: name, loss, labels, clicks, code, beta, rate, seed = 0, shown }) {
-      const [own, unread] = [[], []];
-      for (const row of clicks ?? []) (readable(row) ? own : unread).push(row);
-      let rows = own.length ? own : world.annotator;
+      const found = usable(clicks);
+      let { rows } = found;
       if (labels === "wrong") rows = withOneWrong(rows);
       else if (labels !== "clicks") rows = label(draw(world.asked, 4, seed), labels, seed);
       const pairs = rows.map(ids);
@@ -181,7 +201,7 @@ export function start(scope, world) {
         going: false,
       };
       runs.set(name, run);
-      return { pairs: pairs.length, unread, look: look(run) };
+      return { pairs: pairs.length, unread: found.unread, look: look(run) };
     },
     async advance({ run: name, steps }) {
       const run = runs.get(name);
@@ -196,7 +216,7 @@ export function start(scope, world) {
       }
       run.going = false;
       const { policy: { all }, said, beta: b, optimizer: { steps: made } } = run;
-      scope.postMessage({ policy: { weights: all, words: `${said}, β = ${Number(b.toPrecision(2))}, ${made} updates` } });
+      scope.postMessage({ policy: { weights: all, words: `${said}, β = ${Number(b.toPrecision(2))}, ${made} updates`, beta: b } });
     },
     pause({ run: name }) {
       if (runs.has(name)) runs.get(name).going = false;

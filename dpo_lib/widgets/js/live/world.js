@@ -31,7 +31,8 @@ export class Judge {
     this.grammar = grammar.map(([kind, pattern]) => [kind, new RegExp(`^(?:${pattern})$`)]);
   }
 
-  // { reward, correct, malformed } of any response to any prompt.
+  // { reward, correct, malformed, kind } of any response to any prompt; kind: right, wrong, no answer, rude or
+  // malformed.
   judge(prompt, response, finished = true) {
     const { points } = this;
     const [family = null, facts = {}] = this.prompts[prompt] ?? [];
@@ -40,7 +41,7 @@ export class Judge {
     const sentences = (text.match(/[^.?]*[.?]|[^.?]+$/g) ?? []).map((part) => part.trim());
     const parsed = sentences.map((sentence) => this.parse(sentence));
     if (!finished || !parsed.length || parsed.includes(null)) {
-      return { reward: points.MALFORMED, correct: false, malformed: true };
+      return { reward: points.MALFORMED, correct: false, malformed: true, kind: "malformed" };
     }
     const isAnswer = ({ kind }) => ["capital", "sum", "cause", "list", "support"].includes(kind);
     const answers = parsed.filter(isAnswer);
@@ -57,7 +58,8 @@ export class Judge {
     reward += points.FILLER * new Set(sentences.filter((_, i) => !useful(parsed[i]))).size;
     if (said("rude")) reward += points.RUDE;
     reward += points.REPEATED * (sentences.length - new Set(sentences).size);
-    return { reward, correct, malformed: false };
+    const kind = said("rude") ? "rude" : !answers.length ? "no answer" : correct ? "right" : "wrong";
+    return { reward, correct, malformed: false, kind };
   }
 
   parse(sentence) {

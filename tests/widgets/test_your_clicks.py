@@ -1,0 +1,286 @@
+"""What the chapters say of the reader's clicks: the page's numbers are dpo_lib's."""
+
+import json
+import math
+
+import pytest
+import torch
+from axe_playwright_python.sync_playwright import Axe
+
+from dpo_lib import dpo_reward, fit_bradley_terry, preference_nll
+from dpo_lib.data import PreferenceDataset, PreferenceRecord
+from dpo_lib.logprobs import get_pair_log_probs
+from dpo_lib.models.checkpoints import load_sft
+from dpo_lib.widgets import YourClicks, join
+from dpo_lib.widgets.clicks import annotator_rows, pairs, rows_of
+from dpo_lib.widgets.spec import fmt
+from dpo_lib.widgets.your_clicks import ACTIONS
+from dpo_lib.world import true_reward, world_tokenizer
+from tests.widgets.axe_rules import OF_WHOLE_PAGES
+from tests.widgets.kinds import kind_of
+
+KINDS = ["right", "wrong", "no answer", "rude", "malformed"]
+SIDES = ("chosen", "rejected")
+PHONE = 360
+STRANGE = {"prompt": "List two zebras.", "chosen": "red and blue.", "rejected": "I do not know."}
+SHORT = {  # right beats no answer beats wrong beats right: finite scores
+    "first": ["first", "second", "first"] * 8,
+    "clean": ["first"] * 24,
+}
+NUMBERS = """kinds => {
+  return dpoBook.modules.module_widgets_your_clicks.kindScores(kinds);
+}"""
+
+
+def rows(choices):
+    judged = [{"choice": "skip", "seconds": 1.0}]
+    judged += [{"choice": choice, "seconds": 1.0} for choice in choices]
+    return rows_of(pairs(), judged)
+
+
+def kinds_of(clicked):
+    return [[kind_of(row["prompt"], row[side]) for side in SIDES] for row in clicked]
+
+
+def library_fit(kinds):
+    """Names and scores; with half a click more each way between two kinds if there must be."""
+    met = [pair for pair in kinds if pair[0] != pair[1]]
+    names = [kind for kind in KINDS if any(kind in pair for pair in met)]
+    index = torch.tensor([[names.index(kind) for kind in pair] for pair in met])
+    try:
+        return names, fit_bradley_terry(*index.T, n_items=len(names)).tolist(), True
+    except ValueError:
+        # Twice the clicks and one each way: as likely as half a click each way, squared.
+        every = torch.tensor(
+            [[i, j] for i in range(len(names)) for j in range(len(names)) if i != j]
+        )
+        more = torch.cat([index, index, every])
+        return names, fit_bradley_terry(*more.T, n_items=len(names)).tolist(), False
+
+
+def log_probs(model, clicked):
+    records = [PreferenceRecord(*(row[k] for k in ("prompt", *SIDES))) for row in clicked]
+    with torch.no_grad():
+        both = get_pair_log_probs(model, PreferenceDataset(records, world_tokenizer()).batch())
+    return torch.stack([*both], dim=1).double()  # (B, 2)
+
+
+def compute(opened, mode, rows=()):
+    if rows:
+        opened.keep(rows)
+    opened.press(ACTIONS[mode])
+    opened.page.wait_for_function(
+        "(said => /\\d (of your )?clicks/.test(said) && !said.includes('Press'))"
+        "(document.querySelector('.dpo-status').textContent)",
+        timeout=60_000,
+    )
+    return opened.status()
+
+
+@pytest.fixture
+def script(browser):
+    page = browser.new_page()
+    page.add_script_tag(content=join.static_script(["your_clicks"]))
+    yield lambda expression, value: page.evaluate(expression, value)
+    page.close()
+
+
+class TestNumbers:
+    @pytest.mark.parametrize(
+        "kinds",
+        [
+            [
+                ["right", "wrong"],
+                ["wrong", "no answer"],
+                ["no answer", "right"],
+                ["right", "wrong"],
+            ],
+            [["right", "wrong"]] * 9 + [["wrong", "right"]],
+            [["right", "wrong"]] * 5,
+            [["right", "wrong"], ["rude", "malformed"]],
+            [["right", "right"], ["no answer", "rude"], ["rude", "no answer"]],
+            kinds_of(annotator_rows()),
+        ],
+    )
+    def test_scores_of_kinds_are_the_library_s(self, script, kinds):
+        got = script(NUMBERS, kinds)
+        names, scores, finite = library_fit(kinds)
+        assert got["names"] == names
+        assert got["scores"] == pytest.approx(scores, abs=1e-8)
+        assert (got["gap"] is None) == finite
+        assert sum(map(sum, got["wins"])) == sum(a != b for a, b in kinds)
+
+    def test_clicks_on_one_kind_only_have_no_scores(self, script):
+        assert script(NUMBERS, [["right", "right"]])["names"] == []
+
+    def test_a_tie_counts_half_and_the_loss_is_the_library_s(self, script):
+        margins = [-3.0, 0.0, 0.4, 800.0]
+        of = "m => dpoBook.modules.module_widgets_your_clicks.lossOf(m)"
+        got = script(of, margins)
+        assert got["ranked"] == 2.5
+        expected = preference_nll(torch.tensor(margins, dtype=torch.float64), 0.0).mean()
+        assert got["loss"] == pytest.approx(expected.item(), rel=1e-12)
+
+
+class TestForms:
+    def test_no_other_form_exists(self):
+        with pytest.raises(ValueError, match="'odds'"):
+            YourClicks.of("odds")
+
+    @pytest.mark.parametrize("mode", ACTIONS)
+    def test_who_has_no_clicks_gets_a_stored_annotator_s_and_is_told(self, open_widget, mode):
+        opened = open_widget(YourClicks, YourClicks.spec_of(mode))
+        assert opened.status().startswith("You have no clicks yet; a stored annotator’s stand in.")
+        assert opened.page.get_by_text("You have no clicks yet; these are a stored").is_visible()
+        said = compute(opened, mode)
+        assert "tored annotator’s 24 clicks" in said
+        assert len(said) <= 150
+
+    def test_scores(self, open_widget):
+        opened = open_widget(YourClicks)
+        clicked = rows(SHORT["first"])
+        compute(opened, "scores", clicked)
+        kinds = kinds_of(clicked)
+        names, scores, finite = library_fit(kinds)
+        for line in opened.page.locator("table tbody tr").all():
+            kind = line.locator("th").text_content()
+            cells = line.locator("td").all_text_contents()
+            if kind not in names:
+                assert cells == ["–", "–", "–"]
+                continue
+            won = sum(a == kind != b for a, b in kinds)
+            lost = sum(b == kind != a for a, b in kinds)
+            assert cells == [str(won), str(lost), fmt(scores[names.index(kind)], 2)]
+        assert opened.page.get_by_text("half a click added").count() == (not finite)
+        same = sum(a == b for a, b in kinds)
+        assert opened.page.get_by_text(f"{same} of the clicks compare two").is_visible()
+        assert f"{len(clicked)} of your clicks" in opened.status()
+
+    def test_loss(self, open_widget):
+        opened = open_widget(YourClicks, YourClicks.spec_of("loss"))
+        clicked = rows(SHORT["clean"])
+        compute(opened, "loss", clicked)
+        kinds = kinds_of(clicked)
+        score = dict(zip(*library_fit(kinds)[:2], strict=True))
+        truth = [[true_reward(row["prompt"], row[side]) for side in SIDES] for row in clicked]
+        expected = []
+        for both in (
+            [[0.0, 0.0] for _ in clicked],
+            [[score.get(kind, 0.0) if a != b else 0.0 for kind in (a, b)] for a, b in kinds],
+            truth,
+        ):
+            chosen, rejected = torch.tensor(both, dtype=torch.float64).T
+            ranked = ((chosen > rejected).double() + 0.5 * (chosen == rejected)).sum().item()
+            loss = preference_nll(chosen, rejected).mean().item()
+            expected.append([fmt(loss, 3), fmt(ranked, 1) if ranked % 1 else str(int(ranked))])
+        lines = opened.page.locator("table tbody tr").all()
+        assert [line.locator("td").all_text_contents() for line in lines] == expected
+        assert expected[0][0] == fmt(math.log(2), 3)
+
+    def test_log_probs(self, open_widget):
+        opened = open_widget(YourClicks, YourClicks.spec_of("log_probs"))
+        clicked = rows(SHORT["first"])
+        said = compute(opened, "log_probs", clicked)
+        logps = log_probs(load_sft(), clicked)
+        margins = logps[:, 0] - logps[:, 1]
+        assert said == YourClicks.describe(
+            YourClicks.spec_of("log_probs").state
+            | {"result": {"n": 24, "yours": True, "agree": int((margins > 0).sum())}}
+        )
+        order = margins.argsort().tolist()
+        lines = opened.page.locator("table tbody tr").all()
+        for line, i in zip(lines, [*order[:3], *order[-3:]], strict=True):
+            assert line.locator("th").text_content() == clicked[i]["prompt"]
+            for cell, side, logp in zip(
+                line.locator("td").all_text_contents(), SIDES, logps[i].tolist(), strict=True
+            ):
+                assert cell == f"{clicked[i][side]}log π {fmt(logp, 2)}"
+
+    def test_rewards_of_a_policy_that_is_trained_here(self, open_widget):
+        opened = open_widget(YourClicks, YourClicks.spec_of("rewards"))
+        clicked = rows(SHORT["first"])
+        said = compute(opened, "rewards", clicked)
+        assert said.startswith("DPO, β = 1, 60 updates: mean reward ")
+        weights = list(opened.page.evaluate("Object.values(dpoBook.policy.weights)"))
+        policy = load_sft()
+        start = 0
+        with torch.no_grad():
+            for weight in policy.state_dict().values():
+                part = weights[start : start + weight.numel()]
+                weight.copy_(torch.tensor(part, dtype=torch.float64).view(weight.shape))
+                start += weight.numel()
+        assert start == len(weights)
+        rewards = dpo_reward(
+            log_probs(policy.double(), clicked), log_probs(load_sft().double(), clicked), 1.0
+        )
+        chosen, rejected = rewards.mean(dim=0).tolist()
+        agree = int((rewards[:, 0] > rewards[:, 1]).sum())
+        assert f"reward {fmt(chosen, 2)} chosen, {fmt(rejected, 2)} rejected; {agree} of 24" in said
+        assert agree > 18
+
+    def test_rows_that_the_model_cannot_read_are_told(self, open_widget):
+        opened = open_widget(YourClicks, YourClicks.spec_of("log_probs"))
+        said = compute(opened, "log_probs", [*rows(["first"]), STRANGE])
+        assert "of 1 of your clicks" in said
+        assert opened.page.get_by_text("1 of your rows are not in the model’s words").is_visible()
+
+
+class TestRows:
+    def test_out_to_a_file_away_and_in_again(self, open_widget, tmp_path):
+        opened = open_widget(YourClicks)
+        clicked = rows(["first", "second", "first"])
+        opened.keep(clicked)
+        opened.wait_for("3 of your clicks are here. Press Fit scores.")
+        with opened.page.expect_download() as download:
+            opened.press("Download JSONL")
+        path = tmp_path / "preferences.jsonl"
+        download.value.save_as(path)
+        assert [json.loads(line) for line in path.read_text().splitlines()] == clicked
+
+        opened.press("Erase")
+        opened.press("Erase all 3?")
+        opened.wait_for("Your rows are erased from this browser.")
+        assert opened.page.evaluate("localStorage.length") == 0
+        assert (
+            opened.page.get_by_role("button", name="Erase").get_attribute("aria-disabled") == "true"
+        )
+        opened.page.locator("input[type=file]").set_input_files(path)
+        opened.wait_for("3 rows read from preferences.jsonl")
+        path.write_text("{}\n")
+        opened.page.locator("input[type=file]").set_input_files(path)
+        opened.wait_for("Line 1: prompt must be a text")
+        opened.press("Reset")
+        opened.wait_for("3 of your clicks are here.")
+
+    def test_one_press_of_erase_is_not_enough(self, open_widget):
+        opened = open_widget(YourClicks)
+        opened.keep(rows(["first"]))
+        button = opened.page.get_by_role("button", name="Erase")
+        button.focus()
+        opened.page.keyboard.press("Enter")
+        assert button.text_content() == "Erase all 1?"
+        opened.page.keyboard.press("Tab")
+        assert button.text_content() == "Erase"
+        assert opened.page.evaluate("localStorage.length") == 1
+
+    def test_what_was_computed_goes_when_the_rows_change(self, open_widget):
+        opened = open_widget(YourClicks)
+        compute(opened, "scores", rows(["first", "second"]))
+        other = open_widget(YourClicks)
+        other.keep(rows(["first"]))
+        opened.wait_for("1 of your clicks are here.")
+        assert set(opened.page.locator("table td").all_text_contents()) == {"–"}
+
+
+@pytest.mark.parametrize("mode", ACTIONS)
+def test_with_numbers_it_is_accessible_and_fits_a_phone(open_widget, mode):
+    opened = open_widget(YourClicks, YourClicks.spec_of(mode))
+    said = compute(opened, mode)
+    for theme in ("light", "dark"):
+        opened.page.evaluate("t => { document.documentElement.dataset.theme = t; }", theme)
+        results = Axe().run(opened.page, options={"rules": OF_WHOLE_PAGES})
+        assert results.violations_count == 0, results.generate_report()
+    opened.page.set_viewport_size({"width": PHONE, "height": 800})
+    opened.page.wait_for_timeout(300)
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= PHONE
+    assert opened.status() == said
