@@ -27,6 +27,7 @@ STEP = 5  # minutes to which a time is rounded
 
 EXERCISES = "Exercises"  # the heading over them
 HEADING = re.compile(r"^## +(.+?)[ \t]*$", re.MULTILINE)
+ANY_HEADING = re.compile(r"^#{1,4} +(.+?)[ \t]*$", re.MULTILINE)
 EXERCISE = re.compile(
     r"^(`{3,})\{exercise\}(?P<title>[^\n]*)(?P<body>.*?)^\1[ \t]*$", re.MULTILINE | re.DOTALL
 )
@@ -170,6 +171,13 @@ def sections(page: str) -> dict[str, Time]:
             time = Time(0.0, time.exercises)
         times[heading] = times.get(heading, Time()) + time
     return times
+
+
+def headings(page: str) -> list[str]:
+    """Return the headings of a page, of every level, without the dollars of their formulas."""
+    cells = (cell for cell in _cells(page) if cell["cell_type"] == "markdown")
+    text = "\n".join("".join(cell["source"]) for cell in cells)
+    return [found.replace("$", "") for found in ANY_HEADING.findall(text)]
 
 
 def whole(page: str) -> Time:

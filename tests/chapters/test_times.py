@@ -3,6 +3,7 @@
 import json
 import re
 
+import dpo_sections
 import dpo_times
 import pytest
 from dpo_contents import NOTEBOOKS, ROOT
@@ -46,6 +47,17 @@ def test_checks_belong_to_their_exercises():
     assert {*found} == {*EXERCISES}
     assert found["9.2"].label == "ex-dpo-build"
     assert all(exercise.title.startswith("Build it: ") for exercise in found.values())
+
+
+PLACE = re.compile(r"\{section\}`(?:[^`<]*<)?(\w+)#([^`>]+)>?`")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "book").glob("*.md")), ids=lambda path: path.stem)
+def test_sections_that_pages_lead_to_are_there(path):
+    """The build finds this too, but a build takes longer than to rename a heading."""
+    for place, heading in PLACE.findall(path.read_text(encoding="utf-8")):
+        page, _ = dpo_sections.page_of(place)
+        assert heading.replace("$", "") in dpo_times.headings(page), f"{place}#{heading}"
 
 
 def words(n):

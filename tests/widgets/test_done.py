@@ -179,9 +179,20 @@ def test_an_exercise_is_ticked_and_unticked_by_keyboard(open_page):
 
 
 def test_what_is_kept_and_not_listed_is_told(open_page):
-    kept = {"dpo-book-done": {"exercise 77.1": DAY}, "dpo-book-bets": None}
+    bets = {
+        "halves": {"title": "Your bet: how many?", "bet": 100, "truth": 150},
+        "later": {"title": "Your bet: which?", "bet": ["true", "false"], "truth": None},
+    }
+    kept = {
+        "dpo-book-done": {"exercise 77.1": DAY},
+        "dpo-book-bets": {"version": 1, "bets": bets},
+    }
     page = open_page(kept)
-    assert page.get_by_text("Kept too, though not in this list: exercise 77.1.").is_visible()
+    assert page.get_by_text("Kept too, though not in this list").is_visible()
+    assert page.get_by_text(f"exercise 77.1, done on {DAY}").is_visible()
+    assert page.get_by_text("Your bet: how many? You said 100; it is 150.").is_visible()
+    assert page.get_by_text("which? You said true, false; a later chapter knows.").is_visible()
+    assert not open_page(KEPT).get_by_text("Kept too").is_visible()
     odd = {"drafts": {"title": "t", "bet": 99, "truth": 1.25}}
     page = open_page({"dpo-book-bets": {"version": 1, "bets": odd}})
     page.locator("summary").first.click()
@@ -263,6 +274,12 @@ def test_another_tab_is_heard(open_page):
     other.goto(page.url)
     other.evaluate("localStorage.removeItem('dpo-book-done')")
     page.wait_for_function("document.querySelector('.dpo-value').textContent === '0 of 3'")
+
+
+def test_what_another_widget_of_the_page_keeps_is_heard(open_page):
+    page = open_page(KEPT)
+    page.evaluate("dpoBook.modules.module_progress.markDone('quiz', '2.2')")
+    assert tiles(page)[1] == "3 of 4"
 
 
 def test_a_browser_that_keeps_nothing_is_told(open_page):

@@ -15,11 +15,14 @@ export function read(key, broken = null) {
   }
 }
 
+export const KEPT = "dpo-kept"; // the event on this page; other pages get the browser's own
+
 // Null removes what is there. Says whether it is kept now; the page works without.
 export function write(key, value) {
   try {
     if (value === null) localStorage.removeItem(key);
     else localStorage.setItem(key, JSON.stringify(value));
+    window.dispatchEvent(new Event(KEPT));
     return true;
   } catch {
     return false;

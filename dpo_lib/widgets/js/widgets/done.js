@@ -2,9 +2,9 @@
 // file, read back, erased and printed.
 
 import { allBets, keepBets } from "../bets.js";
-import { change, erase as eraseClicks, fromJsonl, kept as keptClicks, onClicks, pairOf, whose } from "../clicks.js";
+import { change, erase as eraseClicks, fromJsonl, kept as keptClicks, pairOf, whose } from "../clicks.js";
 import { done, keepDone, today } from "../progress.js";
-import { plain, read, write } from "../storage.js";
+import { KEPT, plain, read, write } from "../storage.js";
 import { assign, button, download, h, readout, rich } from "../ui.js";
 import { compare, isBet } from "./bet.js";
 
@@ -91,6 +91,7 @@ function whereWords(live) {
   return `Kept by this browser for ${location.origin}.`;
 }
 
+const listed = (value) => (Array.isArray(value) ? value.join(", ") : String(value));
 const link = (href, ...words) => (href ? h("a", { href }, ...words) : h("span", {}, ...words));
 
 export function render({ model, el, spec }) {
@@ -112,7 +113,6 @@ export function render({ model, el, spec }) {
   function tick(key, on) {
     const { [key]: _, ...others } = done();
     keepDone(on ? { ...others, [key]: today() } : others);
-    refresh();
   }
 
   // Each part of a chapter is built once and returns refresh(kept, bets): { part: [done, of] }.
@@ -182,8 +182,9 @@ export function render({ model, el, spec }) {
     root.append(h("details", {}, summary, h("ul", {}, ...rows.map(({ node }) => node))));
     return { rows, count };
   });
-  const others = h("p", { class: "dpo-name" });
-  root.append(others);
+  const others = h("ul", {});
+  const beside = h("div", {}, h("p", { class: "dpo-name" }, "Kept too, though not in this list:"), others);
+  root.append(beside);
 
   function refresh() {
     const kept = done();
@@ -205,9 +206,13 @@ export function render({ model, el, spec }) {
     }
     for (const [part, pair] of Object.entries(total)) tile(part, pair.join(" of "));
     tile("clicks", String(clicks.rows.length));
-    const names = [...Object.keys(kept), ...Object.keys(bets).map((name) => `bet ${name}`)];
-    const unknown = names.filter((name) => !known.has(name));
-    others.textContent = unknown.length ? `Kept too, though not in this list: ${unknown.join(", ")}.` : "";
+    const unknown = Object.entries(kept).map(([name, day]) => [name, `${name}, done on ${day}`]);
+    for (const [name, { title, bet, truth }] of Object.entries(bets)) {
+      unknown.push([`bet ${name}`, `${title} You said ${listed(bet)}; ${truth === null ? "a later chapter knows" : `it is ${listed(truth)}`}.`]);
+    }
+    const told = unknown.filter(([name]) => !known.has(name));
+    others.replaceChildren(...told.map(([, words]) => h("li", {}, ...rich(words))));
+    beside.hidden = !told.length;
   }
 
   // --- export, import, print, erase ---
@@ -228,13 +233,11 @@ export function render({ model, el, spec }) {
       say(error.message);
     }
     file.value = "";
-    refresh();
   });
   const yes = button("Yes, erase it all", () => {
     keepDone({});
     keepBets({});
     eraseClicks();
-    refresh();
     assign(model, { asked: false, note: "Erased: exercises, quizzes, bets and clicks." });
     erase.focus();
   });
@@ -276,8 +279,8 @@ export function render({ model, el, spec }) {
   const close = () => closed.forEach((node) => (node.open = false));
   addEventListener("beforeprint", open);
   addEventListener("afterprint", close);
-  addEventListener("storage", refresh); // another tab has kept something
-  const stop = onClicks(refresh);
+  const changes = ["storage", KEPT]; // on another page, on this one
+  for (const event of changes) addEventListener(event, refresh);
   refresh();
 
   return {
@@ -288,8 +291,7 @@ export function render({ model, el, spec }) {
     destroy() {
       removeEventListener("beforeprint", open);
       removeEventListener("afterprint", close);
-      removeEventListener("storage", refresh);
-      stop();
+      for (const event of changes) removeEventListener(event, refresh);
     },
   };
 }

@@ -1,0 +1,36 @@
+"""What the reader does in a chapter is counted on the page of what they have done."""
+
+import pytest
+
+
+def counted(page):
+    return page.locator(".dpo-value").all_inner_texts()
+
+
+@pytest.mark.parametrize("scheme", ["file", "http"])
+def test_a_question_a_bet_and_a_tick_are_counted(browser, site, scheme):
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(f"{site[scheme]}book/done.html")
+    page.locator(".dpo-done").wait_for()
+    before = counted(page)
+    assert [text.split()[0] for text in before] == ["0"] * 5
+
+    page.goto(f"{site[scheme]}notebooks/02_bradley_terry.html")
+    page.evaluate("window.dpoBook.bring()")
+    quiz = page.locator("[data-dpo-widget=quiz]")
+    quiz.get_by_role("radio").first.check()
+    quiz.get_by_role("button", name="Check question 1").click()
+    bet = page.locator("[data-dpo-widget=bet]", has_text="never loses")
+    bet.get_by_role("radio", name="higher than any number").check()
+    bet.get_by_role("button", name="Place my bet").click()
+
+    page.goto(f"{site[scheme]}book/done.html")
+    page.get_by_text("Chapter 2", exact=True).click()
+    page.get_by_role("checkbox", name="Done: Build it: two scores, one probability").check()
+    assert [text.split()[0] for text in counted(page)] == ["1", "1", "1", "1", "0"]
+    assert [text.split()[1:] for text in counted(page)][:3] == [t.split()[1:] for t in before][:3]
+    page.get_by_role("link", name="Build it: two scores, one probability").click()
+    page.wait_for_url("**/02_bradley_terry.html#ex-bt-build")
+    assert page.locator("#ex-bt-build").is_visible()
+    context.close()
