@@ -153,7 +153,7 @@ class TestForms:
             assert cells == [str(won), str(lost), fmt(scores[names.index(kind)], 2)]
         assert opened.page.get_by_text("half a click added").count() == (not finite)
         same = sum(a == b for a, b in kinds)
-        assert opened.page.get_by_text(f"{same} of the clicks compare two").is_visible()
+        assert opened.page.get_by_text(f"Of these clicks, {same} compare two").is_visible()
         assert f"{len(clicked)} of your clicks" in opened.status()
 
     def test_loss(self, open_widget):

@@ -52,7 +52,7 @@ const MODES = {
         const same = seen?.kinds.filter(([a, b]) => a === b).length ?? 0;
         about.textContent = [
           "A score each: of kinds, since two answers to different prompts were never compared. Only differences count; the mean is 0.",
-          same ? `${same} of the clicks compare two answers of one kind: they say nothing here.` : "",
+          same ? `Of these clicks, ${same} compare two answers of one kind and say nothing here.` : "",
           gap ? `No chain of clicks leads from ${quoted(gap[0])} to ${quoted(gap[1])}, so no finite scores fit best; these are with half a click added each way between every two kinds.` : "",
         ].filter(Boolean).join(" ");
       };
@@ -119,7 +119,7 @@ function pairTable(el, name, numbers) {
     h(
       "table",
       { class: "dpo-answers" },
-      h("caption", { class: "dpo-your-about dpo-name" }, `The ${SHOWN} clicks that ${name} is most against, and the ${SHOWN} it is most for`),
+      h("caption", { class: "dpo-your-about dpo-name" }, `The ${SHOWN} clicks that ${name === "reward" ? "the reward" : name} is most against, and the ${SHOWN} it is most for`),
       h("thead", {}, h("tr", {}, ...["prompt", "chosen", "rejected"].map((column) => h("th", { scope: "col" }, column)))),
       body,
     ),
