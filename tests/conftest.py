@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+HEADLESS_SHELL = "chromium-headless-shell"
 CHROMIUM_ON_MACOS = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
 # Chromium looks up its maker's hosts by itself unless it is told not to.
 QUIET = (
@@ -25,6 +26,14 @@ FIREFOX_NAMES = ("firefox-esr", "firefox", "/Applications/Firefox.app/Contents/M
 def find_chromium() -> str | None:
     """Return the path of Chromium: the one named by CHROMIUM, or the first that is installed."""
     return first_program(os.environ.get("CHROMIUM", ""), *CHROMIUM_NAMES, CHROMIUM_ON_MACOS)
+
+
+def find_headless_chromium() -> str | None:
+    """Return the path of Chromium's shell without windows, or else Chromium's.
+
+    It draws and runs pages as Chromium does, and takes half the processor's time.
+    """
+    return first_program(os.environ.get("CHROMIUM", ""), HEADLESS_SHELL) or find_chromium()
 
 
 def find_firefox() -> str | None:
@@ -61,7 +70,7 @@ def browser():
     """Headless Chromium, one for each test process: Playwright cannot be started twice in one."""
     from playwright.sync_api import sync_playwright
 
-    chromium = find_chromium()
+    chromium = find_headless_chromium()
     if chromium is None:
         pytest.fail("Chromium is missing: run tools/system.sh chromium", pytrace=False)
     with sync_playwright() as playwright:

@@ -19,6 +19,7 @@ class Watch:
     def __init__(self, base):
         self.base = base
         self.outside, self.errors, self.responses = [], [], []
+        self.begun = 0  # requests
 
     def __call__(self, page):
         page.on("request", self.on_request)
@@ -27,7 +28,15 @@ class Watch:
         page.on("pageerror", lambda error: self.errors.append(f"uncaught: {error}"))
         page.on("console", self.on_console)
 
+    def rest(self, page):
+        """Wait until nothing has been asked for during half a second."""
+        before = -1
+        while self.begun > before:
+            before = self.begun
+            page.wait_for_timeout(500)
+
     def on_request(self, request):
+        self.begun += 1
         if not request.url.startswith((self.base, "data:", "blob:")):
             self.outside.append(request.url)
 
@@ -50,7 +59,7 @@ class Watch:
 
 def faults_of_load(page, watch):
     """What is wrong with a page that has been opened, however that was done."""
-    page.wait_for_load_state("networkidle")
+    watch.rest(page)
     unset = page.locator(".math:not(:has(mjx-container))").all_inner_texts()
     wrong = page.locator("mjx-merror").all_inner_texts()
     return [

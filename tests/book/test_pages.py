@@ -17,13 +17,10 @@ WIDGET_FILE = re.compile(r"_static/dpo-(?:widgets|near|preview|module|live)\b")
 
 @pytest.mark.parametrize("name", EVERY_PAGE)
 def test_loads_without_errors_or_outside_requests(open_page, site, name):
-    light, dark = Watch(site["http"]), Watch(site["http"])
-    # Both are opened first, so that they come to rest at the same time.
-    in_light = open_page(name, "http", light)
-    in_dark = open_page(name, "http", dark, theme="dark")
-    assert faults_of_load(in_light, light) == []
-    assert faults_of_load(in_dark, dark) == []
-    weight = light.weight()
+    # The dark theme, and the page as a file, are in test_reader.py.
+    watch = Watch(site["http"])
+    assert faults_of_load(open_page(name, "http", watch), watch) == []
+    weight = watch.weight()
     assert sum(weight.values()) <= WEIGHT_LIMITS[name.startswith("notebooks/")], weight
     assert live_bytes(name, weight) <= LIVE_LIMIT, weight
 

@@ -15,8 +15,8 @@ AXE_OPTIONS = {
 EVERY_WIDGET = "window.dpoBook?.bring?.()"  # also those that wait until the reader comes near
 OF_COLORS = ["color-contrast", "link-in-text-block"]  # all that a theme changes
 # On a page of 8,000 words in color, axe spends nine tenths of its time on their contrast. Words
-# whose letters and grounds are painted alike have one contrast: three of them are tried. A single
-# character tells axe nothing, so those are apart.
+# whose letters and grounds are painted alike have one contrast: three of them are tried, and three
+# links of a kind. A single character tells axe nothing, so those are apart.
 CHOOSE_WORDS = """() => {
     const ways = new Map(), seen = new Map(), ofNode = new Map();
     const letters = (s) => [s.color, s.fontSize, s.fontWeight, s.textShadow].join();
@@ -38,9 +38,10 @@ CHOOSE_WORDS = """() => {
     for (const node of document.querySelectorAll("body *")) {
         const words = [...node.childNodes].filter((n) => n.nodeType === Node.TEXT_NODE)
             .map((n) => n.data.trim()).join("");
-        const way = `${wayOf(node)} ${words.length > 1}`;
+        const link = node.matches("a[href]");
+        const way = `${wayOf(node)} ${words.length > 1} ${link}`;
         const before = seen.get(way) ?? 0;
-        const shown = words && node.checkVisibility({ visibilityProperty: true });
+        const shown = (words || link) && node.checkVisibility({ visibilityProperty: true });
         if (shown) seen.set(way, before + 1);
         const chosen = (shown && before < 3) || node.matches("input, select, textarea, svg *");
         node.toggleAttribute("data-chosen", chosen);
@@ -48,7 +49,8 @@ CHOOSE_WORDS = """() => {
 }"""
 AXE = Axe(
     Axe().axe_script
-    + "; axe.configure({ rules: [{ id: 'color-contrast', selector: '[data-chosen]' }] });"
+    + "; axe.configure({ rules: [{ id: 'color-contrast', selector: '[data-chosen]' },"
+    "  { id: 'link-in-text-block', selector: 'a[href][data-chosen]' }] });"
 )
 
 
