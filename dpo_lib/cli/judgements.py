@@ -89,7 +89,7 @@ def make_plan(drawn: Sequence[Drawn], per_prompt: int, repeats: float, seed: int
     if not pairs:
         raise ValueError("no prompt has two answers that differ and are not empty")
     notes = [
-        f"{_count(number, thing)} not asked: {why}"
+        f"{count(number, thing)} not asked: {why}"
         for number, thing, why in (
             (empty, "empty answer", "train reads no empty answers"),
             (twice, "answer", "the same text stands there already"),
@@ -100,7 +100,8 @@ def make_plan(drawn: Sequence[Drawn], per_prompt: int, repeats: float, seed: int
     return Plan(_with_repeats(pairs, repeats, random.Random(f"{seed}: order")), notes)
 
 
-def _count(number: int, thing: str) -> str:
+def count(number: int, thing: str) -> str:
+    """``2 pairs``, ``1 pair``."""
     return f"{number:,} {thing}{'s' * (number != 1)}"
 
 
@@ -415,7 +416,7 @@ class Judgements:
 def _share(found: Sequence[bool]) -> str:
     low, high = wilson_interval(sum(found), len(found))
     return (
-        f"{sum(found)} of {_count(len(found), 'time')} ({sum(found) / len(found):.0%}; 95% "
+        f"{sum(found)} of {count(len(found), 'time')} ({sum(found) / len(found):.0%}; 95% "
         f"interval {low:.0%} to {high:.0%})"
     )
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dpo_lib.cli.drawn import Answer, read_drawn
-from dpo_lib.cli.judgements import Judgements, OutOfStep, make_plan
+from dpo_lib.cli.judgements import Judgements, OutOfStep, count, make_plan
 from dpo_lib.data.files import digest_files
 from dpo_lib.widgets import join
 
@@ -60,7 +60,8 @@ def run_label(args: argparse.Namespace) -> int:
     if judgements.judged:
         print(f"{len(judgements.judged)} judged before, {judgements.left} left")
     else:
-        print(f"{len(plan.pairs) - plan.repeats} pairs, {plan.repeats} of them asked twice")
+        pairs = count(len(plan.pairs) - plan.repeats, "pair")
+        print(f"{pairs}, {plan.repeats} of them asked twice")
     print(f"label them at {server.address} (this machine only); Ctrl-C ends", flush=True)
     try:
         if not args.no_browser and _has_browser():
@@ -70,8 +71,8 @@ def run_label(args: argparse.Namespace) -> int:
         print()
     finally:
         server.server_close()
-        with server.lock:  # what is being kept is kept
-            judgements.close()
+        server.lock.acquire()  # what is being kept is kept, and nothing after it
+        judgements.close()
     for line in summary(judgements):
         print(line)
     if judgements.trouble:
@@ -88,23 +89,19 @@ def _has_browser() -> bool:
 
 def summary(judgements: Judgements) -> list[str]:
     """What came of it, and what to do next; a sentence each."""
-    counts = ", ".join(
-        f"{number} {what}"
-        for number, what in (
-            (judgements.rows, "preferences"),
-            (judgements.number("tie"), "ties"),
-            (judgements.number("skip"), "skipped"),
-            (judgements.left, "left"),
-        )
-    )
-    lines = [f"{len(judgements.judged)} judgements: {counts}."]
+    rows, ties = judgements.rows, judgements.number("tie")
+    skipped, left = judgements.number("skip"), judgements.left
+    lines = [
+        f"{count(len(judgements.judged), 'judgement')}: {count(rows, 'preference')}, "
+        f"{count(ties, 'tie')}, {skipped} skipped, {left} left."
+    ]
     seconds = judgements.median_seconds()
     if seconds is not None:
         lines.append(f"Half of them took at most {seconds:.1f} seconds.")
     lines += judgements.habits()
-    if judgements.left:
+    if left:
         lines.append("The same command goes on where you stopped.")
-    if judgements.rows:
+    if rows:
         lines.append(f"Next: {next_command(judgements.out)}")
     return lines
 

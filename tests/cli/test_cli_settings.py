@@ -79,7 +79,7 @@ def test_what_decides_the_numbers_is_the_identity_of_a_run():
     assert {*settings().identity()} == known - free
 
 
-@pytest.mark.parametrize("command", ["draw", "judge", "rounds", "eval"])
+@pytest.mark.parametrize("command", ["draw", "judge", "rounds", "label", "eval"])
 def test_every_option_of_the_models_own_answers_is_read(command):
     (commands,) = [a for a in typed.make_parser()._actions if a.dest == "command"]
     sources = "".join(p.read_text("utf-8") for p in CLI.glob("*.py") if p.name != "parser.py")
@@ -98,6 +98,8 @@ def test_what_is_chosen_where_nothing_is_typed():
     assert parse(["sample", "--model", "x"]).temperature == 0
     judged = parse(["judge", "x", "--out", "y", "--scores", "z"])
     assert (judged.pairs, judged.match_length, judged.timeout) == ("best-worst", False, 300)
+    asked = parse(["label", "x", "--out", "y"])
+    assert (asked.per_prompt, asked.repeats, asked.seed, asked.port) == (1, 0.1, 0, 0)
     with pytest.raises(SystemExit):
         parse(["judge", "x", "--out", "y"])
 

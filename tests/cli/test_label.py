@@ -730,7 +730,7 @@ def test_ctrl_c_ends_with_a_summary_and_two_of_them_are_one_too_many(file, tmp_p
     assert "Traceback" not in err
     assert said[:3] == [
         "",
-        f"4 judgements: 2 preferences, 1 ties, 1 skipped, {said[1].split()[-2]} left.",
+        f"4 judgements: 2 preferences, 1 tie, 1 skipped, {said[1].split()[-2]} left.",
         "Half of them took at most 3.1 seconds.",
     ]
     assert said[-2:] == [
@@ -876,7 +876,7 @@ def test_twelve_pairs_by_keyboard_killed_and_taken_up_again(file, tmp_path, visi
         assert page.get_by_text(start).first.is_visible()
     code, said, _ = command.end()
     assert code == 0
-    assert said[1] == "13 judgements: 11 preferences, 1 ties, 0 skipped, 0 left."
+    assert said[1] == "13 judgements: 11 preferences, 1 tie, 0 skipped, 0 left."
 
 
 def test_texts_are_shown_as_they_are_and_never_run(session, served, visit):
