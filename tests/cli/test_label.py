@@ -714,11 +714,24 @@ class Command:
         return self.process.returncode, out.splitlines(), err
 
 
-def test_ctrl_c_ends_with_a_summary_and_two_of_them_are_one_too_many(file, tmp_path):
+@pytest.fixture
+def run():
+    """Starts commands; none outlives the test."""
+    with contextlib.ExitStack() as stack:
+
+        def run(*words):
+            command = Command(*words)
+            stack.callback(command.end, signal.SIGKILL)
+            return command
+
+        yield run
+
+
+def test_ctrl_c_ends_with_a_summary_and_two_of_them_are_one_too_many(run, file, tmp_path):
     out = tmp_path / "my pairs.jsonl"
-    command = Command(file, out, "--repeats", "0.25")
+    command = run(file, out, "--repeats", "0.25")
     assert command.lines[0] == "12 pairs, 3 of them asked twice"
-    second = Command(file, out, "--repeats", "0.25")
+    second = run(file, out, "--repeats", "0.25")
     code, said, err = second.end()
     assert (code, said) == (2, [])
     assert err.splitlines()[-1] == f"error: another process is labeling {out}"
@@ -737,7 +750,7 @@ def test_ctrl_c_ends_with_a_summary_and_two_of_them_are_one_too_many(file, tmp_p
         "The same command goes on where you stopped.",
         f"Next: python -m dpo_lib train --data '{out}' --out runs/mine",
     ]
-    third = Command(file, out, "--repeats", "0.25")
+    third = run(file, out, "--repeats", "0.25")
     assert third.lines[0].startswith("4 judged before, ")
     assert third.end()[0] == 0
 
@@ -837,12 +850,12 @@ def as_shown(pair):
     return pair.prompt, pair.first.text, pair.second.text
 
 
-def test_twelve_pairs_by_keyboard_killed_and_taken_up_again(file, tmp_path, visit):
+def test_twelve_pairs_by_keyboard_killed_and_taken_up_again(run, file, tmp_path, visit):
     out = tmp_path / "pairs.jsonl"
     pairs = plan_of(drawn_rows(), repeats=0.1)
     keys = ["ArrowLeft", "2", "T", "s", "u", "ArrowRight"]
     choices = ["first", "second", "tie", "second"]
-    command = Command(file, out)
+    command = run(file, out)
     page = visit(command.address, faulty=["ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET"])
     press(page, *keys)
     assert page.get_by_text("Pair 5 of 13", exact=True).is_visible()
@@ -853,7 +866,7 @@ def test_twelve_pairs_by_keyboard_killed_and_taken_up_again(file, tmp_path, visi
     page.get_by_role("alert").filter(has_text="This was not kept").wait_for()
     assert shown(page) == as_shown(pairs[4])
 
-    command = Command(file, out)
+    command = run(file, out)
     assert command.lines[0] == "4 judged before, 9 left"
     page = visit(command.address)
     assert page.get_by_text("Pair 5 of 13", exact=True).is_visible()
