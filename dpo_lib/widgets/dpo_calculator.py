@@ -21,6 +21,8 @@ EXAMPLES = {  # values of NAMES
 class DPOCalculator(BookWidget):
     """The DPO loss of one pair, number by number, and its place on the loss curve."""
 
+    load = "near"  # no other widget of its page needs the drawing code at once
+
     @classmethod
     def build_spec(cls) -> WidgetSpec:
         """Return the widget's description with its default values."""

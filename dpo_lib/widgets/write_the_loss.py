@@ -14,11 +14,14 @@ from dpo_lib.widgets.spec import WidgetSpec
 START = """\
 import math
 
-def dpo_loss(chosen, rejected,
-             ref_chosen, ref_rejected,
-             beta):
-    # One pair: log-probabilities.
-    # Use log_sigmoid(x), sigmoid(x).
+def dpo_loss(
+    chosen, rejected,
+    ref_chosen, ref_rejected,
+    beta,
+):
+    # One pair, in nats.
+    # log_sigmoid(x) and
+    # sigmoid(x) are there.
     return rejected - chosen
 """
 NUMBER = "9.2"  # the exercise that it is, whose cases and words serve here

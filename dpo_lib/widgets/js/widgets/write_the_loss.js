@@ -25,7 +25,7 @@ export function render({ model, el, spec }) {
   // --- the editor ---
   const field = editor({
     label: "Your loss, in Python",
-    rows: 9,
+    rows: 12,
     run: () => check(),
     changed: (code) => save({ code, note: "" }),
   });
