@@ -55,7 +55,7 @@ def write(folder: Path) -> list[Path]:
         written += [folder / "exercises" / path.name, folder / "solutions" / path.name]
         nbformat.write(bare, written[-2])
         shutil.copyfile(path, written[-1])
-    shutil.copytree(  # chapters import them, and read ../experiments/results
+    shutil.copytree(  # chapters read their results
         ROOT / "experiments",
         folder / "experiments",
         ignore=shutil.ignore_patterns("__pycache__"),
