@@ -1,4 +1,4 @@
-"""The reader's main path, by keyboard: label pairs, write the loss, check it, train with it."""
+"""The reader's main path, by keyboard: label pairs, fit them, write the loss, train with it."""
 
 import json
 import shutil
@@ -30,11 +30,17 @@ def test_the_main_path(site, name, find, scheme):
 
     assert seen["outside"] == []
     assert seen["errors"] == []
+    fitted = seen["fitted"]
+    assert fitted["said"].startswith("From 12 of your clicks: right ")
+    scores = {kind: score for kind, (_, _, score) in fitted["kinds"].items() if score is not None}
+    assert min(scores, key=scores.get) == "no answer"  # which the walk never chooses
+    chosen, rejected, _ = zip(*(fitted["kinds"][kind] for kind in scores), strict=True)
+    assert 0 < sum(chosen) == sum(rejected) <= 12
     written, trained = seen["written"], seen["trained"]
     assert written["reward"][1] > written["reward"][0] + 0.3
     assert all(before != now for before, now in written["answers"])
     assert "mine, from chapter 9" in trained["legend"]
-    assert "stored annotator" not in trained["legend"]
+    assert "my clicks of chapter 1 (12 of yours)" in trained["legend"]
     assert trained["pairs"] == 12
     assert trained["reward"][1] > trained["reward"][0]
     assert any(before != now for before, now in trained["answers"])

@@ -1,4 +1,5 @@
-// The reader's main path through the book, by keyboard: label twelve pairs, write the loss, check it, train.
+// The reader's main path through the book, by keyboard: label twelve pairs, fit scores to
+// them, write the loss, check it, train.
 //
 //   node walk.mjs firefox PROGRAM ADDRESS     or chrome; ADDRESS is that of the book's folder
 //
@@ -88,6 +89,21 @@ async function label() {
   await page.waitForFunction((words) => document.querySelector("[data-dpo-widget=annotator] .dpo-tile").textContent.includes(words), {}, String(PAIRS));
 }
 
+// What chapter 2 makes of these clicks: its words, and [chosen, rejected, score] by kind of answer.
+async function fit() {
+  await open("notebooks/02_bradley_terry.html");
+  await near("your_clicks");
+  await said("your_clicks", `${PAIRS} of your clicks are here`);
+  await press("your_clicks", "Fit scores");
+  await said("your_clicks", "From");
+  const kinds = await texts(`${widget("your_clicks")} tbody th`);
+  const cells = await texts(`${widget("your_clicks")} td`);
+  return {
+    said: (await texts(`${widget("your_clicks")} .dpo-status`))[0],
+    kinds: Object.fromEntries(kinds.map((kind, i) => [kind, cells.slice(3 * i, 3 * i + 3).map((text) => Number(text.replace("−", "-")))])),
+  };
+}
+
 async function write() {
   await open("notebooks/09_dpo_loss.html");
   await near("write_the_loss");
@@ -134,10 +150,11 @@ async function train() {
 
 try {
   await label();
+  const fitted = await fit();
   const written = await write();
   const trained = await train();
   const seconds = (Date.now() - started) / 1000;
-  console.log(JSON.stringify({ version: await browser.version(), seconds, written, trained, outside, errors }));
+  console.log(JSON.stringify({ version: await browser.version(), seconds, fitted, written, trained, outside, errors }));
 } finally {
   await browser.close();
 }
