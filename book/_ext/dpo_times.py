@@ -111,7 +111,7 @@ def time_of_code(cell: dict) -> Time:
     if "hide-cell" in tags:
         return Time()
     minutes = 0.0
-    if "hide-input" not in tags:
+    if not {"hide-input", "remove-input"} & {*tags}:
         minutes += sum(bool(line.strip()) for line in "".join(cell["source"]).split("\n")) / LINES
     for output in cell["outputs"]:
         data = output.get("data", {})

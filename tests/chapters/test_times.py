@@ -105,6 +105,7 @@ def widget(kind, data=""):
     [
         (code("a = 1\n\n" * 20), 2),
         (code("a = 1\n" * 20, tags=["hide-input"]), 0),
+        (code("a = 1\n" * 20, tags=["remove-input"]), 0),
         (code("a = 1", {"text": "1\n" * 90}, tags=["hide-cell"]), 0),
         (code("", {"text": "1\n" * 90}), 3),
         (code("", {"data": {"image/svg+xml": "<svg/>", "text/plain": "a"}}), 1),
