@@ -48,6 +48,9 @@ WIDGET_STYLES = "dpo-widgets.css"  # near.js has this name too, and those of mod
 PALETTE_STYLES = "dpo-palette.css"
 BOX_CLASSES = {"A closer look": "dpo-closer-look", "Before you start": "dpo-before-you-start"}
 ICON_SCRIPT = "scripts/fontawesome.js"
+ICON_STYLE = "styles/pydata-sphinx-theme.css"
+ICON_NAME = re.compile(r"\bfa-[a-z0-9-]+")
+ICON_RULE = re.compile(r'(?:\.fa-[a-z0-9-]+:before,?)+\{content:"[^"]*"\}')
 
 REPEATED_IDS = ("exercise-content", "solution-content", "proof-content")
 
@@ -328,13 +331,25 @@ def keep_punctuation(app: Sphinx, doctree: nodes.document) -> None:
 # --- weight ----------------------------------------------------------------------------------
 
 
-def empty_icon_script(app: Sphinx, exception: Exception | None) -> None:
-    """Empty the theme's icon script after the build: the icons come from its web font."""
-    script = Path(app.outdir) / "_static" / ICON_SCRIPT
-    if exception is None and app.builder.format == "html":
-        if not script.is_file():
-            raise FileNotFoundError(f"no {ICON_SCRIPT} in the theme: look at its icons again")
-        script.write_text("/* emptied: the web font draws the icons */\n", encoding="utf-8")
+def only_icons_in_use(app: Sphinx, exception: Exception | None) -> None:
+    """After the build, empty the theme's icon script and drop the icons that no page shows.
+
+    The icons come from its web font; the style sheet names some two thousand.
+    """
+    if exception is not None or app.builder.format != "html":
+        return
+    static = Path(app.outdir) / "_static"
+    script, style = static / ICON_SCRIPT, static / ICON_STYLE
+    if not script.is_file():
+        raise FileNotFoundError(f"no {ICON_SCRIPT} in the theme: look at its icons again")
+    script.write_text("/* emptied: the web font draws the icons */\n", encoding="utf-8")
+    shown = [*Path(app.outdir).rglob("*.html"), *static.rglob("*.js")]
+    in_use = {name for file in shown for name in ICON_NAME.findall(file.read_text("utf-8"))}
+    rules = style.read_text("utf-8")
+    kept = ICON_RULE.sub(
+        lambda rule: rule[0] if in_use & set(ICON_NAME.findall(rule[0])) else "", rules
+    )
+    style.write_text(kept, encoding="utf-8")
 
 
 # --- time ------------------------------------------------------------------------------------
@@ -358,5 +373,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("doctree-read", keep_punctuation)
     app.connect("doctree-resolved", drop_repeated_ids)
     app.connect("doctree-resolved", inline_figures)
-    app.connect("build-finished", empty_icon_script)
+    app.connect("build-finished", only_icons_in_use)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

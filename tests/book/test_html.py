@@ -43,6 +43,19 @@ def test_links_lead_somewhere(book, name):
     assert broken == []
 
 
+def test_every_icon_that_is_shown_has_its_sign_and_no_other_is_sent(book):
+    style = (HTML / "_static" / dpo_book.ICON_STYLE).read_text("utf-8")
+    signs = [set(dpo_book.ICON_NAME.findall(rule)) for rule in dpo_book.ICON_RULE.findall(style)]
+    icons = {
+        tuple(name for name in tag["class"] if name.startswith("fa-")) or tuple(tag["class"])
+        for name in EVERY_PAGE
+        for tag in parsed(HTML / name).select("i[class*='fa-']")
+    }
+    assert icons
+    assert all(any(sign.intersection(names) for sign in signs) for names in icons)
+    assert len(signs) < 2 * len(icons)  # the theme has some two thousand
+
+
 @pytest.mark.parametrize("name", EVERY_PAGE)
 def test_nothing_is_loaded_from_outside(book, name):
     loads = "script[src], link[href], img[src], iframe, object, embed, source, video, audio"
