@@ -178,7 +178,7 @@ export function render({ model, el }) {
     const { rows } = kept();
     if (rows.length) download("preferences.jsonl", toJsonl(rows));
   };
-  const input = h("input", { type: "file", accept: ".jsonl,.json,.txt", class: "dpo-hidden", tabindex: -1, "aria-hidden": "true" });
+  const input = h("input", { type: "file", accept: ".jsonl,.json,.txt", hidden: true });
   input.addEventListener("change", async () => {
     const [file] = input.files;
     if (!file) return;
