@@ -41,7 +41,7 @@ def run(cells, monkeypatch):
 
 
 FULL_RUN = [
-    "import inspect",
+    "import matplotlib",
     "config = DPOConfig(\n    beta=1.0",
     "labelled = ",
     "def measure(",
@@ -81,7 +81,7 @@ def test_other_rows_give_a_run(run, tmp_path, capsys, as_file):
     setup += "\nheld_out = PreferenceDataset([france], tokenizer)"
     france = 'france = PreferenceRecord("The capital of France", "is Paris.", "is Lyon.")'
     last = "tokenizer = world.world_tokenizer()"
-    marks = ["import inspect", "rows_file = None", "own_records = read_jsonl("]
+    marks = ["import matplotlib", "rows_file = None", "own_records = read_jsonl("]
     changes = {last: f"{last}\n{france}{setup}"}
     if as_file:
         (tmp_path / "mine.jsonl").write_text(text + "\n", encoding="utf-8")
