@@ -2,10 +2,10 @@ r"""The chapters as the book's other pages point to them.
 
 1. The role ``{chapter}`2` `` (or ``{chapter}`its name <2>` ``) links to a chapter.
 2. The directives ``{derivation-map}`` and ``{dpo-formula}`` hold Markdown with formulas in which
-   ``\new{...}`` marks what a chapter adds, ``\struck{...}`` what it refutes, and
-   ``\chapter{2: the sigmoid}{\sigma}`` makes a symbol a link with that name. Policy, reference,
-   chosen and rejected get their colors by themselves. MathJax sets the formulas, and
-   ``derivation.js`` makes its links reachable by keyboard and by screen readers.
+   ``\new{...}`` marks what a chapter adds, and ``\chapter{2: the sigmoid}{\sigma}`` makes a symbol
+   a link with that name. Policy, reference, chosen and rejected get their colors by themselves.
+   MathJax sets the formulas, and ``derivation.js`` makes its links reachable by keyboard and by
+   screen readers.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ COLORS = {
     "r_l": "rejected",
 }
 COLORED = re.compile("|".join(re.escape(symbol) for symbol in COLORS))
-MARKS = re.compile(r"\\(new|struck)(?![A-Za-z])")
+NEW = re.compile(r"\\new(?![A-Za-z])")
 LINK = re.compile(r"\\chapter\{(\d+): ([^{}]*)\}")
 
 
@@ -60,7 +60,7 @@ def rewrite(tex: str, env: BuildEnvironment) -> tuple[str, list[str]]:
     """Return a formula as MathJax reads it, and the names of its links in their order."""
     names = [f"{name}: chapter {number}" for number, name in LINK.findall(tex)]
     tex = COLORED.sub(lambda match: rf"\class{{map-{COLORS[match[0]]}}}{{{match[0]}}}", tex)
-    tex = MARKS.sub(r"\\class{map-\1}", tex)
+    tex = NEW.sub(r"\\class{map-new}", tex)
     tex = LINK.sub(lambda match: rf"\href{{{chapter_uri(env, int(match[1]))}}}", tex)
     return tex, names
 

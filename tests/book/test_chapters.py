@@ -27,7 +27,7 @@ def test_a_chapter_is_found_by_its_number(env):
     ("tex", "written"),
     [
         (r"\new{\sigma}(r_w)", r"\class{map-new}{\sigma}(\class{map-chosen}{r_w})"),
-        (r"\struck{a}\newline", r"\class{map-struck}{a}\newline"),
+        (r"\new{a}\newline", r"\class{map-new}{a}\newline"),
         (r"\pi_\theta(y_l)", r"\class{map-policy}{\pi_\theta}(\class{map-rejected}{y_l})"),
         (r"\pi_{\mathrm{ref}}", r"\class{map-reference}{\pi_{\mathrm{ref}}}"),
         (r"\hat r_\theta(y_t)", r"\hat r_\theta(y_t)"),
@@ -50,8 +50,7 @@ def test_the_map_has_a_station_for_every_chapter(open_page):
     for station, chapter in zip(stations.all(), CHAPTERS.values(), strict=True):
         assert station.get_by_role("link").get_attribute("href").endswith(f"{chapter}.html")
         assert station.locator("mjx-container").is_visible()
-    assert page.locator(".derivation-map mjx-math .map-struck").count() == 1
-    assert page.locator(".derivation-map mjx-math .map-new").count() == len(CHAPTERS)
+        assert station.locator("mjx-math .map-new").count() >= 1
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
