@@ -84,7 +84,11 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     how.add_argument("--beta", type=_above_0, help="(the loss's own; with tiny 1)")
     rates = ", ".join(f"{kind} {rate:g}" for kind, rate in LEARNING_RATE.items())
-    how.add_argument("--lr", type=_above_0, help=f"learning rate ({rates})")
+    how.add_argument(
+        "--lr", type=_above_0,
+        help=f"learning rate ({rates}: for small models; with billions of weights start with 5e-7 "
+        "to 5e-6, with LoRA at ten times that)",
+    )  # fmt: skip
     amount = how.add_mutually_exclusive_group()
     amount.add_argument(
         "--steps", type=_at_least(1),
