@@ -85,6 +85,14 @@ def test_commands_of_the_command_line_can_be_typed(page):
         assert make_parser().parse_args(shlex.split(command)).command == command.split()[0]
 
 
+def test_every_command_stands_in_the_table_of_commands():
+    text = (ROOT / "book" / "how_to_run.md").read_text(encoding="utf-8")
+    (table,) = re.findall(r"^\| `python -m dpo_lib …` \|.*\n((?:\|.*\n)+)", text, re.MULTILINE)
+    named = [name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row)]
+    (commands,) = (a.choices for a in make_parser()._actions if a.choices)
+    assert sorted(named) == sorted(commands)
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page):
     text = (ROOT / page).read_text(encoding="utf-8")
