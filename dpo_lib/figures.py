@@ -79,6 +79,7 @@ PALETTE: dict[str, str] = {
     "accent": ACCENT,
 }
 
+_RESULTS = Path(__file__).parent / "results"
 _FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "{http://www.w3.org/1999/xlink}"
@@ -198,20 +199,17 @@ def save_svg(figure: Figure, path: str | Path) -> Path:
 def read_results(name: str) -> dict[str, Any]:
     """Return what a stored experiment found: its ``settings`` and its ``rows``.
 
-    ``experiments/results/NAME.json`` is looked for in the present folder and in those above it, so
-    that a notebook finds it wherever it stands.
+    Their files come with the library, so that a notebook finds them wherever it stands.
 
     Raises
     ------
     ValueError
-        If no such file is there.
+        If there is none of this name.
     """
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        path = folder / "experiments" / "results" / f"{name}.json"
-        if path.is_file():
-            return json.loads(path.read_text(encoding="utf-8"))
-    raise ValueError(f"name {name!r}: no experiments/results/{name}.json in or above {here}")
+    stored = {path.stem: path for path in _RESULTS.glob("*.json")}
+    if name not in stored:
+        raise ValueError(f"name {name!r}: not one of {', '.join(sorted(stored))}")
+    return json.loads(stored[name].read_text(encoding="utf-8"))
 
 
 def label_line(

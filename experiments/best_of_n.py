@@ -1,6 +1,6 @@
 """Chapter 6: keep the likeliest of n responses, by the SFT model's own log-probability.
 
-python -m experiments.best_of_n    writes experiments/results/best_of_n.json
+python -m experiments.best_of_n    writes dpo_lib/results/best_of_n.json
 """
 
 from __future__ import annotations

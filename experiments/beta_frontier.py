@@ -3,7 +3,7 @@
 The runs of DPO and of the naive loss are those of preference_runs.py; these use the same pairs,
 the same batches and the same sampling.
 
-python -m experiments.beta_frontier    writes experiments/results/beta_frontier.json
+python -m experiments.beta_frontier    writes dpo_lib/results/beta_frontier.json
 """
 
 from __future__ import annotations

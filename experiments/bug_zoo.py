@@ -4,7 +4,7 @@
 replaces one line, and executes the result as fresh modules beside the sound ones. Whatever a run
 writes is then looked at with the sound library.
 
-python -m experiments.bug_zoo    writes experiments/results/bug_zoo.json
+python -m experiments.bug_zoo    writes dpo_lib/results/bug_zoo.json
 """
 
 from __future__ import annotations

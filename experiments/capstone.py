@@ -3,7 +3,7 @@
 Each seed has its own weights, warm-up and held-out prompts. All variants of a seed start from the
 same warmed-up policy and see the same pairs.
 
-python experiments/capstone.py    writes experiments/results/capstone.json
+python experiments/capstone.py    writes dpo_lib/results/capstone.json
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Every pair of the tiny world stands in the data in both orders, so nothing can be learned from it.
 Both runs of a seed start from the SFT model and see the same batches.
 
-python -m experiments.coin_flip    writes experiments/results/coin_flip.json
+python -m experiments.coin_flip    writes dpo_lib/results/coin_flip.json
 """
 
 from __future__ import annotations

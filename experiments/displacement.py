@@ -3,7 +3,7 @@
 The runs of plain DPO are those of preference_runs.py; these use the same pairs, the same batches,
 the same number of updates and the same sampling. Sums are in no preference pair.
 
-python -m experiments.displacement    writes experiments/results/displacement.json
+python -m experiments.displacement    writes dpo_lib/results/displacement.json
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Every arm is the sound run of preference_runs.py (beta = 1, update 100) with one
 half of the labels turned around, a learning rate ten times as high, or a reference that becomes
 the policy every ten updates. The arm on support trains on complaints only.
 
-python -m experiments.in_practice    writes experiments/results/in_practice.json
+python -m experiments.in_practice    writes dpo_lib/results/in_practice.json
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 cDPO and robust DPO are told the true share of flips. Pairs, batches and sampling are those of
 preference_runs.py, whose runs of DPO at update 100 show what the labels give without flips.
 
-python -m experiments.label_noise    writes experiments/results/label_noise.json
+python -m experiments.label_noise    writes dpo_lib/results/label_noise.json
 """
 
 from __future__ import annotations

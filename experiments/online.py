@@ -5,7 +5,7 @@ with as many updates each: on the same pairs again, on fresh pairs of the SFT mo
 the policy itself, and on the latter with the policy as the new reference. All labels are drawn
 from the Bradley–Terry model of the true reward, all prompts are those of the training pairs.
 
-python -m experiments.online    writes experiments/results/online.json
+python -m experiments.online    writes dpo_lib/results/online.json
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ reward model have a head of one number in place of the vocabulary. A seed has th
 and evaluation of preference_runs.py, whose runs of DPO at beta = 1 and update 100 stand beside
 these: same labels, same goal (reward minus one KL). The settings were chosen on seed 9.
 
-python -m experiments.ppo    writes experiments/results/ppo.json
+python -m experiments.ppo    writes dpo_lib/results/ppo.json
 """
 
 from __future__ import annotations

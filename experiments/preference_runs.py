@@ -3,7 +3,7 @@
 Both losses of a seed start from the SFT model and see the same batches. A seed decides the labels
 (drawn from the Bradley–Terry model of the true reward), the held-out prompts and the order.
 
-python -m experiments.preference_runs    writes experiments/results/preference_runs.json
+python -m experiments.preference_runs    writes dpo_lib/results/preference_runs.json
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ rejected one is the model's own. A seed decides the split, the adapters and the 
 The run goes on for longer than it should, so that one can see where to stop. The same is done
 once more with the likelihood of the chosen answers in the loss.
 
-python -m experiments.real_model    writes experiments/results/real_model.json and
+python -m experiments.real_model    writes dpo_lib/results/real_model.json and
                                     real_model_rpo.json (half an hour each)
 """
 

@@ -4,7 +4,7 @@ The pairs, batches, settings and sampling are those of beta_frontier.py, so that
 drawn on one plane. Each loss has its own three values of beta: SimPO's works on means of about
 8 tokens, and ORPO's is a weight.
 
-python -m experiments.relatives    writes experiments/results/relatives.json
+python -m experiments.relatives    writes dpo_lib/results/relatives.json
 """
 
 from __future__ import annotations

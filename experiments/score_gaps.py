@@ -5,7 +5,7 @@ true reward, which is a sum of "is it right?" and of all else (manners, form, fa
 seed decides the held-out prompts and the order. The loop takes the batches of `train_dpo`, and
 hands each pair's gap of rewards to ODPO.
 
-python -m experiments.score_gaps    writes experiments/results/score_gaps.json
+python -m experiments.score_gaps    writes dpo_lib/results/score_gaps.json
 """
 
 from __future__ import annotations

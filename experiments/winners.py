@@ -4,7 +4,7 @@ Start, pairs, batches, optimizer and sampling are those of preference_runs.py; o
 differs, minus the log-probability of the chosen response. It has no beta to set, so it gets three
 learning rates instead.
 
-python -m experiments.winners    writes experiments/results/winners.json
+python -m experiments.winners    writes dpo_lib/results/winners.json
 """
 
 from __future__ import annotations

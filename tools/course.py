@@ -5,7 +5,7 @@ python tools/course.py FOLDER     into another folder
 
 In `exercises` every ``{solution}`` and every cell that begins with ``# Solution`` is gone, and all
 outputs are: a student's first run is their own. In `solutions` a notebook is as it stands in the
-book. The experiments whose results chapters draw go along. A class also needs the library.
+book. A class also needs the library, which brings the results that chapters draw.
 """
 
 from __future__ import annotations
@@ -55,12 +55,6 @@ def write(folder: Path) -> list[Path]:
         written += [folder / "exercises" / path.name, folder / "solutions" / path.name]
         nbformat.write(bare, written[-2])
         shutil.copyfile(path, written[-1])
-    shutil.copytree(  # chapters read their results
-        ROOT / "experiments",
-        folder / "experiments",
-        ignore=shutil.ignore_patterns("__pycache__"),
-        dirs_exist_ok=True,
-    )
     return written
 
 

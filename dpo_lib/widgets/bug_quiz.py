@@ -1,6 +1,6 @@
 """Appendix E: a stored run, its curves beside the sound ones, and the question which bug it has.
 
-python -m dpo_lib.widgets.bug_quiz experiments/results/bug_zoo.json
+python -m dpo_lib.widgets.bug_quiz dpo_lib/results/bug_zoo.json
 writes ``data/bug_quiz.json`` anew from an experiment's results.
 """
 

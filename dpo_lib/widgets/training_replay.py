@@ -1,6 +1,6 @@
 """Chapter 10: stored training runs, replayed evaluation by evaluation.
 
-python -m dpo_lib.widgets.training_replay experiments/results/preference_runs.json
+python -m dpo_lib.widgets.training_replay dpo_lib/results/preference_runs.json
 writes ``data/training_replay.json`` anew from an experiment's results.
 """
 

@@ -2,12 +2,14 @@
 
 import ast
 import json
+from pathlib import Path
 
 import pytest
 
 from experiments.store import RESULTS, store
 
-SCRIPTS = sorted(p for p in RESULTS.parent.glob("*.py") if "__main__" in p.read_text("utf-8"))
+FOLDER = Path(__file__).resolve().parents[2] / "experiments"
+SCRIPTS = sorted(p for p in FOLDER.glob("*.py") if "__main__" in p.read_text("utf-8"))
 
 
 def test_rows_stand_on_lines_of_their_own_and_are_rounded(tmp_path):

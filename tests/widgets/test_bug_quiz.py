@@ -8,7 +8,7 @@ import pytest
 from dpo_lib.widgets import BugQuiz, bug_quiz, join
 
 ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "experiments" / "results" / "bug_zoo.json"
+RESULTS = ROOT / "dpo_lib" / "results" / "bug_zoo.json"
 HEIGHT = "document.querySelector('.dpo-widget').getBoundingClientRect().height"
 STATUS_IS = "words => document.querySelector('.dpo-status').textContent == words"
 

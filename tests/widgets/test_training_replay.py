@@ -8,7 +8,7 @@ import pytest
 
 from dpo_lib.widgets import TrainingReplay, join, training_replay
 
-RESULTS = Path(__file__).resolve().parents[2] / "experiments" / "results" / "preference_runs.json"
+RESULTS = Path(__file__).resolve().parents[2] / "dpo_lib" / "results" / "preference_runs.json"
 
 
 @pytest.fixture(scope="module")
