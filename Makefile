@@ -32,7 +32,7 @@ export ONEDNN_MAX_CPU_ISA := $(if $(filter avx2,$(CPU)),AVX2,$(if $(filter defau
   $(error CPU is avx2 or default, not $(CPU))))
 endif
 
-.PHONY: help book test test-peers bench lab serve notebooks course models experiments mutants picture redraw lint format clean
+.PHONY: help book test test-peers bench lab serve notebooks course wheel zip models experiments mutants picture redraw lint format clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,12 @@ notebooks: $(READY) ## run all notebooks again and store their outputs in a stab
 
 course: $(READY) ## write the chapters for a class, without solutions and with, into course/
 	@$(PY) tools/course.py
+
+wheel: $(READY) ## build dpo_lib's wheel into dist/ and try it out in an environment of its own
+	@$(PY) -m tools.wheel
+
+zip: $(READY) ## pack the built book into dist/, to be read from any folder
+	@$(PY) tools/book.py zip
 
 models: $(READY) ## train the tiny base and SFT models again and store their weights
 	@$(PY) tools/train_models.py
@@ -97,7 +103,7 @@ format: $(READY) ## format the code and fix what the linter can fix
 	@$(PY) -m ruff format .
 
 clean: ## remove what was built (.venv stays)
-	@rm -rf _build .pytest_cache .ruff_cache .hypothesis
+	@rm -rf _build dist .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 # The environment: made once, and brought up to date only when a pin changes.

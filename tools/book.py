@@ -1,19 +1,23 @@
-"""Build the book when its sources changed, or serve it on this machine.
+"""Build the book when its sources changed, pack it to take along, or serve it on this machine.
 
 python tools/book.py build [--force]
+python tools/book.py zip
 python tools/book.py serve [--port 8000]
 """
 
 import argparse
 import fcntl
+import fnmatch
 import functools
 import hashlib
 import http.server
+import io
 import re
 import shutil
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +26,12 @@ BUILD = ROOT / "_build"
 HTML = BUILD / "html"
 DIGEST = BUILD / "book.sha256"
 LOG = BUILD / "book.log"
+ZIP = ROOT / "dist" / "dpo_book.zip"
+ZIP_LIMIT = 25_000_000  # bytes
+UNREAD = (  # what the theme and Sphinx put into the folder, and no page asks for
+    *("*.map", "*.mo", "*.po", "*.inv", ".buildinfo"),
+    *("_static/webpack-macros.html", "_static/sbt-webpack-macros.html"),
+)
 PROGRAM = """
 import gc, sys
 gc.disable()  # Sphinx keeps what it makes: looking for garbage took a quarter of the time
@@ -95,6 +105,22 @@ def run_jupyter_book() -> None:
     print(f"built in {time.perf_counter() - started:.0f} s", file=sys.stderr)
 
 
+def pack(folder: Path, target: Path) -> Path:
+    """Write what a reader needs of the built book into a zip, the same for the same book."""
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
+    files["LICENSE"] = ROOT / "LICENSE"
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as packed:
+        for name, path in sorted(files.items()):
+            if path.is_file() and not any(fnmatch.fnmatch(name, unread) for unread in UNREAD):
+                entry = zipfile.ZipInfo(f"{target.stem}/{name}")  # without a time
+                entry.external_attr = 0o644 << 16
+                packed.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED, 9)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(data.getvalue())
+    return target
+
+
 def serve(port: int) -> None:
     """Serve the built book on the loopback address until interrupted."""
     build()
@@ -117,11 +143,17 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     building = commands.add_parser("build", help="build the book if its sources changed")
     building.add_argument("--force", action="store_true", help="build in any case")
+    commands.add_parser("zip", help="build the book if need be and pack it to take along")
     serving = commands.add_parser("serve", help="serve the book on this machine only")
     serving.add_argument("--port", type=int, default=8000)
     arguments = parser.parse_args()
     if arguments.command == "build":
         print(f"The book: {build(arguments.force).as_uri()}")
+    elif arguments.command == "zip":
+        size = pack(build().parent, ZIP).stat().st_size
+        print(f"{ZIP}  {size / 1e6:.1f} MB; unpack it anywhere and open dpo_book/index.html")
+        if size > ZIP_LIMIT:
+            raise SystemExit(f"error: it has more than {ZIP_LIMIT / 1e6:.0f} MB")
     else:
         serve(arguments.port)
 

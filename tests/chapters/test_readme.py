@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dpo_lib.cli.parser import make_parser
+from tools.wheel import differences, example
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -27,37 +28,22 @@ def run(code):
     return printed.getvalue().splitlines()
 
 
-def differences(code):
-    """The printed lines that are not what the comments of the printing lines begin with."""
-    printed = run(code)
-    comments = [
-        line.partition("  # ")[2] for line in code.splitlines() if line.startswith("print(")
-    ]
-    assert len(printed) == len(comments)
-    return [
-        (line, comment)
-        for line, comment in zip(printed, comments, strict=True)
-        if not f"{comment}  ".startswith(f"{line}  ")
-    ]
-
-
 def test_the_example_prints_what_stands_beside_it():
-    (code,) = blocks(README, "python")
-    assert differences(code) == []
+    assert differences(example(), run(example())) == []
 
 
 @pytest.mark.parametrize("number", ["0.8455", "2.5, 0.8):.4f", "0.20 -0.10", "-0.0426", "beta=0.1"])
 def test_a_changed_number_is_noticed(number):
-    (code,) = blocks(README, "python")
+    code = example()
     last = max(i for i, c in enumerate(number) if c.isdigit())
     changed = number[:last] + str((int(number[last]) + 1) % 10) + number[last + 1 :]
     assert number in code
-    assert differences(code.replace(number, changed, 1)) != []
+    code = code.replace(number, changed, 1)
+    assert differences(code, run(code)) != []
 
 
 def test_the_example_has_ten_lines():
-    (code,) = blocks(README, "python")
-    assert len([s for s in code.splitlines() if s.strip() and not s.startswith("#")]) == 10
+    assert len([s for s in example().splitlines() if s.strip() and not s.startswith("#")]) == 10
 
 
 @pytest.mark.parametrize("page", PAGES)
