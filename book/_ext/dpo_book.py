@@ -12,11 +12,15 @@
 5. Lines: keeps a formula and the punctuation around it on one line.
 6. Weight: empties the theme's 1.5 MB ``fontawesome.js``, as the web font already draws the icons;
    leaves the files of sphinx-design off the pages that do not use it.
-7. Time: names the plugin that each citation asks for, which is else looked for in all packages.
+7. Safety: gives each page a Content-Security-Policy, under which it asks no other host for anything
+   and runs no script but the book's.
+8. Time: names the plugin that each citation asks for, which is else looked for in all packages.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 import re
 from collections import Counter
@@ -51,6 +55,18 @@ ICON_SCRIPT = "scripts/fontawesome.js"
 ICON_STYLE = "styles/pydata-sphinx-theme.css"
 ICON_NAME = re.compile(r"\bfa-[a-z0-9-]+")
 ICON_RULE = re.compile(r'(?:\.fa-[a-z0-9-]+:before,?)+\{content:"[^"]*"\}')
+
+# From a file, 'self' is every file. Workers and MicroPython are Blobs; its WebAssembly is a data
+# address. MathJax, figures and the theme style elements in place, which no hash can name. Links to
+# other hosts stay links: a policy has no word for them.
+POLICY = (
+    "default-src 'none'; script-src 'self' blob: 'wasm-unsafe-eval' 'unsafe-hashes' {hashes}; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self'; connect-src data:; "
+    "worker-src blob:; form-action 'self'; base-uri 'none'"
+)
+POLICY_TAG = '<meta http-equiv="Content-Security-Policy" content="{policy}" />'
+INLINE_SCRIPT = re.compile(r"<script(?![^>]*(?:\bsrc=|/json))[^>]*>(.*?)</script>", re.DOTALL)
+HANDLER = re.compile(r'<[a-z][^<>]*\son[a-z]+="([^"]*)"')
 
 REPEATED_IDS = ("exercise-content", "solution-content", "proof-content")
 
@@ -352,6 +368,29 @@ def only_icons_in_use(app: Sphinx, exception: Exception | None) -> None:
     style.write_text(kept, encoding="utf-8")
 
 
+# --- safety ----------------------------------------------------------------------------------
+
+
+def policy_tag(page: str) -> str:
+    """Return the Content-Security-Policy of a page: its own inline scripts are named by hash."""
+    scripts = [*INLINE_SCRIPT.findall(page), *map(html.unescape, HANDLER.findall(page))]
+    hashes = [base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts]
+    named = " ".join(f"'sha256-{value}'" for value in dict.fromkeys(hashes))
+    return POLICY_TAG.format(policy=POLICY.format(hashes=named))
+
+
+def add_policy(app: Sphinx, exception: Exception | None) -> None:
+    """After the build, put the policy first on each page: it holds for what comes after it."""
+    if exception is not None or app.builder.format != "html":
+        return
+    static = Path(app.outdir) / "_static"  # which has templates of the theme
+    for file in Path(app.outdir).rglob("*.html"):
+        if not file.is_relative_to(static):
+            page = file.read_text("utf-8")
+            head = page.find("<head>") + len("<head>") if "<head>" in page else 0
+            file.write_text(f"{page[:head]}{policy_tag(page)}{page[head:]}", encoding="utf-8")
+
+
 # --- time ------------------------------------------------------------------------------------
 
 
@@ -374,4 +413,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("doctree-resolved", drop_repeated_ids)
     app.connect("doctree-resolved", inline_figures)
     app.connect("build-finished", only_icons_in_use)
+    app.connect("build-finished", add_policy, priority=900)  # after the redirect is written
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -7,9 +7,10 @@ import pytest
 
 from tests.book.pages import ROOT
 
+JS_VENDOR = ROOT / "dpo_lib" / "widgets" / "js" / "vendor"
 FOLDERS = {
     "mathjax": ROOT / "book" / "_static" / "vendor" / "mathjax",
-    "micropython": ROOT / "dpo_lib" / "widgets" / "js" / "vendor" / "micropython",
+    "micropython": JS_VENDOR / "micropython",
 }
 LICENCES = {"mathjax": ("Apache-2.0", "Apache License"), "micropython": ("MIT", "The MIT License")}
 MANIFESTS = {
@@ -39,3 +40,15 @@ def test_licence_is_there(name):
     licence, words = LICENCES[name]
     assert MANIFESTS[name]["licence"] == licence
     assert words in (FOLDERS[name] / "LICENSE").read_text()
+
+
+def test_nothing_is_vendored_without_a_record():
+    """The record of d3, which is one file, is compared in tests/widgets/test_join.py."""
+    recorded = {
+        folder / file for name, folder in FOLDERS.items() for file in MANIFESTS[name]["files"]
+    }
+    recorded |= {folder / "manifest.json" for folder in FOLDERS.values()}
+    recorded |= {JS_VENDOR / "d3.js", JS_VENDOR / "d3.json"}
+    places = [place for top in ("book", "dpo_lib") for place in (ROOT / top).rglob("vendor")]
+    found = {file for place in places for file in place.rglob("*") if file.is_file()}
+    assert found == recorded

@@ -34,6 +34,10 @@ page.on("console", (message) => {
   if (["error", "warn", "warning"].includes(message.type())) errors.push(message.text());
 });
 page.on("pageerror", (error) => errors.push(String(error)));
+// Firefox says what the book's policy refuses where BiDi does not hear it.
+await page.evaluateOnNewDocument(() => {
+  document.addEventListener("securitypolicyviolation", (event) => console.error(`refused: ${event.effectiveDirective} ${event.blockedURI}`));
+});
 
 const open = (path) => page.goto(`${address}${path}`, { waitUntil: "load" });
 const widget = (kind) => `[data-dpo-widget=${kind}]`;
