@@ -43,7 +43,7 @@ def photograph(page_path: Path) -> bytes:
         widget = page.locator(WIDGET).first
         widget.locator("input[type=range]").first.wait_for()
         page.evaluate("document.fonts.ready")
-        page.wait_for_function("!window.MathJax || MathJax.startup?.promise.then(() => true)")
+        page.evaluate("() => window.MathJax?.startup?.promise.then(() => true)")
         widget.evaluate("node => window.scrollTo(0, node.getBoundingClientRect().top - 130)")
         page.wait_for_timeout(500)  # the header hides itself while the page scrolls
         picture = page.screenshot()

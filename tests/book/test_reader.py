@@ -91,7 +91,7 @@ def test_meets_accessibility_rules(visit):
     page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
     problems = broken_rules(page, AXE_OPTIONS)
     page.emulate_media(color_scheme="dark")
-    page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
+    page.locator("html[data-theme=dark]").wait_for()
     problems += broken_rules(page, AXE_OPTIONS | {"runOnly": OF_COLORS})
     assert problems == [], "\n" + "\n".join(problems)
 
@@ -101,7 +101,7 @@ def test_rules_of_colors_are_broken_in_the_dark_theme_alone(open_page):
     page.add_style_tag(content="html[data-theme=dark] article p { color: #333; }")
     assert broken_rules(page, AXE_OPTIONS) == []
     page.emulate_media(color_scheme="dark")
-    page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
+    page.locator("html[data-theme=dark]").wait_for()
     assert "color-contrast" in broken_rules(page, AXE_OPTIONS | {"runOnly": OF_COLORS})[0]
 
 
