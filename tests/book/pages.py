@@ -29,11 +29,11 @@ class Watch:
         page.on("console", self.on_console)
 
     def rest(self, page):
-        """Wait until nothing has been asked for during half a second."""
+        """Wait until nothing has been asked for during a quarter of a second."""
         before = -1
         while self.begun > before:
             before = self.begun
-            page.wait_for_timeout(500)
+            page.wait_for_timeout(250)
 
     def on_request(self, request):
         self.begun += 1

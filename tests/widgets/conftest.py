@@ -9,6 +9,21 @@ from dpo_lib.widgets import join, live
 STATUS_STARTS = "start => document.querySelector('.dpo-status').textContent.startsWith(start)"
 
 
+def reopen_with(page, kept):
+    """Open the page anew in a browser that has kept these values, by key, as JSON.
+
+    The new page writes them before it runs: what the old one writes just before it goes may reach
+    the process of the new one too late.
+    """
+    name = f"kept {json.dumps(kept)}"  # of the window, so that it is written once
+    page.add_init_script(
+        f"if (window.name !== {json.dumps(name)}) {{ window.name = {json.dumps(name)};"
+        f" for (const [key, value] of Object.entries({json.dumps(kept)}))"
+        " localStorage.setItem(key, JSON.stringify(value)); }"
+    )
+    page.reload()
+
+
 class Opened:
     """A page with one widget that knows what it asked for and what went wrong on it."""
 
@@ -52,9 +67,8 @@ class Opened:
 
     def keep(self, rows):
         """Keep rows in the browser as chapter 1 does, and open the page anew."""
-        stored = json.dumps({"version": 1, "rows": [{"from": "annotator", **row} for row in rows]})
-        self.page.evaluate("text => localStorage.setItem('dpo-book-clicks', text)", stored)
-        self.page.reload()
+        rows = [{"from": "annotator", **row} for row in rows]
+        reopen_with(self.page, {"dpo-book-clicks": {"version": 1, "rows": rows}})
 
     def answers(self):
         rows = self.page.locator(".dpo-answers tbody tr").all()

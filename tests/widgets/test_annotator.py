@@ -10,6 +10,7 @@ from dpo_lib.widgets import Annotator, join
 from dpo_lib.widgets.clicks import PRACTICE, pairs, rows_of
 from dpo_lib.world import find_prompt, load_pairs, world_tokenizer
 from tests.widgets.axe_rules import OF_WHOLE_PAGES
+from tests.widgets.conftest import reopen_with
 
 ROOT = Path(__file__).resolve().parents[2]
 HEIGHT = "document.querySelector('.dpo-widget').getBoundingClientRect().height"
@@ -282,10 +283,7 @@ def test_two_open_pages_lose_nothing_of_each_other(open_page):
 def test_what_is_kept_and_cannot_be_used_is_told(page):
     assert page.get_by_text("Your rows stay in this browser").is_visible()
     good = rows_of(pairs(), [{"choice": "first", "seconds": 2.0}] * 3)
-    page.evaluate(
-        "rows => localStorage.setItem('dpo-book-clicks', JSON.stringify(rows))", [*good, 7]
-    )
-    page.reload()
+    reopen_with(page, {"dpo-book-clicks": [*good, 7]})
     assert page.get_by_text("1 of the 3 rows kept here cannot be read: left out.").is_visible()
     judge(page, "2", "Go on")
     assert len(kept(page)) == 3
@@ -294,9 +292,8 @@ def test_what_is_kept_and_cannot_be_used_is_told(page):
 def test_an_imported_row_on_a_pair_of_the_annotator_counts_as_seen(page):
     row = rows_of(pairs(), [{"choice": "first", "seconds": 2.0}] * 2)[0]
     del row["seconds"]
-    stored = {"version": 1, "rows": [row | {"from": "file"}]}
-    page.evaluate("rows => localStorage.setItem('dpo-book-clicks', JSON.stringify(rows))", stored)
-    page.reload()
+    rows = [row | {"from": "file"}]
+    reopen_with(page, {"dpo-book-clicks": {"version": 1, "rows": rows}})
     page.wait_for_function(STATUS_IS, arg=expected_words(["skip", "first"], started=False))
     assert table(page)[0][-1] == "–"
     judge(page, "u", "Go on")

@@ -11,6 +11,7 @@ from dpo_contents import APPENDICES, CHAPTERS, NOTEBOOKS
 
 from dpo_lib.exercises.all import EXERCISES
 from dpo_lib.widgets import Done, join, quiz
+from tests.widgets.conftest import reopen_with
 
 DAY = "2026-11-02"
 BETS = [
@@ -113,12 +114,7 @@ def open_page(browser, tmp_path):
             )
         page.goto(file.as_uri())
         if kept is not None:
-            page.evaluate(
-                "kept => Object.entries(kept).forEach(([k, v]) =>"
-                " localStorage.setItem(k, JSON.stringify(v)))",
-                kept,
-            )
-            page.reload()
+            reopen_with(page, kept)
         return page
 
     yield opened

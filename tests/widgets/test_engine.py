@@ -518,8 +518,7 @@ def test_log_probs_of_tokens_and_the_next_update_are_those_of_the_library(worker
 
 
 def test_an_error_comes_back_in_words(worker):
-    clicks = [{"prompt": "What is love?", "chosen": "Paris.", "rejected": "Rome."}]
-    assert "love" in begin(worker, labels="clicks", clicks=clicks)["error"]
+    assert "love" in ask(worker, "write", prompts=["What is love?"], seed=0)["error"]
 
 
 # --- the reader's Python ---------------------------------------------------------------------
