@@ -220,7 +220,7 @@ class TestTrainItYourself:
         chapter.page.get_by_text("Pair 4 of 24", exact=True).wait_for()
         second = open_widget(TrainItYourself, labels="my clicks, one of them wrong")
         second.press("Play")
-        second.wait_for("10 updates")
+        second.page.wait_for_function(UPDATED)
         assert (
             "one of them wrong (3 of yours)."
             in second.page.locator(".dpo-lab-legend").text_content()
