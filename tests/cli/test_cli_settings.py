@@ -129,7 +129,7 @@ def test_the_help_tells_the_defaults_that_are_plain():
 
 
 def test_the_help_tells_the_defaults_that_depend_on_the_model():
-    rates = dict(part.rsplit(" ", 1) for part in said("lr").split(", "))
+    rates = dict(part.rsplit(" ", 1) for part in said("lr").split(": ")[0].split(", "))
     assert {kind: float(rate) for kind, rate in rates.items()} == {
         kind: chosen(kind).lr for kind in KINDS
     }
