@@ -16,7 +16,7 @@ from playwright.sync_api import sync_playwright
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "book" / "images" / "screenshot.png"
 PAGE = "notebooks/02_bradley_terry.html"
-WIDGET = "[data-dpo-widget]"
+WIDGET = "[data-dpo-widget=score_sigmoid]"
 SIZE = {"width": 1060, "height": 960}
 
 
