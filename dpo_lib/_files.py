@@ -45,6 +45,28 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         partial.unlink(missing_ok=True)
 
 
+@contextmanager
+def one_at_a_time(lock: Path, doing: str) -> Iterator[None]:
+    """Let one process at a time do something; ``lock`` is a file in a folder that exists.
+
+    Raises
+    ------
+    ValueError
+        If another process is ``doing`` it, which completes the sentence.
+    """
+    from filelock import FileLock, Timeout  # comes with torch
+
+    held = FileLock(lock, timeout=0)
+    try:
+        held.acquire()
+    except Timeout as error:
+        raise ValueError(f"another process is {doing}") from error
+    try:
+        yield
+    finally:
+        held.release()
+
+
 def _remove_left_over(path: Path) -> None:
     """Remove the partial files of ``path`` whose processes, of this machine, are gone."""
     ours = f"{path.name}.{platform.node()}-"

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from dpo_lib._files import one_at_a_time
 from dpo_lib.cli import records, threads
 from dpo_lib.cli.answers import answer, answer_seed, as_data_row, room_for_answers
 from dpo_lib.cli.models import OpenModel, open_model
@@ -196,17 +197,10 @@ def _cut(args: argparse.Namespace, opened: OpenModel, prompts: Sequence[str]) ->
 @contextlib.contextmanager
 def _locked(out: Path) -> Iterator[None]:
     """Let one process at a time write the file."""
-    from filelock import FileLock, Timeout
-
     path = out.with_name(f".{out.name}.lock")
     out.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise ValueError(f"another process is drawing into {out}") from None
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        lock.release()
+    with one_at_a_time(path, f"drawing into {out}"):
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ the rows that ``train`` reads, is written anew after each of them.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
@@ -17,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dpo_lib._files import replacing
+from dpo_lib._files import one_at_a_time, replacing
 from dpo_lib.cli.drawn import Answer, Drawn, is_readable, pair_row
 from dpo_lib.data.files import json_lines
 from dpo_lib.evaluation import wilson_interval
@@ -155,8 +156,6 @@ class Judgements:
     """
 
     def __init__(self, out: Path, plan: Sequence[Pair], settings: Mapping[str, Any]) -> None:
-        from filelock import FileLock, Timeout  # comes with torch
-
         self.out, self.plan = out, plan
         self.journal = out.with_name(f"{out.name}.judgements")
         self.judged: list[Judgement] = []
@@ -166,16 +165,10 @@ class Judgements:
         self.trouble = ""  # why the rows are behind the journal
         self.torn = False  # whether a line without its end was dropped: it had not counted
         out.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(out.with_name(f".{out.name}.lock"), timeout=0)
-        try:
-            self._lock.acquire()
-        except Timeout as error:
-            raise ValueError(f"another process is labeling {out}") from error
-        try:
+        with contextlib.ExitStack() as held:
+            held.enter_context(one_at_a_time(out.with_name(f".{out.name}.lock"), f"labeling {out}"))
             self._read(dict(settings))
-        except BaseException:
-            self._lock.release()
-            raise
+            self._held = held.pop_all()  # until close()
 
     # --- the journal ---
 
@@ -355,7 +348,7 @@ class Judgements:
         if self.trouble:
             self._export()
         self._file.close()
-        self._lock.release()
+        self._held.close()
 
     # --- what came of it ---
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from dpo_lib._files import one_at_a_time
 from dpo_lib.cli import data, records, threads
 from dpo_lib.cli.answers import BATCH, answer_before, answers_after, kl_from_start
 from dpo_lib.cli.held_out import HeldOut, Loss, Plan, lengths, make_loss, plan, say_scores
@@ -292,23 +293,14 @@ def _reference_cache() -> Path:
 @contextlib.contextmanager
 def _locked(out: Path, machines: Processes) -> Iterator[None]:
     """Let one process at a time write into the folder."""
-    from filelock import FileLock, Timeout
-
-    if not machines.main:
+    with contextlib.ExitStack() as held:
+        if machines.main:
+            try:
+                out.mkdir(parents=True, exist_ok=True)
+                held.enter_context(one_at_a_time(out / ".lock", f"training in {out}"))
+            except OSError as error:
+                raise ValueError(f"cannot write to {out}: {error}") from error
         yield
-        return
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out / ".lock", timeout=0)
-        lock.acquire()
-    except Timeout as error:
-        raise ValueError(f"another process is training in {out}") from error
-    except OSError as error:
-        raise ValueError(f"cannot write to {out}: {error}") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextlib.contextmanager
