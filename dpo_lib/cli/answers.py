@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,15 +104,20 @@ def kl_from_start(opened: OpenModel, drawn: Sequence[Reply]) -> dict[str, Any]:
     """The KL divergence of the trained model from its start, estimated from its replies."""
     if not drawn:
         return {}
-    rows = [
-        {"prompt": opened.tokenizer.encode_prompt(reply.prompt), "response": reply.tokens}
-        for reply in drawn
-    ]
+    rows = scored_rows(opened, drawn)
     (policy,) = log_probs_of_rows(PairLogProbs(opened.model), rows)
     with opened.as_it_was() as model:
         (reference,) = log_probs_of_rows(PairLogProbs(model), rows)
     kl = estimate_kl(policy, reference).k1
     return {"kl": kl.mean, "kl_error": kl.error, "kl_replies": len(drawn)}
+
+
+def scored_rows(opened: OpenModel, replies: Iterable[Reply]) -> list[dict[str, list[int]]]:
+    """Token ids of replies and of their prompts, as `log_probs_of_rows` takes them."""
+    return [
+        {"prompt": opened.tokenizer.encode_prompt(reply.prompt), "response": reply.tokens}
+        for reply in replies
+    ]
 
 
 def as_prompt_row(prompt: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from dpo_lib.cli.answers import as_data_row, room_for_answers
+from dpo_lib.cli.answers import as_data_row, room_for_answers, scored_rows
 from dpo_lib.cli.data import tokenizer_options
 from dpo_lib.cli.draw import as_answer, in_groups
 from dpo_lib.cli.judges import answers_of, as_number, load_function, takes
@@ -152,11 +152,7 @@ def _write(
 
 def _log_probs(opened: OpenModel, replies: Replies, progress: Progress) -> Tensor:
     """Log-probabilities (nats) of all replies under a model, shape (N,)."""
-    rows = [
-        {"prompt": opened.tokenizer.encode_prompt(reply.prompt), "response": reply.tokens}
-        for one in replies
-        for reply in one
-    ]
+    rows = scored_rows(opened, (reply for one in replies for reply in one))
     with progress.stage(f"log-probabilities under {opened.name}"):
         (found,) = log_probs_of_rows(PairLogProbs(opened.model), rows)
     return found
