@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from docutils import nodes
-from dpo_contents import APPENDICES, CHAPTERS, NOTEBOOKS, ROOT
-from dpo_times import exercises
+from dpo_contents import APPENDICES, CHAPTERS, NOTEBOOKS
+from dpo_times import cells_of, exercises
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import ExtensionMetadata
@@ -30,8 +30,7 @@ NAMES = {page: f"Chapter {number}" for number, page in CHAPTERS.items()} | {
 
 def specs(page: str) -> Iterator[dict[str, Any]]:
     """Yield the widgets of a notebook as its stored outputs describe them."""
-    notebook = json.loads((ROOT / f"{page}.ipynb").read_text(encoding="utf-8"))
-    for cell in notebook["cells"]:
+    for cell in cells_of(page):
         for output in cell.get("outputs", []):
             for found in SPEC.findall("".join(output.get("data", {}).get("text/html", ""))):
                 yield json.loads(found)
@@ -39,8 +38,7 @@ def specs(page: str) -> Iterator[dict[str, Any]]:
 
 def title_of(page: str) -> str:
     """Return the title of a notebook without the letter of an appendix."""
-    cells = json.loads((ROOT / f"{page}.ipynb").read_text(encoding="utf-8"))["cells"]
-    return TITLE.search("".join(cells[0]["source"]))[1]
+    return TITLE.search("".join(cells_of(page)[0]["source"]))[1]
 
 
 def inventory(href: Callable[[str], str]) -> list[dict[str, Any]]:

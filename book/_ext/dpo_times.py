@@ -125,7 +125,8 @@ def time_of_code(cell: dict) -> Time:
     return Time(minutes)
 
 
-def _cells(page: str) -> list[dict]:
+@cache
+def cells_of(page: str) -> list[dict]:
     """Return the cells of a page; one of Markdown is one cell."""
     notebook = ROOT / f"{page}.ipynb"
     if notebook.is_file():
@@ -138,7 +139,7 @@ def _cells(page: str) -> list[dict]:
 def exercises(page: str) -> list[Exercise]:
     """Return the exercises of a page; the check below one, before the next, is its own."""
     found: list[Exercise] = []
-    for cell in _cells(page):
+    for cell in cells_of(page):
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
             found += exercises_in(source, page)
@@ -149,7 +150,7 @@ def exercises(page: str) -> list[Exercise]:
 
 def _pieces(page: str) -> Iterator[tuple[str | None, Time]]:
     """Yield headings, each with no time of its own, and the time of what stands below them."""
-    for cell in _cells(page):
+    for cell in cells_of(page):
         if cell["cell_type"] == "code":
             yield None, time_of_code(cell)
             continue
@@ -175,7 +176,7 @@ def sections(page: str) -> dict[str, Time]:
 
 def headings(page: str) -> list[str]:
     """Return the headings of a page, of every level, without the dollars of their formulas."""
-    cells = (cell for cell in _cells(page) if cell["cell_type"] == "markdown")
+    cells = (cell for cell in cells_of(page) if cell["cell_type"] == "markdown")
     text = "\n".join("".join(cell["source"]) for cell in cells)
     return [found.replace("$", "") for found in ANY_HEADING.findall(text)]
 
