@@ -1,5 +1,7 @@
 // Scores of the Bradley–Terry model by maximum likelihood, as in dpo_lib/preference.py.
 
+import { mean, sum } from "./math.js";
+
 const STEPS = 100_000;
 const TOLERANCE = 1e-13; // nats
 
@@ -16,15 +18,14 @@ export function noChain(wins) {
 // Scores (nats) of mean 0, by Zermelo's rule: strength = wins / Σ games / (sum of both strengths).
 export function fitBradleyTerry(wins) {
   let scores = wins.map(() => 0);
-  const sum = (values) => values.reduce((a, b) => a + b, 0);
   for (let step = 0; step < STEPS; step++) {
     const strengths = scores.map(Math.exp);
     const next = wins.map((row, i) =>
       Math.log(sum(row) / sum(row.map((won, j) => (i === j ? 0 : (won + wins[j][i]) / (strengths[i] + strengths[j]))))),
     );
-    const mean = sum(next) / next.length;
-    const moved = Math.max(...next.map((score, i) => Math.abs(score - mean - scores[i])));
-    scores = next.map((score) => score - mean);
+    const middle = mean(next);
+    const moved = Math.max(...next.map((score, i) => Math.abs(score - middle - scores[i])));
+    scores = next.map((score) => score - middle);
     if (moved < TOLERANCE) break;
   }
   return scores;

@@ -42,6 +42,7 @@ export function dpoLoss(policyChosen, policyRejected, referenceChosen, reference
 }
 
 export const sum = (values) => values.reduce((total, value) => total + value, 0);
+export const mean = (values) => sum(values) / values.length;
 
 export function logSumExp(values) {
   const top = Math.max(...values);

@@ -190,9 +190,10 @@ export function render({ model, el, spec }) {
     const kept = done();
     const bets = allBets();
     const clicks = keptClicks();
-    const total = { exercise: [0, 0], quiz: [0, 0], bets: [0, 0], right: [0, 0] };
+    const nothing = () => ({ exercise: [0, 0], quiz: [0, 0], bets: [0, 0], right: [0, 0] });
+    const total = nothing();
     for (const { rows, count } of parts) {
-      const sums = { exercise: [0, 0], quiz: [0, 0], bets: [0, 0], right: [0, 0] };
+      const sums = nothing();
       for (const row of rows) {
         for (const [part, [given, of]] of Object.entries(row.refresh(kept, bets, clicks))) {
           for (const sum of [sums, total]) sum[part] = [sum[part][0] + given, sum[part][1] + of];

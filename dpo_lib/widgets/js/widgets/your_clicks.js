@@ -3,7 +3,7 @@
 import { fitBradleyTerry, noChain } from "../bradley_terry.js";
 import { change, erase, fromJsonl, kept, onClicks, toJsonl } from "../clicks.js";
 import { STOPPED, liveModel, onPolicy, policy } from "../live_model.js";
-import { dpoReward, preferenceNll } from "../math.js";
+import { dpoReward, mean, preferenceNll, sum } from "../math.js";
 import { assign, button, download, fmt, h, table } from "../ui.js";
 
 const KINDS = ["right", "wrong", "no answer", "rude", "malformed"];
@@ -11,10 +11,9 @@ const SHOWN = 3; // clicks at each end of the order
 const RUN = { run: "your clicks", loss: "dpo", labels: "clicks", beta: 1, rate: 3e-4, seed: 1, shown: [] };
 const UPDATES = 60;
 
-const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
 const quoted = (text) => `“${text}”`;
 // A tie counts half.
-export const ranked = (margins) => margins.map((margin) => (margin === 0 ? 0.5 : Number(margin > 0))).reduce((a, b) => a + b, 0);
+export const ranked = (margins) => sum(margins.map((margin) => (margin === 0 ? 0.5 : Number(margin > 0))));
 
 // Scores of the kinds that clicks have compared. Where no finite ones exist, half a click is added each way
 // between every two kinds, and `gap` holds the two between which no chain of wins leads.
@@ -45,7 +44,6 @@ const MODES = {
         const { names, wins, scores, gap } = kindScores(seen?.kinds ?? []);
         KINDS.forEach((kind, row) => {
           const i = names.indexOf(kind);
-          const sum = (values) => values.reduce((a, b) => a + b, 0);
           const cells = i < 0 ? ["–", "–", "–"] : [sum(wins[i]), sum(wins.map((lost) => lost[i])), fmt(scores[i], 2)];
           cells.forEach((cell, column) => set(row, column, String(cell)));
         });
@@ -231,9 +229,7 @@ export function render({ model, el }) {
     update({ own, result }) {
       const { rows, note } = kept();
       if (own !== rows.length) save({ own: rows.length });
-      if (!result) {
-        if (!busy && seen) seen = null;
-      }
+      if (!result && !busy) seen = null;
       draw(result ? seen : null);
       const whose = rows.length ? `Your rows in this browser: ${rows.length}.` : "You have no clicks yet; these are a stored annotator’s.";
       about.textContent = [whose, note, result?.left].filter(Boolean).join(" ");
