@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dpo_lib.cli.drawn import Answer, read_drawn
-from dpo_lib.cli.judgements import Judgements, OutOfStep, count, make_plan
+from dpo_lib.cli.judgements import Judgements, OutOfStep, Plan, count, make_plan
 from dpo_lib.data.files import digest_files
 from dpo_lib.widgets import join
 
@@ -51,19 +51,10 @@ def run_label(args: argparse.Namespace) -> int:
     except BaseException:
         judgements.close()
         raise
-    for note in plan.notes:
-        print(f"note   {note}")
-    if judgements.torn:
-        print(
-            "note   a judgement that was being written when the last run was killed is asked again"
-        )
-    if judgements.judged:
-        print(f"{len(judgements.judged)} judged before, {judgements.left} left")
-    else:
-        pairs = count(len(plan.pairs) - plan.repeats, "pair")
-        print(f"{pairs}, {plan.repeats} of them asked twice")
-    print(f"label them at {server.address} (this machine only); Ctrl-C ends", flush=True)
-    try:
+    try:  # whoever reads the address may press Ctrl-C at once
+        for line in _opening(plan, judgements):
+            print(line)
+        print(f"label them at {server.address} (this machine only); Ctrl-C ends", flush=True)
         if not args.no_browser and _has_browser():
             threading.Thread(target=webbrowser.open, args=[server.address], daemon=True).start()
         server.serve_forever(poll_interval=0.1)
@@ -78,6 +69,21 @@ def run_label(args: argparse.Namespace) -> int:
     if judgements.trouble:
         raise OSError(errno.EIO, judgements.trouble)
     return 0
+
+
+def _opening(plan: Plan, judgements: Judgements) -> list[str]:
+    """What there is to judge; a sentence each."""
+    lines = [f"note   {note}" for note in plan.notes]
+    if judgements.torn:
+        lines.append(
+            "note   a judgement that was being written when the last run was killed is asked again"
+        )
+    if judgements.judged:
+        lines.append(f"{len(judgements.judged)} judged before, {judgements.left} left")
+    else:
+        pairs = count(len(plan.pairs) - plan.repeats, "pair")
+        lines.append(f"{pairs}, {plan.repeats} of them asked twice")
+    return lines
 
 
 def _has_browser() -> bool:

@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import io
 import json
 import multiprocessing
 import os
@@ -753,6 +754,21 @@ def test_ctrl_c_ends_with_a_summary_and_two_of_them_are_one_too_many(run, file, 
     third = run(file, out, "--repeats", "0.25")
     assert third.lines[0].startswith("4 judged before, ")
     assert third.end()[0] == 0
+
+
+def test_ctrl_c_as_soon_as_the_address_is_read_ends_well(file, tmp_path, monkeypatch, capsys):
+    class Terminal(io.StringIO):
+        def write(self, text):
+            super().write(text)
+            if "label them at" in text:
+                raise KeyboardInterrupt
+            return len(text)
+
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    out = tmp_path / "p.jsonl"
+    for _ in range(2):  # the second time nothing may still hold the file
+        assert main(["label", str(file), "--out", str(out), "--no-browser"]) == 0
+    assert "interrupted" not in capsys.readouterr().err
 
 
 def test_a_taken_port_is_one_sentence(file, tmp_path, session, capsys):
