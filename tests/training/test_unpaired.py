@@ -234,7 +234,7 @@ def test_thumbs_raise_the_true_reward():
     for seed in range(5):
         policy = load_sft()
         before = reward_of(policy, seed)
-        config = DPOConfig(beta=1.0, learning_rate=5e-4, steps=40, batch_size=64, seed=seed)
+        config = DPOConfig(beta=1.0, learning_rate=1e-3, steps=16, batch_size=64, seed=seed)
         train_dpo(policy, None, liked(seed), config, loss="kto", progress=False)
         after = reward_of(policy, seed)
         error = math.hypot(before.error, after.error)
