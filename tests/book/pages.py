@@ -1,6 +1,11 @@
 """The pages of the book, as its table of contents has them."""
 
+import functools
+import time
+from pathlib import Path
+
 import dpo_contents
+from bs4 import BeautifulSoup
 
 ROOT = dpo_contents.ROOT
 HTML = ROOT / "_build" / "html"
@@ -11,6 +16,13 @@ CHAPTERS = list(dpo_contents.CHAPTERS.values())
 APPENDICES = list(dpo_contents.APPENDICES.values())
 NOTEBOOKS = dpo_contents.NOTEBOOKS
 EVERY_PAGE = [*PAGES, "search.html", "genindex.html"]
+QUIET = 0.25  # seconds without a request after which a page has come to rest
+
+
+@functools.cache
+def parsed(path: Path) -> BeautifulSoup:
+    """A page of the built book, not to be changed."""
+    return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
 
 
 class Watch:
@@ -19,7 +31,7 @@ class Watch:
     def __init__(self, base):
         self.base = base
         self.outside, self.errors, self.responses = [], [], []
-        self.begun = 0  # requests
+        self.last = time.monotonic()  # when a request was heard of
 
     def __call__(self, page):
         page.on("request", self.on_request)
@@ -30,13 +42,12 @@ class Watch:
 
     def rest(self, page):
         """Wait until nothing has been asked for during a quarter of a second."""
-        before = -1
-        while self.begun > before:
-            before = self.begun
-            page.wait_for_timeout(250)
+        page.wait_for_timeout(1)  # what has happened is heard of
+        while (left := self.last + QUIET - time.monotonic()) > 0:
+            page.wait_for_timeout(1000 * left)
 
     def on_request(self, request):
-        self.begun += 1
+        self.last = time.monotonic()
         if not request.url.startswith((self.base, "data:", "blob:")):
             self.outside.append(request.url)
 

@@ -8,17 +8,11 @@ from urllib.parse import unquote, urldefrag, urlsplit
 
 import dpo_book
 import pytest
-from bs4 import BeautifulSoup
 
-from tests.book.pages import APPENDICES, CHAPTERS, EVERY_PAGE, HTML, NOTEBOOKS, PAGES, ROOT
+from tests.book.pages import APPENDICES, CHAPTERS, EVERY_PAGE, HTML, NOTEBOOKS, PAGES, ROOT, parsed
 
 HARD_COLOR = re.compile(r"(?<!, )#[0-9a-fA-F]{6}\b")  # one that is no variable's fallback
 VIEW = "application/vnd.jupyter.widget-view+json"
-
-
-@functools.cache
-def parsed(path):
-    return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
 
 
 @functools.cache

@@ -4,10 +4,9 @@ import re
 
 import dpo_book
 import pytest
-from bs4 import BeautifulSoup
 
 from dpo_lib import widgets
-from tests.book.pages import EVERY_PAGE, HTML, Watch, faults_of_load
+from tests.book.pages import EVERY_PAGE, HTML, Watch, faults_of_load, parsed
 
 # Bytes of one first page load, uncompressed, without fonts: of a chapter, of another page.
 WEIGHT_LIMITS = {True: 1_500_000, False: 1_750_000}
@@ -35,9 +34,7 @@ def live_bytes(name, weight):
 
     Bets and quizzes are text that is read, and count as text does.
     """
-    placeholders = BeautifulSoup((HTML / name).read_text("utf-8"), "html.parser").select(
-        "[data-dpo-widget]"
-    )
+    placeholders = parsed(HTML / name).select("[data-dpo-widget]")
     kinds = {node["data-dpo-widget"] for node in placeholders}
     live = [node for node in placeholders if runs_something(node["data-dpo-widget"])]
     if not live:

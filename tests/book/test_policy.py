@@ -4,9 +4,8 @@ import http.server
 import threading
 
 import pytest
-from bs4 import BeautifulSoup
 
-from tests.book.pages import HTML, PAGES
+from tests.book.pages import HTML, PAGES, parsed
 
 CHARSET = b'<meta charset="utf-8" />'
 SEEN_FOR_CHARSET = 1024  # bytes of a page that browsers look through
@@ -58,7 +57,7 @@ def test_every_page_begins_with_the_policy(book):
     assert pages
     for file in pages:
         text = file.read_bytes()
-        page = BeautifulSoup(text, "html.parser")
+        page = parsed(file)
         first = (page.head or page).find()
         assert first.get("http-equiv") == "Content-Security-Policy", file
         assert first["content"].startswith("default-src 'none'; "), file
@@ -67,7 +66,7 @@ def test_every_page_begins_with_the_policy(book):
 
 @pytest.mark.parametrize("name", PAGES)
 def test_no_text_of_the_book_brings_a_script(book, name):
-    article = BeautifulSoup((HTML / name).read_text("utf-8"), "html.parser").find("article")
+    article = parsed(HTML / name).find("article")
     assert article.select("script:not([type='application/json'])") == []
 
 

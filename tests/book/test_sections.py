@@ -5,10 +5,9 @@ import re
 import dpo_sections
 import dpo_times
 import pytest
-from bs4 import BeautifulSoup
 
 from dpo_lib.exercises.all import EXERCISES
-from tests.book.pages import HTML, ROOT
+from tests.book.pages import HTML, ROOT, parsed
 
 QUESTIONS = HTML / "book" / "questions.html"
 
@@ -33,7 +32,7 @@ def test_what_is_no_place_is_refused(place):
 
 
 def test_every_question_has_an_answer_of_a_sentence_or_two_and_a_section(book):
-    page = BeautifulSoup(QUESTIONS.read_text(encoding="utf-8"), "html.parser").article
+    page = parsed(QUESTIONS).article
     questions = page.select("dt")
     assert len(questions) >= 40
     texts = [question.get_text() for question in questions]
@@ -47,10 +46,10 @@ def test_every_question_has_an_answer_of_a_sentence_or_two_and_a_section(book):
 
 
 def test_a_link_leads_to_the_heading_that_it_names(book):
-    page = BeautifulSoup(QUESTIONS.read_text(encoding="utf-8"), "html.parser").article
+    page = parsed(QUESTIONS).article
     (link,) = page.find("dt", string="DPO loss stuck at 0.693").find_next_sibling("dd").select("a")
     path, _, anchor = link["href"].partition("#")
-    target = BeautifulSoup((QUESTIONS.parent / path).read_text("utf-8"), "html.parser")
+    target = parsed(QUESTIONS.parent / path)
     heading = target.find(id=anchor).find(["h1", "h2", "h3"])
     assert heading.get_text().removesuffix("#").strip() == "9. Reference not frozen"
     assert link.get_text() == "Appendix E: 9. Reference not frozen"
@@ -80,7 +79,7 @@ def test_minutes_in_words(minutes, words):
 
 def routes(name):
     """The times of each route on a page, section by section, and what it says of them together."""
-    page = BeautifulSoup((HTML / "book" / f"{name}.html").read_text("utf-8"), "html.parser")
+    page = parsed(HTML / "book" / f"{name}.html")
     for route in page.select(".dpo-route"):
         shown = " ".join(span.get_text() for span in route.select(".dpo-minutes"))
         yield [int(minutes) for minutes in re.findall(r"\((\d+)\s+min", shown)], route.get_text()
@@ -109,8 +108,7 @@ def test_routes_are_as_long_as_they_say(book):
 
 
 def test_the_known_mistakes_are_those_of_the_exercises(book):
-    html = (HTML / "book" / "course.html").read_text("utf-8")
-    folds = BeautifulSoup(html, "html.parser").select("article details")
+    folds = parsed(HTML / "book" / "course.html").select("article details")
     assert len(folds) == len(EXERCISES)
     for fold, exercise in zip(folds, sorted(EXERCISES.values(), key=by_number), strict=True):
         assert fold.summary.get_text().startswith(f"{exercise.number} Build it: ")

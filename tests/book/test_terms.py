@@ -10,12 +10,11 @@ import dpo_api
 import dpo_terms
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from bs4 import BeautifulSoup
 from docutils import nodes
 from docutils.utils import new_document
 
 import dpo_lib
-from tests.book.pages import DOCUMENTS, HTML
+from tests.book.pages import DOCUMENTS, HTML, parsed
 from tests.book.test_reader import AXE_OPTIONS
 
 CORE = [name.partition(".")[2] for name in dpo_api.module_names()][:7]  # as far as the data
@@ -23,10 +22,6 @@ MARKED = [f"{name}.html" for name in DOCUMENTS if name in dpo_terms.MARKED]
 CHAPTER = "notebooks/09_dpo_loss.html"
 GLOSSARY = f"{dpo_terms.GLOSSARY}.html"
 API = f"{dpo_api.PAGE}.html"
-
-
-def parsed(name):
-    return BeautifulSoup((HTML / name).read_text(encoding="utf-8"), "html.parser")
 
 
 # --- finding terms -----------------------------------------------------------------------------
@@ -120,7 +115,7 @@ def test_a_tooltip_has_no_links():
 
 
 def test_entries_are_short_in_order_and_say_where_they_are_taught(book):
-    items = parsed(GLOSSARY).select("dl.glossary > dd")
+    items = parsed(HTML / GLOSSARY).select("dl.glossary > dd")
     assert len(items) >= 50
     first_names = []
     for item in items:
@@ -141,7 +136,7 @@ def test_entries_are_short_in_order_and_say_where_they_are_taught(book):
 
 @pytest.mark.parametrize("name", MARKED)
 def test_each_term_is_marked_once_and_has_its_definition(book, name):
-    html = parsed(name)
+    html = parsed(HTML / name)
     links = html.select("a.dpo-term")
     assert links, "a chapter without a term of the glossary"
     described = [link["aria-describedby"] for link in links]
@@ -272,7 +267,7 @@ def test_an_open_definition_meets_accessibility_rules(open_page, theme):
 
 
 def test_every_public_name_has_an_entry(book):
-    ids = {tag["id"] for tag in parsed(API).select("dt[id]")}
+    ids = {tag["id"] for tag in parsed(HTML / API).select("dt[id]")}
     known = dpo_api.identities()
     missing = [
         name
@@ -293,7 +288,7 @@ def test_every_public_name_has_an_entry(book):
 
 
 def test_every_public_module_has_a_section_in_the_order_of_the_derivation(book):
-    titles = [tag.get_text() for tag in parsed(API).select("article h2 code")]
+    titles = [tag.get_text() for tag in parsed(HTML / API).select("article h2 code")]
     modules = [f"dpo_lib.{m.name}" for m in pkgutil.iter_modules(dpo_lib.__path__)]
     public = [name for name in modules if "._" not in name]
     empty = [name for name, members in dpo_api.public_names().items() if not members]
@@ -303,7 +298,7 @@ def test_every_public_module_has_a_section_in_the_order_of_the_derivation(book):
 
 
 def test_an_entry_says_who_uses_it_and_leads_there(book):
-    html = parsed(API)
+    html = parsed(HTML / API)
     used_in = html.find(id="dpo_lib.losses.dpo_loss").parent.select_one(".dpo-used-in")
     pages = {link.get_text(): link["href"] for link in used_in.select("a")}
     assert {"chapter 9", "chapter 10"} <= pages.keys()
@@ -313,7 +308,7 @@ def test_an_entry_says_who_uses_it_and_leads_there(book):
 
 
 def test_code_in_a_chapter_leads_to_its_entry(book):
-    links = parsed("notebooks/10_full_implementation.html").select("a.dpo-api")
+    links = parsed(HTML / "notebooks/10_full_implementation.html").select("a.dpo-api")
     found = {link.get_text(): link["href"] for link in links}
     target = f"../{API}#dpo_lib.training."
     assert found["train_dpo"] == f"{target}train_dpo"
