@@ -19,7 +19,7 @@ from tests.book.test_reader import AXE_OPTIONS
 
 CORE = [name.partition(".")[2] for name in dpo_api.module_names()][:7]  # as far as the data
 MARKED = [f"{name}.html" for name in DOCUMENTS if name in dpo_terms.MARKED]
-CHAPTER = "notebooks/09_dpo_loss.html"
+CHAPTER = "notebooks/05_sequence_log_probs.html"
 GLOSSARY = f"{dpo_terms.GLOSSARY}.html"
 API = f"{dpo_api.PAGE}.html"
 
