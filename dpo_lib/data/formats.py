@@ -11,6 +11,7 @@ in silence, no text is cut, and what is done beyond reading is counted in ``note
 - no prompt: then it is what ``chosen`` and ``rejected`` have in common at their beginning;
 - lists of responses, or a response a row, with scores: the best against the worst (``score``);
 - two responses and a column that says which is better (``label``; SHP's by itself);
+- ``input`` with its ``messages``, ``preferred_output``, ``non_preferred_output`` (OpenAI's files);
 - a ``system`` text, which becomes the first message;
 - ``chosen_ended``, ``rejected_ended`` and, of one response, ``ended``: false where it was cut.
 
@@ -408,6 +409,7 @@ def _record(
     else:
         row = _renamed(row, rename)
         _take_shp(row, notes)
+        _take_openai(row, notes)
         _take_label(row, rename, label, notes)
         if not _take_list(row, score, notes):
             _take_scores(row, score, notes)
@@ -521,6 +523,25 @@ def _take_shp(row: dict[str, Any], notes: Counter[str]) -> None:
     if "prompt" not in row and "history" in row:
         row["prompt"] = row.pop("history")
     notes["human_ref_A or human_ref_B taken as chosen, as labels says,"] += 1
+
+
+def _take_openai(row: dict[str, Any], notes: Counter[str]) -> None:
+    """A prompt in an object and two outputs, as OpenAI's preference fine-tuning has them."""
+    better, worse = "preferred_output", "non_preferred_output"
+    if "chosen" in row or "rejected" in row or not {better, worse} <= row.keys():
+        return
+    given = _read_if_text(row.pop("input", None))
+    if not isinstance(given, dict) or not given.get("messages"):
+        raise BadRow("malformed", f"input must hold messages beside {better}, got {given!r:.60}")
+    given = {name: value for name, value in given.items() if value not in (None, [])}
+    if "prompt" in row:
+        raise BadRow("malformed", "the prompt is in input, but there is a prompt too")
+    if twice := sorted(given.keys() & row.keys()):
+        raise BadRow("malformed", f"{twice[0]} is in input and beside it")
+    row["prompt"] = given.pop("messages")
+    row["chosen"], row["rejected"] = row.pop(better), row.pop(worse)
+    row.update(given)  # tools, and what the request said of them
+    notes["preferred_output taken as chosen, non_preferred_output as rejected,"] += 1
 
 
 def _plain(value: object) -> str:

@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+import re
 
 import pytest
 
@@ -550,6 +551,44 @@ def test_a_column_that_says_which_is_better_is_not_left_out(tmp_path):
     assert [r.chosen for r in read(tmp_path, rows).records] == expected  # SHP's own names
     tied = read(tmp_path, [{**ROW, "winner": "tie"}], label=("winner", "a"))
     assert "neither is better" in tied.problems[0].reason
+
+
+OPENAI = {
+    "input": {"messages": [user("2+2?")], "tools": [], "parallel_tool_calls": True},
+    "preferred_output": [assistant("4.")],
+    "non_preferred_output": [assistant("5.")],
+}
+
+
+def test_openai_s_preference_files(tmp_path):
+    with_system = {**OPENAI, "input": {"messages": [system("Be brief."), user("2+2?")]}}
+    found = read(tmp_path, [OPENAI, with_system])
+    assert triple(found.records[0]) == PLAIN
+    assert found.records[0].extra == {"parallel_tool_calls": True}
+    assert [*found.records[1].prompt.messages] == with_system["input"]["messages"]
+    assert found.problems == []
+    assert "preferred_output taken as chosen" in found.notes[0]
+    kept = {"preferred_output": "prompt"}  # whoever renames says what is meant
+    assert "missing chosen" in read(tmp_path, [OPENAI], rename=kept).problems[0].reason
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"input": "2+2?"}, "input must hold messages beside preferred_output, got '2+2?'"),
+        ({"input": {}}, "input must hold messages"),
+        ({"prompt": "2+2?"}, "the prompt is in input, but there is a prompt too"),
+        (
+            {"input": {"messages": [user("2+2?")], "tools": [1]}, "tools": [2]},
+            "tools is in input and beside it",
+        ),
+        ({"preferred_output": []}, "chosen must not be empty"),
+        ({"non_preferred_output": [assistant("4.")]}, "chosen and rejected must differ"),
+    ],
+)
+def test_bad_rows_of_openai_s_files(change, message):
+    with pytest.raises(BadRow, match=re.escape(message)):
+        make_record({**OPENAI, **change})
 
 
 SHOWN = {**ROW, "prompt": "2+2?"}
