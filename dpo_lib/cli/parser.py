@@ -339,8 +339,8 @@ def _add_data(parser: argparse.ArgumentParser, required: bool) -> None:
     group.add_argument(
         "--data", required=required, metavar="FILE", nargs="+",
         help="JSON lines, JSON, Parquet, CSV or TSV, also gzipped, or folders of them: prompt, "
-        "chosen and rejected as text or messages, Alpaca's, ShareGPT's or OpenAI's columns, transcripts; "
-        "or thumbs: prompt, completion and a label (true or false)"
+        "chosen and rejected as text or messages, Alpaca's, ShareGPT's or OpenAI's columns, "
+        "transcripts; or thumbs: prompt, completion and a label (true or false)"
         + ("" if required else " (the pairs that the run held out)"),
     )  # fmt: skip
     group.add_argument(
