@@ -32,7 +32,7 @@ export ONEDNN_MAX_CPU_ISA := $(if $(filter avx2,$(CPU)),AVX2,$(if $(filter defau
   $(error CPU is avx2 or default, not $(CPU))))
 endif
 
-.PHONY: help book test test-peers bench lab serve notebooks course wheel zip models experiments mutants picture redraw lint format clean
+.PHONY: help book test test-peers bench lab serve notebooks course wheel zip pdf models experiments mutants picture redraw lint format clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,10 @@ wheel: $(READY) ## build dpo_lib's wheel into dist/ and try it out in an environ
 
 zip: $(READY) ## pack the built book into dist/, to be read from any folder
 	@$(PY) tools/book.py zip
+
+pdf: $(READY) ## print the book into dist/, as one PDF
+	@tools/system.sh chromium
+	@$(PY) -m tools.paper
 
 models: $(READY) ## train the tiny base and SFT models again and store their weights
 	@$(PY) tools/train_models.py
