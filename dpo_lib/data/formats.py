@@ -853,12 +853,9 @@ def _text_or_messages(value: object, name: str, notes: Counter[str]) -> str | li
             raise BadRow("malformed", f"{name} is not UTF-8") from error
     if isinstance(value, str):
         found = _decoded(value) if value.lstrip()[:1] == '"' else value
+        found = found if isinstance(found, str) else value  # it only begins with a quotation
         inside = _decoded(found) if isinstance(found, str) and _OBJECTS.match(found) else found
-        if (
-            isinstance(found, list | dict)
-            or _holds_messages(inside)
-            or (inside is None and _LIKE_MESSAGES.match(found))
-        ):
+        if _holds_messages(inside) or (inside is None and _LIKE_MESSAGES.match(found)):
             value = inside
             if not isinstance(value, list | dict):
                 raise BadRow(

@@ -791,6 +791,9 @@ def test_messages_in_more_kinds_of_string(text, messages):
         "{'value': x}",
         "{ broken",
         '"quoted"',
+        '"Yes", he said.',
+        '"one", "two"',
+        '"',
     ],
 )
 def test_answers_that_are_json_stay_text(answer):
