@@ -521,7 +521,8 @@ def chi_po_loss(chosen: Tensor, rejected: Tensor, beta: float = 0.1) -> Tensor:
     ----------
     Huang et al. (2024), algorithm 1 (arXiv:2407.13399).
     """
-    return nll(beta * ((chosen + _exp(chosen)) - (rejected + _exp(rejected))))
+    # In this order: beside exp(60) the log-ratios themselves would be lost.
+    return nll(beta * ((chosen - rejected) + (_exp(chosen) - _exp(rejected))))
 
 
 def _exp(x: Tensor) -> Tensor:

@@ -205,7 +205,7 @@ FACTS = {
         options={"order": st.floats(0.1, 2)}, at_optimum={"order": 0.3}, betas=(4.0, 10.0),
     ),
     "chi_po": Facts(
-        lambda a, b, beta, q: nll(beta * (a + exp(a)), beta * (b + exp(b))),
+        lambda a, b, beta, q: nll(beta * (a - b), beta * (exp(b) - exp(a))),
         lambda p, beta: zero_of(lambda h: beta * (h + exp(h) - 1) - logit(p)),
     ),
     "sft": Facts(
