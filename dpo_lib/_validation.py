@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -133,7 +134,7 @@ def check_paired_log_probs(**values: object) -> list[Tensor]:
 
 def check_positive(value: float, name: str) -> float:
     """Return ``value`` as a float if it is a finite number above 0."""
-    number = _as_float(value, name)
+    number = as_number(value, name)
     if not 0.0 < number < float("inf"):
         raise ValueError(f"{name} must be a finite number above 0, got {value!r}")
     return number
@@ -141,13 +142,27 @@ def check_positive(value: float, name: str) -> float:
 
 def check_label_smoothing(value: float) -> float:
     """Return the label-smoothing share if it lies in [0, 0.5)."""
-    number = _as_float(value, "label_smoothing")
+    number = as_number(value, "label_smoothing")
     if not 0.0 <= number < 0.5:
         raise ValueError(f"label_smoothing must lie in [0, 0.5), got {value!r}")
     return number
 
 
-def _as_float(value: object, name: str) -> float:
+def check_whole(value: object, name: str, least: int | None = None) -> int:
+    """Return ``value`` as an int if it is a whole number, at least ``least``."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name} must be a whole number, got {value!r}") from error
+    if least is not None and number < least:
+        raise ValueError(f"{name} must be at least {least}, got {number}")
+    return number
+
+
+def as_number(value: object, name: str) -> float:
+    """Return ``value`` as a float if it is one number."""
     try:
         if isinstance(value, str):  # float() would read it
             raise TypeError

@@ -137,9 +137,10 @@ def rlhf_objective(
     Rafailov et al. (2023), eq. 3.
     """
     policy = _check_policy(policy_logps, "policy_logps")
+    reference = _check_policy(reference_logps, "reference_logps")
     reward = _check_rewards(rewards)
-    check_same_shape(policy_logps=policy, rewards=reward)
-    penalty = check_positive(beta, "beta") * kl_divergence(policy, reference_logps)
+    check_same_shape(policy_logps=policy, reference_logps=reference, rewards=reward)
+    penalty = check_positive(beta, "beta") * kl_divergence(policy, reference)
     return (policy.exp() * reward).sum(dim=-1) - penalty
 
 

@@ -15,7 +15,13 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from dpo_lib._validation import as_float_tensor, check_paired_log_probs, check_positive
+from dpo_lib._validation import (
+    as_float_tensor,
+    as_number,
+    check_paired_log_probs,
+    check_positive,
+    check_whole,
+)
 from dpo_lib.data import PreferenceDataset, Tokenizer
 from dpo_lib.fast.pair_log_probs import log_probs_of_rows
 from dpo_lib.logprobs import get_pair_log_probs, get_sequence_log_probs, pad
@@ -270,6 +276,7 @@ def least_kl(before: float, after: float) -> float:
     ValueError
         If one is not in [0, 1].
     """
+    before, after = as_number(before, "before"), as_number(after, "after")
     for name, value in (("before", before), ("after", after)):
         if not 0 <= value <= 1:
             raise ValueError(f"{name} must be in [0, 1], got {value}")
@@ -304,9 +311,13 @@ def clustered_share(outcomes: Sequence[Sequence[float]]) -> Share:
     Korn and Graubard (1998), "Confidence intervals for proportions with small expected number of
     positive counts estimated from survey data".
     """
+    try:
+        outcomes = [[as_number(value, "outcomes") for value in cluster] for cluster in outcomes]
+    except TypeError as error:
+        raise ValueError(f"outcomes must be sequences of numbers, got {outcomes!r:.60}") from error
     if not outcomes or not all(outcomes):
         raise ValueError("outcomes must hold at least one cluster, and each cluster an outcome")
-    values = [float(value) for cluster in outcomes for value in cluster]
+    values = [value for cluster in outcomes for value in cluster]
     if not all(0 <= value <= 1 for value in values):
         raise ValueError(f"outcomes must be in [0, 1], got {min(values)} to {max(values)}")
     number, clusters = len(values), len(outcomes)
@@ -336,7 +347,8 @@ def wilson_interval(successes: float, trials: float) -> tuple[float, float]:
 
     Source: Wilson (1927), "Probable inference, the law of succession, and statistical inference".
     """
-    if not 0 <= successes <= trials or trials < 1:
+    successes, trials = as_number(successes, "successes"), as_number(trials, "trials")
+    if not 0 <= successes <= trials or not 1 <= trials < math.inf:
         raise ValueError(
             f"successes must be between 0 and trials, got {successes}, and trials at least 1, "
             f"got {trials}"
@@ -362,10 +374,12 @@ def enumerate_responses(
     tokens, mask : Tensor
         Shape ``(K, max_length)``, padded on the right.
     """
-    if max_length < 1 or not 0 <= eos_id < vocab_size:
+    vocab_size = check_whole(vocab_size, "vocab_size", 1)
+    eos_id, pad_id = check_whole(eos_id, "eos_id", 0), check_whole(pad_id, "pad_id")
+    max_length = check_whole(max_length, "max_length", 1)
+    if eos_id >= vocab_size:
         raise ValueError(
-            f"max_length must be at least 1 and eos_id in [0, vocab_size), "
-            f"got {max_length}, {eos_id}, {vocab_size}"
+            f"eos_id must be in [0, vocab_size), got {eos_id} and vocab_size {vocab_size}"
         )
     others = [token for token in range(vocab_size) if token != eos_id]
     rows = [

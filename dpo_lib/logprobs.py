@@ -10,6 +10,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dpo_lib._validation import check_whole
+
 
 def get_sequence_log_probs(
     model: Callable[..., Any],
@@ -119,9 +121,11 @@ def get_pair_log_probs(
     ValueError
         If a key is missing, or as in `get_sequence_log_probs`.
     """
+    if not isinstance(batch, Mapping):
+        raise ValueError(f"batch must be a mapping, got {type(batch).__name__}")
     missing = [key for key in ("prompt", "chosen", "rejected") if key not in batch]
     if missing:
-        raise ValueError(f"batch lacks {missing}; it has {sorted(batch)}")
+        raise ValueError(f"batch lacks {missing}; it has {sorted(map(str, batch))}")
     prompt, prompt_mask = batch["prompt"], batch.get("prompt_mask")
     logps = []
     for side in ("chosen", "rejected"):
@@ -165,17 +169,30 @@ def pad(
     device: torch.device | str = "cpu",
 ) -> tuple[Tensor, Tensor]:
     """Stack rows of unequal length: tokens and mask (1 on real tokens), both (B, T)."""
-    if not rows or not all(len(row) for row in rows):
-        raise ValueError(f"rows must be given and not empty, got lengths {[len(r) for r in rows]}")
-    if side not in ("left", "right"):
+    try:
+        lengths = [len(row) for row in rows]
+    except TypeError as error:
+        raise ValueError(f"rows must be sequences of token ids, got {rows!r:.60}") from error
+    if not lengths or 0 in lengths:
+        raise ValueError(f"rows must be given and not empty, got lengths {lengths}")
+    if not isinstance(side, str) or side not in ("left", "right"):
         raise ValueError(f"side must be 'left' or 'right', got {side!r}")
-    longest = max(len(row) for row in rows)
+    pad_id = check_whole(pad_id, "pad_id")
+    longest = max(lengths)
     tokens, mask = [], []
     for row in rows:
         gap, real = longest - len(row), [1] * len(row)
         tokens.append([pad_id] * gap + [*row] if side == "left" else [*row] + [pad_id] * gap)
         mask.append([0] * gap + real if side == "left" else real + [0] * gap)
-    return torch.tensor(tokens, device=device), torch.tensor(mask, device=device)
+    try:
+        stacked = torch.tensor(tokens, device=device)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise ValueError(
+            f"rows and pad_id must be token ids, got {rows!r:.60} and {pad_id!r:.60}"
+        ) from error
+    if stacked.dtype != torch.int64:
+        raise ValueError(f"rows must hold whole numbers, got dtype {stacked.dtype}")
+    return stacked, torch.tensor(mask, device=device)
 
 
 def pad_rows(
@@ -200,8 +217,14 @@ def pad_rows(
         ``prompt``, ``chosen``, ``rejected`` and their masks, each ``(batch, length)``.
     """
     batch = {}
+    if not isinstance(rows, Sequence) or not all(isinstance(row, Mapping) for row in rows):
+        raise ValueError(f"rows must be a sequence of mappings, got {rows!r:.60}")
     for name in ("prompt", *(responses_of(rows[0]) if rows else ())):
         side = "left" if name == "prompt" else "right"
+        if missing := [i for i, row in enumerate(rows) if name not in row]:
+            raise ValueError(
+                f"rows must all have {name}, row {missing[0]} has {[*rows[missing[0]]]}"
+            )
         padded = pad([row[name] for row in rows], pad_id, side, device)
         batch[name], batch[f"{name}_mask"] = padded
     return batch

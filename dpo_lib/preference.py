@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dpo_lib._validation import as_float_tensor, check_finite, checked_at_once
+from dpo_lib._validation import as_float_tensor, check_finite, check_whole, checked_at_once
 
 
 def bradley_terry_probability(chosen_score: object, rejected_score: object) -> Tensor:
@@ -90,8 +90,7 @@ def sample_comparisons(
     check_finite(true_scores, "scores")
     if true_scores.ndim != 1 or len(true_scores) < 2:
         raise ValueError(f"scores must hold at least two items, got {tuple(true_scores.shape)}")
-    if n_comparisons < 1:
-        raise ValueError(f"n_comparisons must be at least 1, got {n_comparisons}")
+    n_comparisons = check_whole(n_comparisons, "n_comparisons", 1)
     n_items = len(true_scores)
     first = torch.randint(n_items, (n_comparisons,), generator=generator)
     # A step of 1 to n_items - 1 around the circle: every other item is equally likely.
@@ -177,9 +176,13 @@ def _log_likelihood(wins: Tensor, scores: Tensor) -> Tensor:
 
 
 def _count_wins(winners: Tensor, losers: Tensor, n_items: int) -> Tensor:
-    if isinstance(n_items, bool) or not isinstance(n_items, int) or n_items < 2:
-        raise ValueError(f"n_items must be an integer, at least 2, got {n_items!r}")
-    winners, losers = torch.as_tensor(winners).cpu(), torch.as_tensor(losers).cpu()
+    n_items = check_whole(n_items, "n_items", 2)
+    try:
+        winners, losers = torch.as_tensor(winners).cpu(), torch.as_tensor(losers).cpu()
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise ValueError(
+            f"winners and losers must be index vectors, got {winners!r:.60} and {losers!r:.60}"
+        ) from error
     if winners.shape != losers.shape or winners.ndim != 1 or len(winners) == 0:
         raise ValueError(
             "winners and losers must be index vectors of one length, got "

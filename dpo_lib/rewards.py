@@ -101,9 +101,9 @@ def reward_accuracy(
     with checked_at_once():
         check_finite(chosen, "chosen_rewards")
         check_finite(rejected, "rejected_rewards")
-        # Written so that NaN does not pass.
-        refuse(~(as_float_tensor(tie, "tie") >= 0), lambda: f"tie must be at least 0, got {tie!r}")
+        tie = _check_tie(tie)
     check_same_shape(chosen_rewards=chosen, rejected_rewards=rejected)
+    _check_one_or_each(tie, chosen)
     if chosen.numel() == 0:
         raise ValueError(f"chosen_rewards must hold at least one pair, got {tuple(chosen.shape)}")
     difference = chosen - rejected
@@ -132,10 +132,26 @@ def reward_auc(rewards: Tensor, desirable: Tensor, tie: float | Tensor = 0.0) ->
         Scalar in [0, 1]; NaN if all thumbs point one way.
     """
     rewards = as_float_tensor(rewards, "rewards").double()
+    if not isinstance(desirable, Tensor) or desirable.dtype != torch.bool:
+        raise ValueError(f"desirable must be a tensor of bools, got {desirable!r}")
     check_same_shape(rewards=rewards, desirable=desirable)
+    tie = _check_tie(tie)
+    _check_one_or_each(tie, rewards)
     # Sorted, with those of the other kind behind all: nothing asks the device how many there are.
     down = rewards.masked_fill(desirable, torch.inf).sort().values
     below = torch.searchsorted(down, rewards - tie)  # rewards of thumbs down that are lower
     up_to = torch.searchsorted(down, rewards + tie, right=True)  # ... or tied
     wins = torch.where(desirable, below + up_to, 0).double() / 2
     return wins.sum() / (desirable.sum() * (~desirable).sum())
+
+
+def _check_tie(tie: object) -> Tensor:
+    width = as_float_tensor(tie, "tie")
+    # Written so that NaN does not pass.
+    refuse(~(width >= 0), lambda: f"tie must be at least 0, got {tie!r}")
+    return width
+
+
+def _check_one_or_each(tie: Tensor, rewards: Tensor) -> None:
+    if tie.ndim > 0:
+        check_same_shape(rewards=rewards, tie=tie)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -18,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dpo_lib._files import replacing
+from dpo_lib._validation import as_number, check_whole
 from dpo_lib.data.files import json_lines
 from dpo_lib.logprobs import pad_rows
 
@@ -94,7 +96,7 @@ class PreferenceRecord:
             raise ValueError(f"a row must be a JSON object, got {row!r}")
         missing = [name for name in ("prompt", "chosen", "rejected") if name not in row]
         if missing:
-            raise ValueError(f"missing {', '.join(missing)}; the row has {sorted(row)}")
+            raise ValueError(f"missing {', '.join(missing)}; the row has {sorted(map(str, row))}")
         row = dict(row)
         ended = {name: row.pop(name) for name in ("chosen_ended", "rejected_ended") if name in row}
         return cls(row.pop("prompt"), row.pop("chosen"), row.pop("rejected"), row, **ended)
@@ -161,11 +163,50 @@ def read_jsonl(path: str | Path) -> list[PreferenceRecord]:
 
 
 def write_jsonl(path: str | Path, records: Iterable[PreferenceRecord]) -> None:
-    """Write records so that the file is either the old one or the new one, never half of it."""
+    """Write records so that the file is either the old one or the new one, never half of it.
+
+    Raises
+    ------
+    ValueError
+        If JSON cannot hold a record, with its number; the old file stays.
+    """
     with replacing(Path(path)) as file:
-        for record in records:
-            line = json.dumps(record.to_row(), ensure_ascii=False) + "\n"
-            file.write(line.encode())
+        for number, record in enumerate(records, start=1):
+            try:
+                line = json.dumps(record.to_row(), ensure_ascii=False) + "\n"
+                file.write(line.encode())
+            except (TypeError, ValueError, RecursionError) as error:
+                raise ValueError(f"record {number} cannot be written: {error}") from error
+
+
+def _check_each(values: object, name: str, kinds: tuple[type, ...]) -> list[Any]:
+    with contextlib.suppress(TypeError):  # what cannot be gone through
+        found = list(values)
+        if all(isinstance(value, kinds) for value in found):
+            return found
+    wanted = " or ".join(kind.__name__ for kind in kinds)
+    raise ValueError(f"{name} must be a sequence of {wanted}, got {values!r:.60}")
+
+
+def _check_records(records: object) -> list[Any]:
+    return _check_each(records, "records", (PreferenceRecord, UnpairedRecord))
+
+
+def _check_rows(rows: object, number: int) -> list[EncodedRow]:
+    found = _check_each(rows, "rows", (Mapping,))
+    if len(found) != number:
+        raise ValueError(f"rows must be one for each of {number} records, got {len(found)}")
+    return found
+
+
+def _check_indices(indices: object, number: int) -> list[int]:
+    try:
+        some = [check_whole(i, "each of indices", -number) for i in indices]
+    except TypeError as error:
+        raise ValueError(f"indices must be a sequence of numbers, got {indices!r:.60}") from error
+    if not some or max(some) >= number:
+        raise ValueError(f"indices must name at least one of {number} rows, got {some[:3]}")
+    return some
 
 
 EncodedRow = dict[str, Any]  # ids of a prompt and of responses, and what else is known of them
@@ -212,17 +253,13 @@ class PreferenceDataset(Dataset):
         tokenizer: Tokenizer,
         rows: Sequence[EncodedRow] | None = None,
     ) -> None:
-        self.records, self.tokenizer = list(records), tokenizer
+        self.records, self.tokenizer = _check_records(records), tokenizer
         if not self.records:
             raise ValueError("records must hold at least one record, got none")
-        if rows is not None and len(rows) != len(self.records):
-            raise ValueError(
-                f"rows must be one for each of {len(self.records)} records, got {len(rows)}"
-            )
+        if rows is not None:
+            rows = _check_rows(rows, len(self.records))
         self.rows = (
-            [encode_record(record, tokenizer) for record in self.records]
-            if rows is None
-            else list(rows)
+            [encode_record(record, tokenizer) for record in self.records] if rows is None else rows
         )
 
     def __len__(self) -> int:
@@ -233,7 +270,7 @@ class PreferenceDataset(Dataset):
 
     def take(self, indices: Iterable[int]) -> PreferenceDataset:
         """The data set of these rows, in this order; nothing is encoded again."""
-        some = [int(i) for i in indices]
+        some = _check_indices(indices, len(self))
         return type(self)(
             [self.records[i] for i in some], self.tokenizer, [self.rows[i] for i in some]
         )
@@ -251,8 +288,8 @@ class PreferenceDataset(Dataset):
 
     def batch(self, indices: Iterable[int] | None = None) -> Batch:
         """The rows at ``indices``, or all of them, as one batch."""
-        chosen = range(len(self)) if indices is None else indices
-        return self.collate([self.rows[int(i)] for i in chosen])
+        chosen = range(len(self)) if indices is None else _check_indices(indices, len(self))
+        return self.collate([self.rows[i] for i in chosen])
 
     def pairs_of_step(self, step: int, batch_size: int, seed: int) -> Tensor:
         """Which rows update number ``step`` of `train_dpo` takes: indices, shape (batch_size,).
@@ -260,6 +297,9 @@ class PreferenceDataset(Dataset):
         A function of its arguments alone, so that a resumed run goes on in the same order. Every
         row is used once before any is used again.
         """
+        step, batch_size = check_whole(step, "step", 0), check_whole(batch_size, "batch_size", 1)
+        if (step + 1) * batch_size >= 2**63:
+            raise ValueError(f"step must be below 2**63 / batch_size, got {step}")
         places = torch.arange(step * batch_size, (step + 1) * batch_size)  # (B,)
         epochs = places // len(self)
         order = {epoch: self._order(epoch, seed) for epoch in epochs.unique().tolist()}
@@ -280,8 +320,7 @@ class PreferenceDataset(Dataset):
 
         For a loop of one's own; its order is not that of `pairs_of_step`.
         """
-        if batch_size < 1 or steps < 0:
-            raise ValueError(f"batch_size must be positive, got {batch_size}, and steps {steps}")
+        batch_size, steps = check_whole(batch_size, "batch_size", 1), check_whole(steps, "steps", 0)
         generator = torch.Generator().manual_seed(seed)
         waiting: list[int] = []
         for _ in range(steps):
@@ -358,6 +397,8 @@ def split_indices(
     records: Sequence[PreferenceRecord], held_out_share: float, seed: int = 0
 ) -> tuple[list[int], list[int]]:
     """The indices of `split_by_prompt`'s two sides."""
+    records = _check_records(records)
+    held_out_share = as_number(held_out_share, "held_out_share")
     if not 0 < held_out_share < 1:
         raise ValueError(f"held_out_share must lie in (0, 1), got {held_out_share}")
     keys = [normalize_prompt(record.prompt) for record in records]
@@ -365,10 +406,12 @@ def split_indices(
     for key, record in zip(keys, records, strict=True):
         prompts[key] = min(prompts.get(key, record.prompt), record.prompt)
     order = sorted(prompts, key=prompts.__getitem__)
-    random.Random(seed).shuffle(order)
+    random.Random(check_whole(seed, "seed")).shuffle(order)
     held_out = set(order[: round(held_out_share * len(order))])
     if not 0 < len(held_out) < len(order):
-        raise ValueError(f"held_out_share {held_out_share} of {len(order)} prompts empties a side")
+        raise ValueError(
+            f"held_out_share {held_out_share} of the {len(order)} prompts of records empties a side"
+        )
     sides: tuple[list[int], list[int]] = ([], [])
     for i, key in enumerate(keys):
         sides[key in held_out].append(i)
@@ -388,6 +431,7 @@ def split_by_prompt(
     ValueError
         If the share is not inside (0, 1) or leaves one side without a prompt.
     """
+    records = _check_records(records)
     train, held_out = split_indices(records, held_out_share, seed)
     return [records[i] for i in train], [records[i] for i in held_out]
 
@@ -437,7 +481,7 @@ def make_preferences(winners: Literal["shorter", "longer"] = "shorter") -> list[
         In a fixed order, four of each family. The losers of a family's first three prompts evade
         the question, in the same ways in every family; that of the fourth is wrong.
     """
-    if winners not in ("shorter", "longer"):
+    if not isinstance(winners, str) or winners not in ("shorter", "longer"):
         raise ValueError(f"winners must be 'shorter' or 'longer', got {winners!r}")
     if winners == "shorter":
         return [PreferenceRecord(x, short, wordy) for x, short, _, _, wordy in _TWELVE]

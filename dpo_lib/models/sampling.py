@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from dpo_lib._validation import as_number, check_whole
 from dpo_lib.data import Tokenizer, pad
 
 
@@ -79,18 +80,29 @@ def sample(
         If the temperature is negative, or top_k or max_new_tokens is below 1, or there are not as
         many generators as prompts.
     """
+    temperature = as_number(temperature, "temperature")
     if not 0 <= temperature < float("inf"):
         raise ValueError(f"temperature must be 0 or positive and finite, got {temperature}")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k must be at least 1, got {top_k}")
-    if max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+    if top_k is not None:
+        top_k = check_whole(top_k, "top_k", 1)
+    max_new_tokens = check_whole(max_new_tokens, "max_new_tokens", 1)
+    if not isinstance(prompt_tokens, Tensor) or prompt_tokens.ndim != 2:
+        raise ValueError(
+            f"prompt_tokens must be a tensor of shape (B, P), got {prompt_tokens!r:.60}"
+        )
+    if prompt_tokens.dtype not in (torch.int64, torch.int32) or not prompt_tokens.numel():
+        raise ValueError(
+            f"prompt_tokens must hold integer ids, got {tuple(prompt_tokens.shape)} of dtype "
+            f"{prompt_tokens.dtype}"
+        )
     if isinstance(generator, Sequence) and len(generator) != len(prompt_tokens):
         raise ValueError(
             f"generator must be one for each of {len(prompt_tokens)} prompts, got {len(generator)}"
         )
     if prompt_mask is None:
         prompt_mask = torch.ones_like(prompt_tokens)
+    if not isinstance(prompt_mask, Tensor) or prompt_mask.is_complex():
+        raise ValueError(f"prompt_mask must be a tensor, got {prompt_mask!r:.60}")
     if prompt_mask.shape != prompt_tokens.shape:
         raise ValueError(
             f"prompt_mask must have the shape of prompt_tokens, {tuple(prompt_tokens.shape)}, "

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dpo_lib._validation import as_number, check_whole
+
 
 @dataclass(frozen=True)
 class TinyGPTConfig:
@@ -22,11 +24,10 @@ class TinyGPTConfig:
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "context_length", "width", "heads", "layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+            object.__setattr__(self, name, check_whole(getattr(self, name), name, 1))
         if self.width % self.heads:
             raise ValueError(f"heads must divide width, got {self.heads} and {self.width}")
-        if not 0 <= self.dropout < 1:
+        if not 0 <= as_number(self.dropout, "dropout") < 1:
             raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
 
 

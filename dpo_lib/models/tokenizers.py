@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from dpo_lib._validation import check_whole
+
 # "A)" is one token of a quiz; "Earth's" is one word; any other mark stands alone.
 _TOKEN = re.compile(r"<\w+>|[A-D]\)|[A-Za-z]+(?:'[a-z]+)?|\d+|[^\w\s]")
 _NO_SPACE_BEFORE = re.compile(r" (?=[.,?!:](?: |$))")
@@ -26,7 +28,10 @@ class WordTokenizer:
     PAD, EOS = "<pad>", "<eos>"
 
     def __init__(self, words: Iterable[str]) -> None:
-        self.words = (self.PAD, self.EOS, *words)
+        try:
+            self.words = (self.PAD, self.EOS, *(_check_text(word, "words") for word in words))
+        except TypeError as error:
+            raise ValueError(f"words must be a sequence of strings, got {words!r}") from error
         self.ids = {word: index for index, word in enumerate(self.words)}
         if len(self.ids) != len(self.words):
             repeated = sorted({word for word in self.words if self.words.count(word) > 1})
@@ -41,7 +46,7 @@ class WordTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids of the words of a text, without EOS; ValueError names words not in the vocabulary."""
-        pieces = _TOKEN.findall(text)
+        pieces = _TOKEN.findall(_check_text(text))
         unknown = [piece for piece in pieces if piece not in self.ids]
         if unknown:
             raise ValueError(f"text has words outside the vocabulary: {unknown}")
@@ -55,7 +60,7 @@ class WordTokenizer:
 
     def decode(self, ids: Iterable[int], keep_specials: bool = False) -> str:
         """Text of the ids, marks joined to their words; specials left out unless kept."""
-        ids = [int(i) for i in ids]
+        ids = _check_ids(ids)
         for i in ids:
             if not 0 <= i < len(self.words):
                 raise ValueError(f"ids must lie in [0, {len(self.words)}), got {i}")
@@ -80,7 +85,10 @@ class InstructionTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The bytes of a text, without specials."""
-        return list(text.encode("utf-8"))
+        try:
+            return list(_check_text(text).encode("utf-8"))
+        except UnicodeEncodeError as error:
+            raise ValueError(f"text holds half a character: {error.reason}") from error
 
     def encode_prompt(self, text: str) -> list[int]:
         """The bytes of an instruction between INST and RESP."""
@@ -94,7 +102,7 @@ class InstructionTokenizer:
         """Text of the ids; broken UTF-8 (as a model may write) shows as U+FFFD."""
         names = {self.INST: "<inst>", self.RESP: "<resp>", self.EOS: "<eos>", self.PAD: "<pad>"}
         text = bytearray()
-        for i in (int(i) for i in ids):
+        for i in _check_ids(ids):
             if not 0 <= i < len(self):
                 raise ValueError(f"ids must lie in [0, {len(self)}), got {i}")
             if i < 256:
@@ -102,3 +110,16 @@ class InstructionTokenizer:
             elif keep_specials:
                 text += names[i].encode()
         return text.decode("utf-8", errors="replace")
+
+
+def _check_text(text: object, name: str = "text") -> str:
+    if not isinstance(text, str):
+        raise ValueError(f"{name} must be text, got {text!r}")
+    return text
+
+
+def _check_ids(ids: Iterable[int]) -> list[int]:
+    try:
+        return [check_whole(i, "each of ids") for i in ids]
+    except TypeError as error:
+        raise ValueError(f"ids must be a sequence of token ids, got {ids!r}") from error

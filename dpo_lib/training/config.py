@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dpo_lib._validation import check_positive
+from dpo_lib._validation import as_number, check_positive, check_whole
 from dpo_lib.fast.pair_log_probs import DTYPES
 
 
@@ -34,23 +34,25 @@ class DPOConfig:
     def __post_init__(self) -> None:
         for name in ("beta", "learning_rate"):
             check_positive(getattr(self, name), name)
-        if not self.max_grad_norm > 0:
+        if not as_number(self.max_grad_norm, "max_grad_norm") > 0:
             raise ValueError(f"max_grad_norm must be above 0, got {self.max_grad_norm!r}")
-        if not 0 <= self.weight_decay < math.inf:
+        if not 0 <= as_number(self.weight_decay, "weight_decay") < math.inf:
             raise ValueError(f"weight_decay must be at least 0, got {self.weight_decay!r}")
         for name, least in (
             ("steps", 1), ("batch_size", 1), ("accumulate", 1), ("eval_every", 1),
-            ("warmup_steps", 0),
+            ("warmup_steps", 0), ("seed", None),
         ):  # fmt: skip
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)!r}")
+            object.__setattr__(self, name, check_whole(getattr(self, name), name, least))
+        for name in ("packed", "lean", "keep_memory", "force_dtype"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
         if self.accumulate > self.batch_size:
             raise ValueError(
                 f"accumulate must be at most batch_size ({self.batch_size}), got {self.accumulate}"
             )
-        if self.dtype not in DTYPES:
+        if not isinstance(self.dtype, str) or self.dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {[*DTYPES]}, got {self.dtype!r}")
-        if self.schedule not in _SCHEDULES:
+        if not isinstance(self.schedule, str) or self.schedule not in _SCHEDULES:
             raise ValueError(f"schedule must be one of {[*_SCHEDULES]}, got {self.schedule!r}")
 
     def learning_rate_at(self, step: int) -> float:

@@ -67,9 +67,9 @@ class TestExact:
             assert logps.exp().sum().item() == pytest.approx(1, abs=1e-12)
 
     def test_bad_sizes_are_named(self):
-        with pytest.raises(ValueError, match="got 0, 1, 3"):
+        with pytest.raises(ValueError, match="max_length must be at least 1, got 0"):
             enumerate_responses(3, 0, 1, 0)
-        with pytest.raises(ValueError, match="got 2, 5, 3"):
+        with pytest.raises(ValueError, match=r"eos_id must be .* got 5 and vocab_size 3"):
             enumerate_responses(3, 2, 5, 0)
 
 

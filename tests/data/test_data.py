@@ -164,7 +164,7 @@ class TestDataset:
     def test_bad_input_is_named(self):
         with pytest.raises(ValueError, match="records must hold at least one"):
             PreferenceDataset([], world_tokenizer())
-        with pytest.raises(ValueError, match="batch_size must be positive, got 0"):
+        with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
             next(PreferenceDataset(RECORDS, world_tokenizer()).batches(0, 1, seed=0))
         with pytest.raises(ValueError, match=r"outside the vocabulary: \['hello'\]"):
             PreferenceDataset([PreferenceRecord("hello", "The", "the")], world_tokenizer())
