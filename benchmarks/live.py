@@ -36,13 +36,10 @@ MEASURE_UPDATES = """([model, words, texts, updates, warmUp]) => {
   const bytes = Uint8Array.from(atob(model.weights), (c) => c.charCodeAt(0));
   const policy = new live.TinyGPT(model, Float64Array.from(new Float32Array(bytes.buffer)));
   const tokenizer = new live.WordTokenizer(words);
-  const pairs = texts.map(([prompt, chosen, rejected]) => ({
-    prompt: tokenizer.encode(prompt),
-    chosen: tokenizer.encodeResponse(chosen),
-    rejected: tokenizer.encodeResponse(rejected),
-  }));
+  const pairs = texts.map(([prompt, ...both]) =>
+    [tokenizer.encode(prompt), ...both.map((text) => tokenizer.encodeResponse(text))]);
   const reference = live.pairLogProbs(policy, pairs);
-  const optimizer = new live.AdamW(policy, 2e-4);
+  const optimizer = new live.Adam(policy, 2e-4);
   const times = [];
   for (let i = 0; i < warmUp + updates; i++) {
     const start = performance.now();

@@ -65,23 +65,15 @@ export function linearBackward(dy, x, weight, dWeight, dBias, N, I, O) {
   return timesTransposed(dy, transposed(weight, O, I), N, I, O); // (N, I)
 }
 
-export function relu(x) {
-  for (let i = 0; i < x.length; i++) if (x[i] < 0) x[i] = 0;
-  return x;
-}
-
-export function reluBackward(dy, y) {
-  for (let i = 0; i < dy.length; i++) if (y[i] === 0) dy[i] = 0;
-  return dy;
-}
+export const relu = (x) => x.map((value) => Math.max(value, 0));
+export const reluBackward = (dy, y) => dy.map((slope, i) => (y[i] > 0 ? slope : 0));
 
 // Each row to mean 0 and variance 1, then weight and bias: x (N, D) to y (N, D).
 export function layerNorm(x, weight, bias, N, D) {
   const y = new Float64Array(N * D);
   const normal = new Float64Array(N * D); // before weight and bias
   const scale = new Float64Array(N); // 1 / standard deviation
-  for (let n = 0; n < N; n++) {
-    const row = n * D;
+  for (let n = 0, row = 0; n < N; n++, row += D) {
     let mean = 0, variance = 0;
     for (let i = row; i < row + D; i++) mean += x[i] / D;
     for (let i = row; i < row + D; i++) variance += (x[i] - mean) ** 2 / D;
@@ -159,13 +151,12 @@ export function attentionBackward(dGathered, qkv, weights, seen, H, D) {
       let along = 0; // Σ weight · its derivative: what softmax takes away from each
       for (let j = 0; j < count; j++) {
         const value = (3 * places[j] + 2) * D + h;
-        let dWeight = 0;
+        dWeights[j] = 0;
         for (let d = 0; d < size; d++) {
-          dWeight += dGathered[from + d] * qkv[value + d];
+          dWeights[j] += dGathered[from + d] * qkv[value + d];
           dQkv[value + d] += weights[at + j] * dGathered[from + d];
         }
-        dWeights[j] = dWeight;
-        along += weights[at + j] * dWeight;
+        along += weights[at + j] * dWeights[j];
       }
       for (let j = 0; j < count; j++) {
         const key = (3 * places[j] + 1) * D + h;

@@ -11,13 +11,12 @@ export function views(shapes, all) {
   return Object.fromEntries(shapes.map(view));
 }
 
-// Rows of texts: each [prompt, …responses], token ids. seen[n]: the rows that row n may see. `rows`,
-// `targets` and `of` say which row predicts which token of which response; a response's last token is
-// a target only, never a row.
+// Rows of texts: each [prompt, …responses], token ids. seen[n]: the rows that row n may see, itself the last.
+// `rows`, `targets` and `of` say which row predicts which token of which response; a response's last token
+// is a target only, never a row.
 export function pack(texts) {
-  const batch = { tokens: [], positions: [], seen: [], rows: [], targets: [], of: [], count: 0 };
+  const batch = { tokens: [], seen: [], rows: [], targets: [], of: [], count: 0 };
   const put = (token, before) => {
-    batch.positions.push(before.length);
     batch.seen.push([...before, batch.tokens.push(token) - 1]);
     return batch.seen.at(-1);
   };
@@ -48,12 +47,13 @@ export class TinyGPT {
 
   // Logits (R, V) after the R rows that the batch reads, and what the derivative needs of the way there.
   // past: keys and values (places, D) of each layer, where the model goes on from what it has read.
-  forward({ tokens, positions, seen, rows }, past = null) {
+  forward({ tokens, seen, rows }, past = null) {
     const { width: D, heads: H, layers, vocab_size: V, context_length } = this.config;
     const w = this.weights;
     const N = tokens.length, R = rows.length;
     const norm = (x, name, n) => layerNorm(x, w[`${name}.weight`], w[`${name}.bias`], n, D);
     const project = (x, name, I, O) => linear(x, w[`${name}.weight`], w[`${name}.bias`], N, I, O);
+    const positions = seen.map((places) => places.length - 1);
     if (Math.max(...positions) >= context_length) throw new Error(`a text is longer than ${context_length} tokens`);
     let x = gather(w["token_embedding.weight"], tokens, D); // (N, D)
     add(x, gather(w["position_embedding.weight"], positions, D)); // (N, D)
@@ -70,7 +70,7 @@ export class TinyGPT {
     }
     const finalNorm = norm(gather(x, rows, D), "final_norm", R); // the rows that predict something
     const logits = linear(finalNorm.y, w["token_embedding.weight"], null, R, D, V); // (R, V)
-    return { logits, blocks, finalNorm };
+    return { logits, positions, blocks, finalNorm };
   }
 
   // log π of each token that the batch predicts (R), in nats; the logits become probabilities.
@@ -88,7 +88,7 @@ export class TinyGPT {
 
   // The derivative by all weights, given that by each response's log-probability: dLogps (count).
   // kept: what `forward` gave, after `logProbs` has made its logits probabilities.
-  backward({ tokens, positions, seen, rows, targets, of }, kept, dLogps) {
+  backward({ tokens, seen, rows, targets, of }, kept, dLogps) {
     const { width: D, heads: H, layers, vocab_size: V } = this.config;
     const w = this.weights;
     const all = new Float64Array(this.all.length);
@@ -116,7 +116,7 @@ export class TinyGPT {
       add(dx, norm(dAttentionNorm, attentionNorm, `blocks.${l}.attention_norm`, N));
     }
     gatherBackward(dx, tokens, d["token_embedding.weight"], D);
-    gatherBackward(dx, positions, d["position_embedding.weight"], D);
+    gatherBackward(dx, kept.positions, d["position_embedding.weight"], D);
     return all;
   }
 }

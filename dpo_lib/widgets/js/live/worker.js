@@ -2,13 +2,24 @@
 // and a run in progress reports rows { run, row } and looks { run, look }. Nothing here touches the page.
 
 import { startPython } from "./python.js";
-import { klFromSamples, sample, uniformFrom } from "./sampling.js";
+import { klFromSamples, sample } from "./sampling.js";
 import { TinyGPT, pack } from "./tiny_gpt.js";
-import { AdamW, LOSSES, byDifferences, pairLogProbs, trainingStep } from "./training.js";
+import { Adam, LOSSES, byDifferences, pairLogProbs, trainingStep } from "./training.js";
 import { Judge, WordTokenizer } from "./world.js";
 
 const LOOK_EVERY = 10; // updates between looks at what the policy writes
 const BATCH = 32; // pairs an update, or all where there are fewer
+
+// Uniform numbers in [0, 1) from a seed (mulberry32): the same on every machine.
+export function uniformFrom(seed) {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let x = Math.imul(state ^ (state >>> 15), state | 1);
+    x ^= x + Math.imul(x ^ (x >>> 7), x | 61);
+    return ((x ^ (x >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
 
 export function start(scope, world) {
   const tokenizer = new WordTokenizer(world.words);
@@ -23,11 +34,11 @@ export function start(scope, world) {
     return Float64Array.from(new Float32Array(bytes.buffer));
   };
 
-  const ids = ({ prompt, chosen, rejected }) => ({
-    prompt: tokenizer.encode(prompt),
-    chosen: tokenizer.encodeResponse(chosen),
-    rejected: tokenizer.encodeResponse(rejected),
-  });
+  const ids = ({ prompt, chosen, rejected }) => [
+    tokenizer.encode(prompt),
+    tokenizer.encodeResponse(chosen),
+    tokenizer.encodeResponse(rejected),
+  ];
 
   // Whether the model can read a row: all words known, no text empty, none too long.
   function readable({ prompt, chosen, rejected }) {
@@ -151,7 +162,8 @@ export function start(scope, world) {
       const known = { base, sft, policy: policy && new TinyGPT(sft, policy) };
       const asked = tokenizer.encode(prompt);
       const [chosen, rejected] = responses.map((text) => tokenizer.encodeResponse(text));
-      const batch = pack([[asked, chosen, rejected]]);
+      const pairs = [[asked, chosen, rejected]];
+      const batch = pack(pairs);
       const read = (model) => {
         const logps = [...model.tokenLogProbs(batch, model.forward(batch))];
         return [logps.slice(0, chosen.length), logps.slice(chosen.length)];
@@ -159,8 +171,7 @@ export function start(scope, world) {
       const logps = Object.fromEntries(models.map((name) => [name, read(known[name])]));
       if (update) {
         const after = (known.policy ?? sft).copy();
-        const pairs = [{ prompt: asked, chosen, rejected }];
-        const optimizer = new AdamW(after, update.rate);
+        const optimizer = new Adam(after, update.rate);
         trainingStep(after, optimizer, pairs, pairLogProbs(sft, pairs), LOSSES.dpo, update.beta, Infinity);
         logps.after = read(after);
       }
@@ -192,7 +203,7 @@ export function start(scope, world) {
       const policy = sft.copy();
       const run = {
         policy, pairs, beta, seed, shown,
-        optimizer: new AdamW(policy, rate),
+        optimizer: new Adam(policy, rate),
         loss: code ? byDifferences(python(code)) : LOSSES[loss],
         said: code ? "the loss that you wrote" : { dpo: "DPO", naive: "the naive loss", sft: "SFT" }[loss],
         reference: pairLogProbs(sft, pairs),

@@ -1,6 +1,8 @@
 // The tiny world's tokenizer and its truth, as in dpo_lib/models/tokenizers.py and dpo_lib/world/reward.py.
 // Words, prompts, facts and the grammar come from Python; here is only what is done with them.
 
+const ANSWERS = ["capital", "sum", "cause", "list", "support"];
+const SUBJECTS = ["country", "a", "effect", "category", "thing"];
 const TOKEN = /<\w+>|[A-D]\)|[A-Za-z]+(?:'[a-z]+)?|\d+|[^\w\s]/g;
 
 export class WordTokenizer {
@@ -31,8 +33,7 @@ export class Judge {
     this.grammar = grammar.map(([kind, pattern]) => [kind, new RegExp(`^(?:${pattern})$`)]);
   }
 
-  // { reward, correct, malformed, kind } of any response to any prompt; kind: right, wrong, no answer, rude or
-  // malformed.
+  // What the truth says of any response to any prompt; its kind: right, wrong, no answer, rude or malformed.
   judge(prompt, response, finished = true) {
     const { points } = this;
     const [family = null, facts = {}] = this.prompts[prompt] ?? [];
@@ -43,19 +44,15 @@ export class Judge {
     if (!finished || !parsed.length || parsed.includes(null)) {
       return { reward: points.MALFORMED, correct: false, malformed: true, kind: "malformed" };
     }
-    const isAnswer = ({ kind }) => ["capital", "sum", "cause", "list", "support"].includes(kind);
-    const answers = parsed.filter(isAnswer);
+    const answers = parsed.filter(({ kind }) => ANSWERS.includes(kind));
     const correct = answers.length > 0 && answers.every((answer) => this.isRight(family, facts, answer));
-    let reward = !answers.length ? points.NO_ANSWER : correct ? points.RIGHT : points.WRONG;
     const said = (kind) => parsed.some((part) => part.kind === kind);
-    const complaint = family === "support";
-    const subjects = ["country", "a", "effect", "category", "thing"];
-    const namesSubject = answers.some(({ claims }) => subjects.some((name) => name in claims));
-    if (correct && namesSubject) reward += points.NAMES_THE_SUBJECT;
-    if (complaint && said("apology")) reward += points.APOLOGY;
-    if (!complaint && said("thanks")) reward += points.THANKS;
-    const useful = (part) => isAnswer(part) || part.kind === (complaint ? "apology" : "thanks") || part.kind === "rude";
-    reward += points.FILLER * new Set(sentences.filter((_, i) => !useful(parsed[i]))).size;
+    const kindness = family === "support" ? "apology" : "thanks";
+    const useful = [...ANSWERS, kindness, "rude"];
+    let reward = !answers.length ? points.NO_ANSWER : correct ? points.RIGHT : points.WRONG;
+    if (correct && answers.some(({ claims }) => SUBJECTS.some((name) => name in claims))) reward += points.NAMES_THE_SUBJECT;
+    if (said(kindness)) reward += points[kindness.toUpperCase()];
+    reward += points.FILLER * new Set(sentences.filter((_, i) => !useful.includes(parsed[i].kind))).size;
     if (said("rude")) reward += points.RUDE;
     reward += points.REPEATED * (sentences.length - new Set(sentences).size);
     const kind = said("rude") ? "rude" : !answers.length ? "no answer" : correct ? "right" : "wrong";
@@ -63,11 +60,10 @@ export class Judge {
   }
 
   parse(sentence) {
-    for (const [kind, pattern] of this.grammar) {
-      const match = pattern.exec(sentence);
-      if (match) return { kind, claims: Object.fromEntries(Object.entries(match.groups ?? {}).filter(([, claim]) => claim !== undefined)) };
-    }
-    return null;
+    const [kind, pattern] = this.grammar.find(([, pattern]) => pattern.test(sentence)) ?? [];
+    if (!kind) return null;
+    const claims = Object.entries(pattern.exec(sentence).groups ?? {}).filter(([, claim]) => claim !== undefined);
+    return { kind, claims: Object.fromEntries(claims) };
   }
 
   // Whether an answer is of the kind asked for and claims only what is so.
