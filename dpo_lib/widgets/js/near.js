@@ -11,7 +11,10 @@ function add(file, here) {
     const node = document.createElement(style ? "link" : "script");
     const loaded = new Promise((resolve, reject) => {
       node.onload = resolve;
-      node.onerror = () => reject(new Error(`The file ${file} of this book could not be read.`));
+      node.onerror = () => {
+        node.remove();
+        reject(new Error(`The file ${file} of this book could not be read.`));
+      };
     });
     if (style) node.rel = "stylesheet";
     else node.async = false; // in this order
@@ -22,23 +25,35 @@ function add(file, here) {
   return added.get(file);
 }
 
-// Loads what is not there yet; then `before` and `after` the widget takes its place.
+// Loads what is not there yet; then `before` and `after` the widget takes its place. What failed is said, and
+// loaded anew at the next try, as are the modules that ran without what they need.
 async function bring(placeholder, { modules, styles }, here, before = () => {}, after = () => {}) {
   const present = ((window.dpoBook ??= {}).modules ??= {});
-  const files = modules.filter((name) => !present[name]).map((name) => `dpo-${name}.js`);
-  files.push(...styles.map((name) => `dpo-${name}.css`));
+  const missing = modules.filter((name) => !present[name]);
+  const files = [...missing.map((name) => `dpo-${name}.js`), ...styles.map((name) => `dpo-${name}.css`)];
   if (!document.querySelector(`link[href*="${STYLES}"]`)) files.push(STYLES);
-  try {
-    await Promise.all(files.map((file) => add(file, here)));
-  } catch (error) {
-    const fallback = placeholder.querySelector(".dpo-fallback");
+  const loads = await Promise.allSettled(files.map((file) => add(file, here)));
+  const failed = loads.find(({ reason }) => reason);
+  const fallback = placeholder.querySelector(".dpo-fallback");
+  fallback?.querySelector("span")?.remove();
+  if (failed) {
+    loads.forEach(({ reason }, i) => {
+      if (reason || (missing[i] && !present[missing[i]])) added.delete(files[i]);
+    });
+    const again = document.createElement("button");
+    again.type = "button";
+    again.textContent = "Try again";
+    again.onclick = () => bring(placeholder, { modules, styles }, here, before, after);
+    const said = document.createElement("span");
+    said.append(` ${failed.reason.message} `, again);
+    fallback.append(said);
     fallback.hidden = false;
-    fallback.append(` ${error.message}`);
-    return;
+    return false;
   }
   await before();
   present.module_runtime.mount(placeholder, present[modules.at(-1)]);
   after();
+  return true;
 }
 
 // The preview looks like the widget; what the reader does with it meanwhile is done with the widget.
@@ -69,9 +84,10 @@ function showPreview(placeholder, entry, here) {
     buttons[clicked]?.click();
   };
   for (const event of ["pointerenter", "focusin", "click"]) {
-    preview.addEventListener(event, () => {
-      if (!begun) bring(placeholder, entry, here, before, after);
+    preview.addEventListener(event, async () => {
+      if (begun) return;
       begun = true;
+      begun = await bring(placeholder, entry, here, before, after);
     });
   }
 }
