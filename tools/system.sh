@@ -6,6 +6,7 @@
 #
 #   tools/system.sh chromium
 #   tools/system.sh firefox
+#   tools/system.sh java                 (for `make epub`)
 #   tools/system.sh venv [PYTHON]
 set -euo pipefail
 
@@ -50,6 +51,8 @@ driver_present() {
     touch "$driver/node_modules/.package-lock.json"
 }
 
+java_present() { java -version >/dev/null 2>&1; }
+
 venv_works() { "$1" -c 'import ensurepip, venv' 2>/dev/null; }
 
 case "${1:-}" in
@@ -65,10 +68,14 @@ case "${1:-}" in
     node_present || fail "Node.js 18 or newer is missing: install it (Debian: apt-get install nodejs npm)"
     driver_present || fail "puppeteer-core did not install: run npm ci in tools/main_path to see why"
     ;;
+  java)
+    java_present || apt_install default-jre-headless || true
+    java_present || fail "Java is missing: install it (Debian: apt-get install default-jre-headless)"
+    ;;
   venv)
     python=${2:-python3}
     venv_works "$python" || apt_install python3-venv || true
     venv_works "$python" || fail "$python cannot make virtual environments: install its venv module (Debian: apt-get install python3-venv)"
     ;;
-  *) fail "usage: tools/system.sh chromium | firefox | venv [PYTHON]" ;;
+  *) fail "usage: tools/system.sh chromium | firefox | java | venv [PYTHON]" ;;
 esac
