@@ -82,8 +82,8 @@ models: $(READY) ## train the tiny base and SFT models again and store their wei
 	@$(PY) tools/train_models.py
 
 experiments: $(READY) ## repeat the long experiments whose results the notebooks draw
-	@for script in $$(grep -l __main__ experiments/*.py); do \
-	  echo "$$script"; $(PY) -m "experiments.$$(basename "$$script" .py)"; done
+	@for script in $$(grep -l __main__ dpo_lib/experiments/*.py); do \
+	  echo "$$script"; $(PY) -m "dpo_lib.experiments.$$(basename "$$script" .py)"; done
 
 mutants: $(READY) ## break the core one line at a time and see that its tests notice
 	@$(PY) tools/mutants.py --jobs $(JOBS)
@@ -97,9 +97,10 @@ test-peers: $(READY) ## compare losses and training with TRL, which is installed
 	@$(PY) -m pytest -n $(JOBS) --dist loadfile tests/peers $(PYTEST_ARGS)
 
 bench: $(READY) ## measure steps side by side, how they grow, the whole job, and the book; nothing else should run
-	@$(PY) -m pip install --quiet -r benchmarks/requirements.txt
+	@$(PY) -m pip install --quiet -r tests/peers/requirements.txt
 	@tools/system.sh chromium
-	@for part in step tricks growth job book live report; do $(PY) -m "benchmarks.$$part"; done
+	@for part in dpo_lib.benchmarks.{step,tricks,growth,job} tools.bench_{book,live} \
+	  dpo_lib.benchmarks.report; do $(PY) -m "$$part"; done
 
 redraw: $(READY) ## measure how long the widgets take to redraw
 	@tools/system.sh chromium

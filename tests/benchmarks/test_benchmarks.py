@@ -15,8 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import (
-    book,
+from dpo_lib.benchmarks import (
     growth,
     implementations,
     job,
@@ -27,14 +26,15 @@ from benchmarks import (
     work,
     workloads,
 )
-from benchmarks.peers import PEERS
-from benchmarks.turns import DisagreementError, Implementation, WorkerError, take_turns
+from dpo_lib.benchmarks.peers import PEERS
+from dpo_lib.benchmarks.turns import DisagreementError, Implementation, WorkerError, take_turns
 from dpo_lib.data import PreferenceDataset
+from dpo_lib.experiments.store import store
 from dpo_lib.fast.prefix_tree import pack_pairs
 from dpo_lib.models import TinyGPTConfig
-from experiments.store import store
 from tests.benchmarks import workers as workers
 from tests.book.pages import CHAPTERS
+from tools import bench_book as book
 
 SMALL = TinyGPTConfig(23, context_length=24, width=16, heads=2, layers=2)
 
@@ -350,7 +350,10 @@ def test_the_multiplications_are_the_same(dtype):
         assert_close(product.float(), x @ w.T, atol=1e-5 if dtype == torch.float32 else 0.1, rtol=0)
 
 
-HELD = "from benchmarks import machine; print(machine.kind(), *machine.matmul_rates([(8, 8, 8)]))"
+HELD = (
+    "from dpo_lib.benchmarks import machine;"
+    " print(machine.kind(), *machine.matmul_rates([(8, 8, 8)]))"
+)
 
 
 @pytest.mark.parametrize("name", machine.HELD_BY)

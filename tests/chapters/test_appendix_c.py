@@ -9,10 +9,10 @@ import torch
 
 from dpo_lib import dpo_loss, get_pair_log_probs, make_reference
 from dpo_lib.data import pad
+from dpo_lib.experiments import in_practice, ppo
+from dpo_lib.experiments.store import RESULTS
 from dpo_lib.models import load_sft
 from dpo_lib.world import judge, world_tokenizer
-from experiments import in_practice, ppo
-from experiments.store import RESULTS
 
 PROMPTS = ["My order is late.", "The capital of France", "List two animals."]
 

@@ -7,9 +7,7 @@ from statistics import mean
 import pytest
 
 from dpo_lib import make_reference, train_dpo
-from dpo_lib.models import load_sft
-from dpo_lib.world import true_reward
-from experiments import (
+from dpo_lib.experiments import (
     beta_frontier,
     displacement,
     label_noise,
@@ -18,8 +16,10 @@ from experiments import (
     relatives,
     score_gaps,
 )
-from experiments import preference_runs as runs
-from experiments.store import RESULTS
+from dpo_lib.experiments import preference_runs as runs
+from dpo_lib.experiments.store import RESULTS
+from dpo_lib.models import load_sft
+from dpo_lib.world import true_reward
 
 
 def read(script):

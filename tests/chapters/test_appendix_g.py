@@ -6,9 +6,9 @@ from statistics import median
 
 import pytest
 
-from benchmarks import growth, report, tricks
-from benchmarks.machine import RESULTS
-from benchmarks.step import GROUPS
+from dpo_lib.benchmarks import growth, report, tricks
+from dpo_lib.benchmarks.machine import RESULTS
+from dpo_lib.benchmarks.step import GROUPS
 
 BOTH = ("tiny", "smollm2")
 both = pytest.mark.parametrize("model", BOTH)

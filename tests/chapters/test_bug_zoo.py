@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from dpo_lib.evaluation import evaluate_margins
+from dpo_lib.experiments import bug_zoo
+from dpo_lib.experiments.store import RESULTS
 from dpo_lib.models import load_sft
-from experiments import bug_zoo
-from experiments.store import RESULTS
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from experiments import best_of_n, coin_flip
-from experiments.store import RESULTS
+from dpo_lib.experiments import best_of_n, coin_flip
+from dpo_lib.experiments.store import RESULTS
 
 
 def read(script):

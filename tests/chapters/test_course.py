@@ -73,11 +73,10 @@ def test_a_chapter_without_solutions_runs(folder):
     execute(read(path), path.parent)
 
 
-def test_chapters_need_the_library_and_the_results_in_it():
+def test_the_results_that_chapters_need_are_in_the_library():
     found = set()
     for path in PATHS:
         code = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "code")
-        assert not re.search(r"sys\.path|\.\./|(from|import) (experiments|benchmarks)", code), path
         found |= {*re.findall(r'read_results\("(\w+)"\)', code)}
     assert {"coin_flip", "preference_runs"} <= found
     for name in found:

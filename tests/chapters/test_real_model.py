@@ -10,9 +10,9 @@ from dpo_lib import DPOConfig, train_dpo
 from dpo_lib.cli.held_out import pair_log_probs, score
 from dpo_lib.cli.models import open_model
 from dpo_lib.data import PreferenceDataset, read_jsonl
+from dpo_lib.experiments import real_model
+from dpo_lib.experiments.store import RESULTS
 from dpo_lib.losses import dpo_loss
-from experiments import real_model
-from experiments.store import RESULTS
 
 RECORDS = read_jsonl(real_model.DATA)
 RUNS = pytest.mark.parametrize("name", ["real_model", "real_model_rpo"])

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.store import RESULTS, store
+from dpo_lib.experiments.store import RESULTS, store
 
-FOLDER = Path(__file__).resolve().parents[2] / "experiments"
+FOLDER = Path(__file__).resolve().parents[2] / "dpo_lib" / "experiments"
 SCRIPTS = sorted(p for p in FOLDER.glob("*.py") if "__main__" in p.read_text("utf-8"))
 
 

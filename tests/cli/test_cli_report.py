@@ -9,9 +9,9 @@ import pytest
 from dpo_lib import figures
 from dpo_lib.cli.held_out import make_loss
 from dpo_lib.cli.report import Curve, Line, advice, draw, write_report
+from dpo_lib.experiments.store import RESULTS
 from dpo_lib.losses import LOSSES
 from dpo_lib.training import DPOConfig, TrainingHistory
-from experiments.store import RESULTS
 
 NASTY = '<script>alert("x")</script> & more'
 

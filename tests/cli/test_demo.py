@@ -16,7 +16,7 @@ from dpo_lib.logprobs import get_pair_log_probs
 from dpo_lib.losses import LOSSES, PreferenceLoss
 from dpo_lib.models import InstructionTokenizer
 
-CAPSTONE = Path(__file__).resolve().parents[2] / "book" / "appendices" / "capstone"
+CAPSTONE = Path(__file__).resolve().parents[2] / "dpo_lib" / "capstone"
 SEED = 1
 
 

@@ -1,14 +1,18 @@
-"""What one takes along: the wheel is the whole library and stays small, the zip is what is read.
+"""What one takes along: the wheel is the whole library, is small and enough for every notebook.
 
 `make wheel` tries the wheel out; tests/book opens the zip's pages.
 """
 
+import json
 import os
+import re
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+from dpo_contents import NOTEBOOKS
 
 from tools import book, wheel
 
@@ -31,6 +35,45 @@ def test_the_wheel_holds_every_file_of_the_library_and_nothing_else(built):
     kinds = {Path(name).suffix for name in inside}
     assert kinds >= {".py", ".js", ".css", ".html", ".json", ".jsonl", ".safetensors", ".wasm"}
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
+
+
+# What a notebook imports, with nothing of the project at hand but the wheel.
+IMPORTS = """
+import ast, json, sys
+for name in json.loads(sys.argv[1]):
+    cells = json.load(open(name, encoding="utf-8"))["cells"]
+    for cell in cells:
+        if cell["cell_type"] != "code":
+            continue
+        for node in ast.walk(ast.parse("".join(cell["source"]))):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                exec(compile(ast.Module([node], []), name, "exec"), {})
+print(*{m.__file__ for n, m in sys.modules.items() if n.partition(".")[0] == "dpo_lib"}, sep="\\n")
+"""
+
+
+def test_notebooks_need_of_the_project_the_wheel_alone(built, tmp_path):
+    zipfile.ZipFile(built).extractall(tmp_path / "wheel")
+    (tmp_path / "empty").mkdir()
+    names = json.dumps([str(ROOT / f"{page}.ipynb") for page in NOTEBOOKS])
+    run = subprocess.run(
+        [sys.executable, "-c", IMPORTS, names],
+        cwd=tmp_path / "empty",
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "wheel")},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    files = [Path(line) for line in run.stdout.split()]
+    assert tmp_path / "wheel/dpo_lib/experiments/ppo.py" in files
+    assert [path for path in files if not path.is_relative_to(tmp_path / "wheel")] == []
+
+
+@pytest.mark.parametrize("page", NOTEBOOKS)
+def test_a_notebook_looks_for_nothing_beside_it(page):
+    cells = json.loads((ROOT / f"{page}.ipynb").read_text("utf-8"))["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    assert re.findall(r"sys\.path|\.\./|\b(?:Path|open)\(f?[\"'].*", code) == []
 
 
 def test_the_wheel_is_small_and_for_any_machine(built):

@@ -25,7 +25,7 @@ def test_the_packaged_runs_are_those_of_the_experiment(results):
 
 
 def test_every_specimen_is_asked_once_and_titles_are_the_experiment_s(results):
-    from experiments import bug_zoo
+    from dpo_lib.experiments import bug_zoo
 
     assert sorted(name for name, _, _ in bug_quiz.ROUNDS) == sorted(bug_quiz.TITLES)
     titles = {bug.name: bug.title for bug in bug_zoo.BUGS}

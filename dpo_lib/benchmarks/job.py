@@ -1,8 +1,8 @@
 """The whole job, from a file of preferences to a finished run: our command line and TRL's trainer.
 
-python -m benchmarks.job [--rounds N] [--threads 2] [--quick]
+python -m dpo_lib.benchmarks.job [--rounds N] [--threads 2] [--quick]
 
-writes job.json into the folder of this kind of processor in benchmarks/results.
+writes job.json into the folder of this kind of processor in dpo_lib/benchmarks/results.
 
 Both get the same file of about a thousand pairs, SmolLM2 with LoRA, the same pairs in the same
 number of updates, and the same held-out pairs to score before, while and after they train; TRL in
@@ -27,13 +27,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.machine import describe
-from benchmarks.step import parser_of, progress
-from benchmarks.turns import peak_mib
 from dpo_lib._files import replacing
-from experiments.store import store
+from dpo_lib.benchmarks.machine import describe
+from dpo_lib.benchmarks.step import parser_of, progress
+from dpo_lib.benchmarks.turns import peak_mib
+from dpo_lib.experiments.store import store
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PAIRS, SEED = 1000, 0
 SIDES = {"ours": "Ours: the command line", "trl_precomputed": "TRL: float32, precomputed"}
 LORA = 8  # rank

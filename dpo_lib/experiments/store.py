@@ -7,10 +7,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import dpo_lib
 from dpo_lib._files import replacing
 
-RESULTS = Path(dpo_lib.__file__).parent / "results"  # where installed notebooks find them
+RESULTS = Path(__file__).parents[1] / "results"  # where installed notebooks find them
 
 
 def store(

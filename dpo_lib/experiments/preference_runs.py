@@ -3,7 +3,7 @@
 Both losses of a seed start from the SFT model and see the same batches. A seed decides the labels
 (drawn from the Bradley–Terry model of the true reward), the held-out prompts and the order.
 
-python -m experiments.preference_runs    writes dpo_lib/results/preference_runs.json
+python -m dpo_lib.experiments.preference_runs    writes dpo_lib/results/preference_runs.json
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from dpo_lib import DPOConfig, TrainingHistory, dpo_loss, make_reference, naive_loss, train_dpo
 from dpo_lib.data import PreferenceDataset, split_by_prompt
 from dpo_lib.evaluation import evaluate_margins, evaluate_samples
+from dpo_lib.experiments.store import store
+from dpo_lib.losses import dpo_loss, naive_loss
 from dpo_lib.models import load_sft, respond
+from dpo_lib.reference import make_reference
+from dpo_lib.training import DPOConfig, TrainingHistory, train_dpo
 from dpo_lib.world import (
     judge,
     label_by_reward,
@@ -26,7 +29,6 @@ from dpo_lib.world import (
     prompts_of,
     world_tokenizer,
 )
-from experiments.store import store
 
 SEEDS = range(5)
 BETAS = [1.0, 0.3, 0.1]

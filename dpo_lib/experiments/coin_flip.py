@@ -3,7 +3,7 @@
 Every pair of the tiny world stands in the data in both orders, so nothing can be learned from it.
 Both runs of a seed start from the SFT model and see the same batches.
 
-python -m experiments.coin_flip    writes dpo_lib/results/coin_flip.json
+python -m dpo_lib.experiments.coin_flip    writes dpo_lib/results/coin_flip.json
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from dpo_lib import DPOConfig, dpo_loss, make_reference, naive_loss, train_dpo
 from dpo_lib.data import PreferenceDataset
 from dpo_lib.evaluation import evaluate_samples
+from dpo_lib.experiments.store import store
+from dpo_lib.losses import dpo_loss, naive_loss
 from dpo_lib.models import load_sft
+from dpo_lib.reference import make_reference
+from dpo_lib.training import DPOConfig, train_dpo
 from dpo_lib.world import judge, label_both_ways, load_pairs, preference_prompts, world_tokenizer
-from experiments.store import store
 
 SEEDS = range(8)  # of the order of the pairs
 LOSSES = {"dpo": dpo_loss, "naive": naive_loss}

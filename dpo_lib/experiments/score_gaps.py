@@ -5,7 +5,7 @@ true reward, which is a sum of "is it right?" and of all else (manners, form, fa
 seed decides the held-out prompts and the order. The loop takes the batches of `train_dpo`, and
 hands each pair's gap of rewards to ODPO.
 
-python -m experiments.score_gaps    writes dpo_lib/results/score_gaps.json
+python -m dpo_lib.experiments.score_gaps    writes dpo_lib/results/score_gaps.json
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from dpo_lib import get_pair_log_probs, make_reference
 from dpo_lib.data import PreferenceDataset, PreferenceRecord
+from dpo_lib.experiments import preference_runs
+from dpo_lib.experiments.beta_frontier import CONFIG, EARLY, measure
+from dpo_lib.experiments.store import store
+from dpo_lib.logprobs import get_pair_log_probs
 from dpo_lib.losses import odpo_loss
 from dpo_lib.models import load_sft
+from dpo_lib.reference import make_reference
 from dpo_lib.world import judge, world_tokenizer
 from dpo_lib.world.reward import RIGHT
-from experiments import preference_runs
-from experiments.beta_frontier import CONFIG, EARLY, measure
-from experiments.store import store
 
 SEEDS = range(5)
 BETAS = [1.0, 0.3]

@@ -3,7 +3,7 @@
 The runs of plain DPO are those of preference_runs.py; these use the same pairs, the same batches,
 the same number of updates and the same sampling. Sums are in no preference pair.
 
-python -m experiments.displacement    writes dpo_lib/results/displacement.json
+python -m dpo_lib.experiments.displacement    writes dpo_lib/results/displacement.json
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 
-from dpo_lib import make_reference, train_dpo
+from dpo_lib.experiments import preference_runs
+from dpo_lib.experiments.store import store
 from dpo_lib.models import load_sft
-from experiments import preference_runs
-from experiments.store import store
+from dpo_lib.reference import make_reference
+from dpo_lib.training import train_dpo
 
 SEEDS = range(5)
 NAMES = ["rpo", "dpop"]  # with the defaults of the library

@@ -5,7 +5,7 @@ rejected one is the model's own. A seed decides the split, the adapters and the 
 The run goes on for longer than it should, so that one can see where to stop. The same is done
 once more with the likelihood of the chosen answers in the loss.
 
-python -m experiments.real_model    writes dpo_lib/results/real_model.json and
+python -m dpo_lib.experiments.real_model    writes dpo_lib/results/real_model.json and
                                     real_model_rpo.json (half an hour each)
 """
 
@@ -20,14 +20,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from dpo_lib import DPOConfig, dpo_loss, train_dpo
 from dpo_lib.cli.held_out import pair_log_probs, score
 from dpo_lib.cli.models import OpenModel, open_model
 from dpo_lib.data import PreferenceDataset, read_jsonl, split_by_prompt
 from dpo_lib.evaluation import estimate_kl, reply_log_probs
-from dpo_lib.losses import PreferenceLoss, rpo_loss
+from dpo_lib.experiments.store import store
+from dpo_lib.losses import PreferenceLoss, dpo_loss, rpo_loss
 from dpo_lib.models import Reply, respond
-from experiments.store import store
+from dpo_lib.training import DPOConfig, train_dpo
 
 DATA = Path(__file__).parent / "data" / "plain_answers.jsonl"
 SEEDS = range(3)

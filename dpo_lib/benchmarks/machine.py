@@ -1,6 +1,6 @@
 """The machine: what it is, and how fast it multiplies matrices.
 
-python -m benchmarks.machine    prints both
+python -m dpo_lib.benchmarks.machine    prints both
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """One optimizer step of everybody, side by side.
 
-python -m benchmarks.step [--models tiny smollm2] [--rounds N] [--threads 2] [--quick]
+python -m dpo_lib.benchmarks.step [--models tiny smollm2] [--rounds N] [--threads 2] [--quick]
 
-writes step.json into the folder of this kind of processor in benchmarks/results. If losses
+writes step.json into the folder of this kind of processor in dpo_lib/benchmarks/results. If losses
 disagree nothing is written.
 """
 
@@ -16,12 +16,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.implementations import implementations
-from benchmarks.machine import RESULTS, describe, kind, matmul_rates, without
-from benchmarks.turns import Measured, take_turns
-from benchmarks.work import sizes_of, tokens_of, unavoidable_flops
-from benchmarks.workloads import WORKLOADS, load_model, token_statistics
-from experiments.store import store
+from dpo_lib.benchmarks.implementations import implementations
+from dpo_lib.benchmarks.machine import RESULTS, describe, kind, matmul_rates, without
+from dpo_lib.benchmarks.turns import Measured, take_turns
+from dpo_lib.benchmarks.work import sizes_of, tokens_of, unavoidable_flops
+from dpo_lib.benchmarks.workloads import WORKLOADS, load_model, token_statistics
+from dpo_lib.experiments.store import store
 
 # Who takes turns with whom; "ours" is in every group, as what all ratios refer to. Four or five
 # processes with SmolLM2 fit into 24 GiB.

@@ -1,6 +1,7 @@
 """From the stored results: the README's table, the figures, and what the project promised.
 
-python -m benchmarks.report    rewrites the part of README.md between its markers, and two figures
+python -m dpo_lib.benchmarks.report    rewrites the part of README.md between its markers, and
+two figures
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from benchmarks import job as whole_job
-from benchmarks.growth import linearity, prompt_price, seconds_of
-from benchmarks.machine import KINDS, RESULTS
-from benchmarks.step import GROUPS
+from dpo_lib.benchmarks import job as whole_job
+from dpo_lib.benchmarks.growth import linearity, prompt_price, seconds_of
+from dpo_lib.benchmarks.machine import KINDS, RESULTS
+from dpo_lib.benchmarks.step import GROUPS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]  # of the project
 README = ROOT / "README.md"
 FIGURE = ROOT / "book" / "images" / "benchmark.svg"
 GROWTH_FIGURE = FIGURE.with_name("growth.svg")

@@ -5,7 +5,7 @@ with as many updates each: on the same pairs again, on fresh pairs of the SFT mo
 the policy itself, and on the latter with the policy as the new reference. All labels are drawn
 from the Bradley–Terry model of the true reward, all prompts are those of the training pairs.
 
-python -m experiments.online    writes dpo_lib/results/online.json
+python -m dpo_lib.experiments.online    writes dpo_lib/results/online.json
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from dpo_lib import DPOConfig, make_reference, train_dpo
 from dpo_lib.data import PreferenceDataset
 from dpo_lib.evaluation import evaluate_samples
+from dpo_lib.experiments import preference_runs
+from dpo_lib.experiments.store import store
 from dpo_lib.models import load_sft
+from dpo_lib.reference import make_reference
+from dpo_lib.training import DPOConfig, train_dpo
 from dpo_lib.world import (
     judge,
     label_by_reward,
@@ -27,8 +30,6 @@ from dpo_lib.world import (
     preference_prompts,
     world_tokenizer,
 )
-from experiments import preference_runs
-from experiments.store import store
 
 SEEDS = range(5)
 BETA = 0.3

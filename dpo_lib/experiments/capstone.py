@@ -3,7 +3,7 @@
 Each seed has its own weights, warm-up and held-out prompts. All variants of a seed start from the
 same warmed-up policy and see the same pairs.
 
-python experiments/capstone.py    writes dpo_lib/results/capstone.json
+python -m dpo_lib.experiments.capstone    writes dpo_lib/results/capstone.json
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dpo_lib import demo, make_reference, train_dpo
+from dpo_lib import demo
 from dpo_lib.data import PreferenceDataset
+from dpo_lib.experiments.store import store
 from dpo_lib.logprobs import get_pair_log_probs
 from dpo_lib.models import TinyGPT, respond
-from experiments.store import store
+from dpo_lib.reference import make_reference
+from dpo_lib.training import train_dpo
 
 SEEDS = range(8)  # each choice of held-out prompts comes up twice
 STEPS, EVERY = 45, 5

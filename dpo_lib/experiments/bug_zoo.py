@@ -4,7 +4,7 @@
 replaces one line, and executes the result as fresh modules beside the sound ones. Whatever a run
 writes is then looked at with the sound library.
 
-python -m experiments.bug_zoo    writes dpo_lib/results/bug_zoo.json
+python -m dpo_lib.experiments.bug_zoo    writes dpo_lib/results/bug_zoo.json
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torch import nn
 
 from dpo_lib.data import PreferenceDataset, PreferenceRecord, pad, split_by_prompt
 from dpo_lib.evaluation import evaluate_margins, evaluate_samples
+from dpo_lib.experiments.store import store
 from dpo_lib.logprobs import get_token_log_probs
 from dpo_lib.models import TinyGPT, load_base, load_sft, respond
 from dpo_lib.world import (
@@ -33,7 +34,6 @@ from dpo_lib.world import (
     preference_prompts,
     world_tokenizer,
 )
-from experiments.store import store
 
 SEEDS = range(5)
 SETTINGS = {"beta": 1.0, "learning_rate": 2e-4, "steps": 100, "batch_size": 32, "every": 25}
@@ -53,8 +53,10 @@ MODULES = {
     "reference": "dpo_lib.reference",
     "scores": "dpo_lib.scores",
     "evaluation": "dpo_lib.evaluation",
-    "bare_loop": "experiments.bare_loop",
+    "bare_loop": "dpo_lib.experiments.bare_loop",
 }
+# Classes of what is handed in: the fresh modules ask for them by `isinstance`.
+SHARED = {"PreferenceRecord", "UnpairedRecord"}
 
 
 @dataclass(frozen=True)
@@ -112,21 +114,21 @@ BUGS = (
     Bug(
         "dropout",
         "Dropout on in the policy",
-        "experiments.bare_loop",
+        "dpo_lib.experiments.bare_loop",
         "policy.eval()",
         "policy.train()",
     ),
     Bug(
         "reference",
         "Reference not frozen",
-        "experiments.bare_loop",
+        "dpo_lib.experiments.bare_loop",
         "reference = make_reference(policy)",
         "reference = policy",
     ),
     Bug(
         "dtype",
         "Reference in another dtype",
-        "experiments.bare_loop",
+        "dpo_lib.experiments.bare_loop",
         "reference = make_reference(policy)",
         "reference = make_reference(policy).to(torch.bfloat16)",
     ),
@@ -190,6 +192,8 @@ def broken_library(specimen: str | Bug) -> SimpleNamespace:
         module.__file__ = sound.__file__
         with _replaced({**fresh, path: module}):
             exec(compile(source, f"<{path}, a copy>", "exec"), module.__dict__)
+        for name in SHARED & vars(module).keys():
+            setattr(module, name, getattr(sound, name))
         fresh[path] = module
     return SimpleNamespace(**{name: fresh[path] for name, path in MODULES.items()})
 

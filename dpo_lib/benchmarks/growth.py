@@ -1,9 +1,9 @@
 """How the time of a step grows with the batch, with prompts and responses, and the vocabulary.
 
-python -m benchmarks.growth [--models tiny smollm2] [--rounds N] [--threads 2] [--quick]
+python -m dpo_lib.benchmarks.growth [--models tiny smollm2] [--rounds N] [--threads 2] [--quick]
 
-writes growth.json into the folder of this kind of processor in benchmarks/results. Random pairs
-that share nothing but a pair's own prompt.
+writes growth.json into the folder of this kind of processor in dpo_lib/benchmarks/results. Random
+pairs that share nothing but a pair's own prompt.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from benchmarks.implementations import implementations
-from benchmarks.machine import describe
-from benchmarks.step import parser_of, progress, read_options
-from benchmarks.turns import take_turns
-from benchmarks.work import sizes_of, tokens_of, unavoidable_flops
-from benchmarks.workloads import Workload, load_model, random_pairs
+from dpo_lib.benchmarks.implementations import implementations
+from dpo_lib.benchmarks.machine import describe
+from dpo_lib.benchmarks.step import parser_of, progress, read_options
+from dpo_lib.benchmarks.turns import take_turns
+from dpo_lib.benchmarks.work import sizes_of, tokens_of, unavoidable_flops
+from dpo_lib.benchmarks.workloads import Workload, load_model, random_pairs
+from dpo_lib.experiments.store import store
 from dpo_lib.models import TinyGPTConfig
-from experiments.store import store
 
 MEASURED = ("ours", "textbook", "trl_precomputed")
 WARM_UP = 1  # rounds of every point that do not count

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.peers import PEERS, make_optimizer, take_step
-from benchmarks.turns import Implementation, Turn
-from benchmarks.workloads import InOrder, Workload, as_transformers, load_model
+from dpo_lib.benchmarks.peers import PEERS, make_optimizer, take_step
+from dpo_lib.benchmarks.turns import Implementation, Turn
+from dpo_lib.benchmarks.workloads import InOrder, Workload, as_transformers, load_model
 from dpo_lib.reference import make_reference
 from dpo_lib.training import DPOConfig, train_dpo
 

@@ -1,6 +1,6 @@
 """The model that lives in a page: how long its updates take, and how the page answers meanwhile.
 
-python -m benchmarks.live    writes live.json into benchmarks/results/KIND
+python -m tools.bench_live    writes live.json into dpo_lib/benchmarks/results/KIND
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.machine import RESULTS, describe, kind
+from dpo_lib.benchmarks.machine import RESULTS, describe, kind
+from dpo_lib.experiments.store import store
 from dpo_lib.widgets import join, live
 from dpo_lib.world import load_pairs
-from experiments.store import store
 from tools import book
 from tools.redraw import chromium
 

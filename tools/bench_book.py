@@ -1,7 +1,7 @@
 """What the reader of the book waits for.
 
-python -m benchmarks.book                  writes book.json into benchmarks/results/KIND
-python -m benchmarks.book --only imports   prints a part of it
+python -m tools.bench_book                  writes book.json into dpo_lib/benchmarks/results/KIND
+python -m tools.bench_book --only imports   prints a part of it
 
 Measured are the time to build the book from stored outputs, to run its ten chapters again and
 compare (on two processes), to import the library, for a slider to show its effect, and the bytes
@@ -22,8 +22,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import RESULTS, describe, kind
-from experiments.store import store
+from dpo_lib.benchmarks.machine import RESULTS, describe, kind
+from dpo_lib.experiments.store import store
 from tools import book
 
 IMPORTS = 10  # of each package, in turn

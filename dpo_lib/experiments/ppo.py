@@ -5,7 +5,7 @@ reward model have a head of one number in place of the vocabulary. A seed has th
 and evaluation of preference_runs.py, whose runs of DPO at beta = 1 and update 100 stand beside
 these: same labels, same goal (reward minus one KL). The settings were chosen on seed 9.
 
-python -m experiments.ppo    writes dpo_lib/results/ppo.json
+python -m dpo_lib.experiments.ppo    writes dpo_lib/results/ppo.json
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dpo_lib import make_reference, preference_nll, reward_accuracy
 from dpo_lib.data import PreferenceDataset, pad
 from dpo_lib.evaluation import evaluate_samples
+from dpo_lib.experiments import preference_runs
+from dpo_lib.experiments.store import store
 from dpo_lib.logprobs import get_token_log_probs
 from dpo_lib.models import load_sft, respond, sample
+from dpo_lib.preference import preference_nll
+from dpo_lib.reference import make_reference
+from dpo_lib.rewards import reward_accuracy
 from dpo_lib.world import judge, preference_prompts, world_tokenizer
-from experiments import preference_runs
-from experiments.store import store
 
 SEEDS = range(5)
 REWARDS = ["true", "learned"]

@@ -4,7 +4,7 @@ Start, pairs, batches, optimizer and sampling are those of preference_runs.py; o
 differs, minus the log-probability of the chosen response. It has no beta to set, so it gets three
 learning rates instead.
 
-python -m experiments.winners    writes dpo_lib/results/winners.json
+python -m dpo_lib.experiments.winners    writes dpo_lib/results/winners.json
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from dataclasses import asdict, replace
 import torch
 from torch import Tensor
 
-from dpo_lib import TrainingHistory, make_reference, train_dpo
+from dpo_lib.experiments import preference_runs
+from dpo_lib.experiments.preference_runs import CONFIG, SEEDS
+from dpo_lib.experiments.store import store
 from dpo_lib.losses import PreferenceLoss
 from dpo_lib.models import load_sft
-from experiments import preference_runs
-from experiments.preference_runs import CONFIG, SEEDS
-from experiments.store import store
+from dpo_lib.reference import make_reference
+from dpo_lib.training import TrainingHistory, train_dpo
 
 RATES = [5e-5, CONFIG.learning_rate, 1e-3]
 MEASURED_AT = 1.0  # the beta of the rewards that are reported; the loss has none

@@ -3,7 +3,7 @@
 cDPO and robust DPO are told the true share of flips. Pairs, batches and sampling are those of
 preference_runs.py, whose runs of DPO at update 100 show what the labels give without flips.
 
-python -m experiments.label_noise    writes dpo_lib/results/label_noise.json
+python -m dpo_lib.experiments.label_noise    writes dpo_lib/results/label_noise.json
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from dpo_lib.data import PreferenceDataset, PreferenceRecord
+from dpo_lib.experiments import preference_runs
+from dpo_lib.experiments.beta_frontier import CONFIG, train
+from dpo_lib.experiments.store import store
 from dpo_lib.world import world_tokenizer
-from experiments import preference_runs
-from experiments.beta_frontier import CONFIG, train
-from experiments.store import store
 
 SEEDS = range(5)
 BETAS = [1.0, 0.1]

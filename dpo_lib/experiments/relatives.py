@@ -4,13 +4,13 @@ The pairs, batches, settings and sampling are those of beta_frontier.py, so that
 drawn on one plane. Each loss has its own three values of beta: SimPO's works on means of about
 8 tokens, and ORPO's is a weight.
 
-python -m experiments.relatives    writes dpo_lib/results/relatives.json
+python -m dpo_lib.experiments.relatives    writes dpo_lib/results/relatives.json
 """
 
 from __future__ import annotations
 
-from experiments.beta_frontier import run_all, settings
-from experiments.store import store
+from dpo_lib.experiments.beta_frontier import run_all, settings
+from dpo_lib.experiments.store import store
 
 BETAS = {
     "simpo": [8.0, 2.4, 0.8],

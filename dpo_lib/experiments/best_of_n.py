@@ -1,6 +1,6 @@
 """Chapter 6: keep the likeliest of n responses, by the SFT model's own log-probability.
 
-python -m experiments.best_of_n    writes dpo_lib/results/best_of_n.json
+python -m dpo_lib.experiments.best_of_n    writes dpo_lib/results/best_of_n.json
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from dpo_lib.evaluation import reply_log_probs
+from dpo_lib.experiments.store import store
 from dpo_lib.models import load_sft, respond
 from dpo_lib.world import preference_prompts, true_reward, world_tokenizer
-from experiments.store import store
 
 SEEDS = range(8)  # of the sampling
 SIZES = [1, 4, 16, 64]

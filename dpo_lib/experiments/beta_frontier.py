@@ -3,7 +3,7 @@
 The runs of DPO and of the naive loss are those of preference_runs.py; these use the same pairs,
 the same batches and the same sampling.
 
-python -m experiments.beta_frontier    writes dpo_lib/results/beta_frontier.json
+python -m dpo_lib.experiments.beta_frontier    writes dpo_lib/results/beta_frontier.json
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from dpo_lib import DPOConfig, make_reference, train_dpo
 from dpo_lib.data import PreferenceDataset
 from dpo_lib.evaluation import evaluate_samples
+from dpo_lib.experiments import preference_runs
+from dpo_lib.experiments.store import store
 from dpo_lib.losses import as_loss_function
 from dpo_lib.models import load_sft
+from dpo_lib.reference import make_reference
+from dpo_lib.training import DPOConfig, train_dpo
 from dpo_lib.world import judge, preference_prompts, world_tokenizer
-from experiments import preference_runs
-from experiments.store import store
 
 SEEDS = range(5)
 BETAS = [1.0, 0.3, 0.1]

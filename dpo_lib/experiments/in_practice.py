@@ -4,7 +4,7 @@ Every arm is the sound run of preference_runs.py (beta = 1, update 100) with one
 half of the labels turned around, a learning rate ten times as high, or a reference that becomes
 the policy every ten updates. The arm on support trains on complaints only.
 
-python -m experiments.in_practice    writes dpo_lib/results/in_practice.json
+python -m dpo_lib.experiments.in_practice    writes dpo_lib/results/in_practice.json
 """
 
 from __future__ import annotations
@@ -15,11 +15,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from dpo_lib import DPOConfig, dpo_loss, get_pair_log_probs, make_reference, reward_accuracy
-from dpo_lib import train_dpo as train
 from dpo_lib.data import PreferenceDataset
 from dpo_lib.evaluation import evaluate_samples
+from dpo_lib.experiments import preference_runs
+from dpo_lib.experiments.label_noise import flipped
+from dpo_lib.experiments.store import store
+from dpo_lib.logprobs import get_pair_log_probs
+from dpo_lib.losses import dpo_loss
 from dpo_lib.models import load_sft
+from dpo_lib.reference import make_reference
+from dpo_lib.rewards import reward_accuracy
+from dpo_lib.training import DPOConfig
+from dpo_lib.training import train_dpo as train
 from dpo_lib.world import (
     judge,
     label_by_reward,
@@ -28,9 +35,6 @@ from dpo_lib.world import (
     prompts_of,
     world_tokenizer,
 )
-from experiments import preference_runs
-from experiments.label_noise import flipped
-from experiments.store import store
 
 SEEDS = range(5)
 CONFIG = DPOConfig(beta=1.0, learning_rate=2e-4, steps=100, batch_size=32)

@@ -1,8 +1,8 @@
 """What each trick of the fast step gains, on top of those before it.
 
-python -m benchmarks.tricks [--models tiny smollm2] [--rounds N] [--quick]
+python -m dpo_lib.benchmarks.tricks [--models tiny smollm2] [--rounds N] [--quick]
 
-writes tricks.json into the folder of this kind of processor in benchmarks/results.
+writes tricks.json into the folder of this kind of processor in dpo_lib/benchmarks/results.
 """
 
 from __future__ import annotations
@@ -14,17 +14,23 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from benchmarks.implementations import BFLOAT16_TOLERANCE, FLOAT32_TOLERANCE
-from benchmarks.machine import describe, without
-from benchmarks.peers import SIDES, make_optimizer, take_step, textbook_log_probs, whole_texts
-from benchmarks.step import parser_of, progress, read_options
-from benchmarks.turns import Implementation, Turn, take_turns
-from benchmarks.workloads import WORKLOADS, Workload, as_transformers, load_model
+from dpo_lib.benchmarks.implementations import BFLOAT16_TOLERANCE, FLOAT32_TOLERANCE
+from dpo_lib.benchmarks.machine import describe, without
+from dpo_lib.benchmarks.peers import (
+    SIDES,
+    make_optimizer,
+    take_step,
+    textbook_log_probs,
+    whole_texts,
+)
+from dpo_lib.benchmarks.step import parser_of, progress, read_options
+from dpo_lib.benchmarks.turns import Implementation, Turn, take_turns
+from dpo_lib.benchmarks.workloads import WORKLOADS, Workload, as_transformers, load_model
+from dpo_lib.experiments.store import store
 from dpo_lib.fast import kernels
 from dpo_lib.fast.pair_log_probs import Row, packed_pair_log_probs
 from dpo_lib.logprobs import pad_rows
 from dpo_lib.reference import make_reference
-from experiments.store import store
 
 ROUNDS = {"smollm2": 6, "tiny": 30}  # that count
 WARM_UP = {"smollm2": 2, "tiny": 5}  # that do not
