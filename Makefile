@@ -86,7 +86,7 @@ experiments: $(READY) ## repeat the long experiments whose results the notebooks
 	  echo "$$script"; $(PY) -m "dpo_lib.experiments.$$(basename "$$script" .py)"; done
 
 mutants: $(READY) ## break the core one line at a time and see that its tests notice
-	@$(PY) tools/mutants.py --jobs $(JOBS)
+	@$(PY) -m tools.mutants --jobs $(JOBS)
 
 picture: $(READY) ## take the README's picture from the built book
 	@tools/system.sh chromium

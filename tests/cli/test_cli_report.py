@@ -8,7 +8,17 @@ import pytest
 
 from dpo_lib import figures
 from dpo_lib.cli.held_out import make_loss
-from dpo_lib.cli.report import Curve, Line, advice, draw, write_report
+from dpo_lib.cli.report import (
+    Curve,
+    Line,
+    _answers,
+    _numbers,
+    advice,
+    curves,
+    draw,
+    verdict,
+    write_report,
+)
 from dpo_lib.experiments.store import RESULTS
 from dpo_lib.losses import LOSSES
 from dpo_lib.training import DPOConfig, TrainingHistory
@@ -78,6 +88,126 @@ def test_every_curve_is_told_in_words(report):
         "Loss (nats). batch: from 0.00 at update 0 to 0.50 at update 5, between 0.00 and 0.50. "
         "held out: from 0.20 at update 0 to 0.20 at update 6, between 0.20 and 0.20."
     )
+
+
+# --- which numbers stand where -------------------------------------------------------------------
+
+PAIR_NAMES = {
+    "loss": "loss", "reward_accuracy": "accuracy", "margin": "margin",
+    "chosen_logp": "chosen_logp", "rejected_logp": "rejected_logp",
+}  # fmt: skip
+THUMB_NAMES = {
+    "loss": "loss", "reward_auc": "auc", "level": "level",
+    "desirable_logp": "desirable_logp", "undesirable_logp": "undesirable_logp",
+}  # fmt: skip
+SHOWN = {  # title: columns of the batch, colors
+    "Loss (nats)": (["loss"], ["POLICY"]),
+    "Reward accuracy (share)": (["reward_accuracy"], ["POLICY"]),
+    "Margin of the rewards (nats)": (["margin"], ["POLICY"]),
+    "Log-probability since the start (nats)": (
+        ["chosen_logp", "rejected_logp"],
+        ["CHOSEN", "REJECTED"],
+    ),
+    "Loss": (["loss"], ["POLICY"]),
+    "Thumbs up above thumbs down (AUC)": (["reward_auc"], ["POLICY"]),
+    "Level, from mismatched responses (nats)": (["level"], ["POLICY"]),
+}
+
+
+@pytest.mark.parametrize("names", [PAIR_NAMES, THUMB_NAMES], ids=["pairs", "thumbs"])
+def test_every_curve_has_its_own_column(names):
+    history = TrainingHistory(DPOConfig())
+    values = {name: 10.0 * (i + 1) for i, name in enumerate(names)}  # told apart by their values
+    history.steps = [{"step": i, **{n: v + i for n, v in values.items()}} for i in range(3)]
+    held = {f"held_out_{theirs}": values[ours] + 5 for ours, theirs in names.items()}
+    history.evaluations = [
+        {"step": step, **{name: value + step / 10 for name, value in held.items()}}
+        for step in (0, 2, 3)
+    ]
+    found = curves(history)
+    assert len(found) == 4
+    for curve in found:
+        columns, colors = SHOWN[curve.title]
+        if names is THUMB_NAMES and "since the start" in curve.title:
+            columns = ["desirable_logp", "undesirable_logp"]
+        expected = []
+        for column, color in zip(columns, colors, strict=True):
+            first = values[column]
+            color = getattr(figures, color)
+            expected.append((color, [0, 1, 2], [first, first + 1, first + 2]))
+            expected.append((color, [0, 2, 3], [first + 5, first + 5.2, first + 5.3]))
+        assert [(line.color, line.x, line.y) for line in curve.lines] == expected
+        words = [line.label.replace("held out", "").replace("batch", "") for line in curve.lines]
+        if len(words) == 4:
+            kinds = ("thumb up", "thumb down") if names is THUMB_NAMES else ("chosen", "rejected")
+            assert words == [f"{kind}, " for kind in kinds for _ in range(2)]
+
+
+def drawn_points(text, color):
+    """Where the lines of a color go in an SVG, to the right and upwards."""
+    for d, style in re.findall(r'<path d="([^"]+)"[^>]*style="([^"]+)"', text):
+        if f"stroke: var(--{color})" in style and d.count("L") > 1:
+            numbers = [float(x) for x in re.findall(r"-?[\d.]+", d)]
+            yield [*zip(numbers[::2], (-y for y in numbers[1::2]), strict=True)]
+
+
+@pytest.mark.parametrize("limits", [None, (-0.03, 1.03)])
+def test_what_rises_is_drawn_rising_to_the_right(limits):
+    line = Line("a", figures.POLICY, "-", [0, 1, 3], [0.1, 0.2, 0.9])
+    found = drawn_points(draw(Curve("A", [line], limits)), "policy")
+    places = max(found, key=lambda points: points[-1][0] - points[0][0])  # not the legend's
+    (x0, y0), (x1, y1), (x2, y2) = places
+    assert (x2 - x0) / (x1 - x0) == pytest.approx(3, rel=1e-3)
+    assert (y2 - y0) / (y1 - y0) == pytest.approx(8, rel=1e-3)
+    assert x1 > x0
+    assert y1 > y0
+
+
+def test_before_and_after_stand_in_their_columns():
+    old = {"text": "OLD", "tokens": 7, "finished": True}
+    new = {"text": "NEW", "tokens": 3, "finished": False}
+    table = _answers([{"prompt": "P", "before": old, "after": new}], {"held_out": 1})
+    assert re.findall(r"<th scope=.col.>(\w+)", table) == ["Prompt", "Before", "After"]
+    assert re.findall(r"<td>(\w+)<small>([^<]+)", table) == [
+        ("OLD", "7 tokens"),
+        ("NEW", "3 tokens, cut"),
+    ]
+    results = {"held_out": None, "seconds": 1.0, "tokens": {"chosen": 4.0, "rejected": 5.0}}
+    results |= {"tokens_before": 7.0, "tokens_after": 3.0}
+    results |= {"finished_before": 1.0, "finished_after": 0.25}
+    assert verdict(results).endswith(
+        "Answers had 7.0 tokens and have 3.0; 25% of them end, 100% did before."
+    )
+    found = dict(_numbers({"results": results | {"kl": 1.5, "kl_error": 0.25, "kl_replies": 8}}))
+    assert found == {
+        "KL from the start, 8 sampled replies (nats)": "1.50 ± 0.25",
+        "Tokens of an answer before": "7.0",
+        "Tokens of an answer after": "3.0",
+        "Answers that end, before": "100%",
+        "Answers that end, after": "25%",
+        "Tokens of the chosen responses trained on": "4.0",
+        "Tokens of the rejected responses trained on": "5.0",
+        "Seconds": "1",
+    }
+
+
+def test_every_held_out_number_stands_beside_its_name():
+    kinds = ("longer", "shorter")
+    held = {f"accuracy_chosen_{kind}": 0.25 + i / 2 for i, kind in enumerate(kinds)}
+    held |= {f"pairs_chosen_{kind}": i + 3 for i, kind in enumerate(kinds)}
+    held |= {"loss": 0.5, "accuracy": 0.6, "margin": 0.7, "chosen_logp": 1.5, "rejected_logp": -2.5}
+    results = {"held_out": held, "seconds": 1.0, "tokens": {}}
+    found = {name.removeprefix("Held out: "): v for name, v in _numbers({"results": results})}
+    assert found["reward accuracy where chosen is longer"] == "0.250"
+    assert found["reward accuracy where chosen is shorter"] == "0.750"
+    assert found["pairs whose chosen response is longer"] == 3
+    assert found["pairs whose chosen response is shorter"] == 4
+    assert found["log-probability of chosen since the start (nats)"] == "1.500"
+    assert found["log-probability of rejected since the start (nats)"] == "-2.500"
+    assert len(found) == len(held) + 1
+
+
+# --- in a browser --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

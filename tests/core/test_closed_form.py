@@ -166,3 +166,77 @@ def test_the_best_margin_says_what_is_wrong():
     with pytest.raises(ValueError, match="beta"):
         optimal_margin(dpo_loss, 0.5, beta=0.0)
     assert optimal_margin(dpo_loss, torch.full((2, 3), 0.5)).shape == (2, 3)
+
+
+HALVES = [math.log(0.5)] * 2
+NOT_ONE = [math.log(0.5), math.log(0.4)]
+
+
+@pytest.mark.parametrize(
+    ("function", "right", "names"),
+    [
+        (entropy, [HALVES], ["logps"]),
+        (kl_divergence, [HALVES] * 2, ["logps", "other_logps"]),
+        (total_variation, [HALVES] * 2, ["logps", "other_logps"]),
+        (rlhf_objective, [HALVES, HALVES, [0.0, 1.0], 1.0], ["policy_logps", "reference_logps"]),
+        (expected_dpo_loss, [HALVES, HALVES, [0.0, 1.0], 1.0], ["policy_logps", "reference_logps"]),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_bad_policy_is_named(function, right, names):
+    function(*right)
+    for i, name in enumerate(names):
+        for wrong, what in ((NOT_ONE, "sum to one"), ([-0.1, math.nan], "be finite")):
+            with pytest.raises(ValueError, match=f"^{name} must {what}"):
+                function(*right[:i], wrong, *right[i + 1 :])
+
+
+@pytest.mark.parametrize("function", [kl_divergence, total_variation])
+def test_policies_of_two_shapes_are_not_broadcast(function):
+    with pytest.raises(ValueError, match=r"logps \(2,\), other_logps \(1, 2\)"):
+        function(HALVES, [HALVES])
+    for function in (rlhf_objective, expected_dpo_loss):
+        with pytest.raises(ValueError, match=r"policy_logps \(2,\), .*rewards \(1, 2\)"):
+            function(HALVES, HALVES, [[0.0, 1.0]], 1.0)
+
+
+def test_one_policy_and_many_in_any_number_of_dimensions_give_the_same():
+    reference, rewards = world(4, 4, 3)
+    policy = random_policy(1, reference)
+    calls = {
+        entropy: (policy,),
+        kl_divergence: (policy, reference),
+        total_variation: (policy, reference),
+        lambda *x: rlhf_objective(*x, 0.5): (policy, reference, rewards),
+        lambda *x: expected_dpo_loss(*x, 0.5): (policy, reference, rewards),
+        lambda *x: log_partition(*x, 0.5): (reference, rewards),
+        lambda *x: optimal_policy(*x, 0.5): (reference, rewards),
+    }
+    for function, arguments in calls.items():
+        together = function(*arguments)
+        assert torch.equal(
+            function(*(x.unflatten(0, (2, 2)) for x in arguments)), together.unflatten(0, (2, 2))
+        )
+        alone = torch.stack([function(*(x[i] for x in arguments)) for i in range(4)])
+        torch.testing.assert_close(alone, together, rtol=1e-12, atol=1e-15)
+
+
+def test_two_responses_make_a_pair():
+    loss = expected_dpo_loss(HALVES, HALVES, [0.0, 1.0], 1.0)
+    assert loss.item() == pytest.approx(math.log(2))
+
+
+def test_a_policy_is_fitted_from_one_row_as_from_many():
+    target = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
+
+    def loss(logps):
+        return -(target * logps).sum(dim=-1)
+
+    start = torch.full((3,), 1 / 3, dtype=torch.float64).log()
+    for shape in ((3,), (2, 3), (1, 2, 3)):
+        fitted = fit_policy(loss, start.expand(shape)).exp()
+        torch.testing.assert_close(fitted, target.expand(shape), rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match="start_logps must sum to one"):
+        fit_policy(loss, NOT_ONE)
+    with pytest.raises(ValueError, match="loss must be finite"):
+        fit_policy(lambda logps: logps * torch.nan, start)

@@ -24,7 +24,7 @@ from dpo_lib.evaluation import (
     wilson_interval,
 )
 from dpo_lib.logprobs import get_sequence_log_probs
-from dpo_lib.models import TinyGPT, TinyGPTConfig, WordTokenizer, load_sft, respond
+from dpo_lib.models import TinyGPT, TinyGPTConfig, WordTokenizer, load_base, load_sft, respond
 from dpo_lib.world import judge, label_by_reward, load_pairs, world_tokenizer
 from tests.helpers import deterministic
 
@@ -203,6 +203,22 @@ class TestMargins:
         report = evaluate_margins(load_sft(), load_sft(), dataset)
         assert report.accuracy == 0.5
         assert report.margin == report.chosen_shift == 0
+
+    def test_a_difference_of_last_bits_is_a_tie(self):
+        dataset = PreferenceDataset(label_by_reward(load_pairs()[:40], 0), world_tokenizer())
+        sft = load_sft()
+
+        def rounded(tokens, attention_mask, position_ids):
+            return sft(tokens, attention_mask, position_ids) + 10  # the same but for rounding
+
+        report = evaluate_margins(rounded, sft, dataset)
+        assert report.accuracy == 0.5
+        assert 0 < abs(report.margin) < 1e-13
+
+    def test_beta_is_a_tenth_unless_given(self):
+        dataset = PreferenceDataset(label_by_reward(load_pairs()[:4], 0), world_tokenizer())
+        usual = evaluate_margins(load_base(), load_sft(), dataset)
+        assert usual == evaluate_margins(load_base(), load_sft(), dataset, beta=0.1)
 
     def test_batch_size_changes_nothing(self):
         records = label_by_reward(load_pairs()[:37], 0)

@@ -12,6 +12,8 @@ from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dpo_lib import get_pair_log_probs, get_sequence_log_probs, get_token_log_probs
+from dpo_lib.logprobs import get_response_log_probs, pad_rows
+from dpo_lib.logprobs import pad as pad_to_one_length
 from tests.helpers import (
     PrefixModel,
     callables,
@@ -446,6 +448,40 @@ def test_bad_model_output_is_named(output, words):
         get_sequence_log_probs(lambda tokens: output, **GOOD)
     for word in words:
         assert word in str(error.value)
+
+
+def test_rows_are_padded_on_the_side_that_is_asked_for():
+    rows = [[5, 6, 7], [8]]
+    tokens, mask = pad_to_one_length(rows, 9, "left")
+    assert tokens.tolist() == [[5, 6, 7], [9, 9, 8]]
+    assert mask.tolist() == [[1, 1, 1], [0, 0, 1]]
+    tokens, mask = pad_to_one_length(rows, 9, "right")
+    assert tokens.tolist() == [[5, 6, 7], [8, 9, 9]]
+    assert mask.tolist() == [[1, 1, 1], [1, 0, 0]]
+    for wrong in ([], [[1], []]):
+        with pytest.raises(ValueError, match="rows must"):
+            pad_to_one_length(wrong, 9, "left")
+    with pytest.raises(ValueError, match="'middle'"):
+        pad_to_one_length(rows, 9, "middle")
+
+
+def test_thumbs_are_scored_as_pairs_are():
+    model = PrefixModel()
+    rows = [{"prompt": [1, 2], "response": [3, 1, 2]}, {"prompt": [3], "response": [2]}]
+    (found,) = get_response_log_probs(model, pad_rows(rows))
+    expected = [log_probs_by_hand(model, r["prompt"], r["response"]).sum() for r in rows]
+    assert_close(found, torch.stack(expected))
+
+
+def test_a_vocabulary_is_read_from_the_configuration():
+    model = PrefixModel()
+    model.config = SimpleNamespace(vocab_size=3)  # its table has room for one more
+    fits, beyond = torch.tensor([[1, 2]]), torch.tensor([[1, 3]])
+    get_sequence_log_probs(model, fits, fits)
+    with pytest.raises(ValueError, match=r"response_tokens must be ids in \[0, 3\), got 1 to 3"):
+        get_sequence_log_probs(model, fits, beyond)
+    with pytest.raises(ValueError, match=r"prompt_tokens must be ids in \[0, 3\), got 1 to 3"):
+        get_sequence_log_probs(model, beyond, fits)
 
 
 def test_pair_errors_say_which_side():

@@ -191,6 +191,16 @@ def test_lopsided_counts_converge():
     assert (fitted[0] - fitted[1]).item() == pytest.approx(math.log(50_000))
 
 
+def test_a_step_that_overshoots_is_halved():
+    counts = {(0, 1): 12, (1, 2): 1156, (2, 3): 9, (3, 0): 432, (3, 2): 164, (3, 4): 1883}
+    winners, losers = comparisons(counts | {(4, 0): 1253, (4, 2): 2})
+    scores = fit_bradley_terry(winners, losers, n_items=5)
+    gaps = scores[:, None] - scores[None, :]
+    for item in range(5):  # as many wins as the scores expect
+        opponents = torch.cat([losers[winners == item], winners[losers == item]])
+        assert gaps[item][opponents].sigmoid().sum() == pytest.approx((winners == item).sum())
+
+
 def test_a_perfect_cycle_fits_equal_scores():
     fitted = fit_bradley_terry(*comparisons({(0, 1): 5, (1, 2): 5, (2, 0): 5}), n_items=3)
     assert_close(fitted, torch.zeros(3, dtype=torch.float64))
@@ -225,6 +235,7 @@ def test_no_finite_scores_is_an_error_that_names_the_gap(wins, n_items, start, e
         ([], [], 2, ["winners", "(0,)"]),
         ([[0], [1]], [[1], [0]], 2, ["winners", "(2, 1)"]),
         ([0, 5], [1, 0], 2, ["winners", "[0, 2)", "5"]),
+        ([0, 2], [1, 0], 2, ["winners", "[0, 2)", "0 to 2"]),
         ([0, -1], [1, 0], 2, ["winners", "[0, 2)", "-1"]),
         ([0.0, 1.0], [1.0, 0.0], 2, ["winners", "float"]),
         ([True, False], [False, True], 2, ["winners", "bool"]),
@@ -263,9 +274,15 @@ def test_sampled_frequencies_follow_the_model():
 
 def test_sampling_repeats_with_its_generator():
     first, second = (
-        sample_comparisons([0.0, 1.0], 50, torch.Generator().manual_seed(3)) for _ in range(2)
+        sample_comparisons([0.0, 1.0, 0.5, 2.0], 50, torch.Generator().manual_seed(3))
+        for _ in range(2)
     )
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_one_comparison_can_be_sampled():
+    winners, losers = sample_comparisons([0.0, 1.0], 1)
+    assert sorted([*winners.tolist(), *losers.tolist()]) == [0, 1]
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,14 @@ def test_invariants_hold_for_a_fresh_reference():
     )
 
 
+def test_a_policy_in_training_is_no_violation():
+    policy = small_policy()
+    reference = make_reference(policy)
+    with torch.no_grad():
+        policy[0].bias += 1
+    assert_reference_invariants(policy, reference)
+
+
 def train_mode(policy, reference, options):
     reference.train()
 
@@ -164,6 +172,15 @@ def test_a_fingerprint_sees_names_shapes_types_and_every_bit():
     assert len(set(prints)) == len(prints)
     assert all(len(text) == 64 for text in prints)
     assert fingerprint(Holder(a=base.T)) == fingerprint(Holder(a=base.T.contiguous()))
+
+
+def test_a_fingerprint_of_some_names_sees_those_alone():
+    before = {"a": torch.zeros(2), "b": torch.zeros(2), "c": torch.zeros(2)}
+    some = {"b", "c"}
+    for name in before:
+        after = before | {name: torch.ones(2)}
+        same = fingerprint(Holder(**after), some) == fingerprint(Holder(**before), some)
+        assert same == (name == "a")
 
 
 def test_a_fingerprint_of_every_kind_of_tensor():

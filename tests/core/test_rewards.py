@@ -95,6 +95,15 @@ def test_accuracy_counts_a_tie_as_one_half(chosen, rejected, expected):
         (lambda: reward_accuracy([], []), ["chosen_rewards", "(0,)"]),
         (lambda: reward_accuracy([math.nan], [1.0]), ["chosen_rewards", "nan"]),
         (lambda: reward_accuracy([1.0], [math.nan]), ["rejected_rewards", "nan"]),
+        (lambda: reward_accuracy("x", [1.0]), ["chosen_rewards", "'x'"]),
+        (lambda: reward_accuracy([1.0], "x"), ["rejected_rewards", "'x'"]),
+        (lambda: reward_accuracy([1.0], [1.0], "x"), ["tie", "'x'"]),
+        (lambda: reward_accuracy([1.0], [1.0], -1.0), ["tie", "-1.0"]),
+        (
+            lambda: reward_auc([1.0, 2.0], torch.tensor([[True, False]])),
+            ["rewards (2,)", "desirable (1, 2)"],
+        ),
+        (lambda: reward_auc("x", torch.tensor([True])), ["rewards", "'x'"]),
     ],
 )
 def test_bad_input_is_named(call, words):

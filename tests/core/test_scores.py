@@ -84,6 +84,15 @@ def test_a_difference_of_last_bits_is_a_tie(dtype, last_bits, accuracy):
     assert found["reward_accuracy"] == accuracy
 
 
+@pytest.mark.parametrize("largest", [0, 1])
+def test_the_largest_value_of_either_side_and_beta_decide_what_a_tie_is(largest):
+    reference = [torch.tensor([-2.0]), torch.tensor([-2.0])]
+    reference[largest] = torch.tensor([-400.0])
+    held = pair_scores(reference, reference, ROWS[:1])
+    eps = torch.finfo(torch.float32).eps
+    assert tie_width(held, 0.1).item() == pytest.approx(16 * eps * 0.1 * 400)
+
+
 def test_parts_are_joined_in_their_order():
     apart = [
         pair_scores([x[i : i + 1] for x in POLICY], [x[i : i + 1] for x in REFERENCE], [ROWS[i]])
@@ -147,7 +156,7 @@ def test_a_kind_of_thumb_that_is_not_there_has_no_mean():
 
 def test_a_difference_of_last_bits_is_a_tie_of_thumbs():
     reference = torch.full((3,), -40.0)
-    policy = reference + torch.tensor([4.0, 0, -4]) * torch.finfo(torch.float32).eps * 32
+    policy = reference + torch.tensor([4.0, 0, 4]) * torch.finfo(torch.float32).eps * 32
     held = unpaired_scores(policy, reference, THUMBS, torch.zeros(()))
     assert summarize(unpaired_kto_loss, held, 0.1)["reward_auc"] == 0.5
 

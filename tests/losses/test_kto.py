@@ -8,8 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from dpo_lib.losses import kto_loss, looks_across_pairs, unpaired_kto_loss
-from dpo_lib.losses.unpaired import mismatched_level
+from dpo_lib.losses import (
+    LOSSES,
+    as_loss_function,
+    dpo_loss,
+    kto_loss,
+    looks_across_pairs,
+    unpaired_kto_loss,
+)
+from dpo_lib.losses.unpaired import check_kind, mismatched_level
 from tests.helpers import deterministic
 from tests.losses.facts import plain_value, sigmoid
 
@@ -151,3 +158,14 @@ def test_bad_thumbs_are_named(changed, words):
     }
     with pytest.raises(ValueError, match=words):
         unpaired_kto_loss(**{**arguments, **changed})
+
+
+def test_a_loss_is_refused_for_data_of_the_other_kind():
+    check_kind(unpaired_kto_loss, True)
+    check_kind(dpo_loss, False)
+    with pytest.raises(ValueError, match=r"dpo_loss compares the two responses .* one of .'kto'."):
+        check_kind(dpo_loss, True)
+    with pytest.raises(ValueError, match=r"takes thumbs, .* but the data are pairs"):
+        check_kind(unpaired_kto_loss, False)
+    assert as_loss_function("kto", True) is unpaired_kto_loss
+    assert as_loss_function("kto") is LOSSES["kto"]

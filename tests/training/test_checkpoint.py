@@ -1,5 +1,6 @@
 """Checkpoints: an interrupted run goes on with the same bits; a file of another run is refused."""
 
+import copy
 import dataclasses
 import functools
 
@@ -8,10 +9,10 @@ import torch
 
 from dpo_lib import fingerprint, make_reference
 from dpo_lib.data import PreferenceDataset, make_preferences
-from dpo_lib.losses import dpo_loss
+from dpo_lib.losses import dpo_loss, ipo_loss
 from dpo_lib.models import InstructionTokenizer
 from dpo_lib.training import train_dpo
-from dpo_lib.training.checkpoint import differences
+from dpo_lib.training.checkpoint import differences, run_identity
 from tests.training.runs import CONFIG, Stopped, evaluate_until, new_policy, run
 
 
@@ -51,6 +52,40 @@ def other_loss(dataset, file):
 
 def no_reference(dataset, file):
     train_dpo(new_policy(), None, dataset, CONFIG, checkpoint=file, progress=False)
+
+
+def test_every_part_of_a_run_has_a_digest_of_its_own(dataset):
+    """So that none is missed because another check, of the reference's values say, finds it too."""
+    policy = new_policy()
+    policy.position_embedding.requires_grad_(False)
+    known = run_identity(CONFIG, dpo_loss, dataset, policy, None)
+
+    def changed(config=CONFIG, loss=dpo_loss, data=dataset, model=policy, reference=None):
+        found = run_identity(config, loss, data, model, reference)
+        return {name for name in known if found[name] != known[name]}
+
+    assert changed() == set()
+    for setting in dataclasses.fields(CONFIG):
+        if setting.name == "force_dtype":
+            continue
+        other = copy.copy(CONFIG)
+        object.__setattr__(other, setting.name, "another value")
+        assert changed(config=other) == {setting.name}
+    turned = [dataclasses.replace(r, chosen=r.rejected, rejected=r.chosen) for r in dataset.records]
+    swapped = PreferenceDataset(turned, InstructionTokenizer())
+    assert changed(data=swapped) == {"data"}
+    assert changed(loss=ipo_loss) == {"loss"}
+    assert changed(reference=policy) == {"reference"}
+    moved = copy.deepcopy(policy)
+    with torch.no_grad():
+        moved.position_embedding.weight[0] += 1
+    assert changed(model=moved) == {"frozen parameters"}
+    with torch.no_grad():
+        moved.load_state_dict(policy.state_dict())
+        moved.final_norm.bias += 1  # in training: it is in the checkpoint
+    assert changed(model=moved) == set()
+    moved.final_norm.bias = torch.nn.Parameter(torch.zeros(3))
+    assert changed(model=moved) == {"trained parameters"}
 
 
 @pytest.mark.parametrize("other", [other_reference, other_data, other_loss, no_reference])

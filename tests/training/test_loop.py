@@ -74,6 +74,31 @@ def test_the_loop_is_the_step_of_chapter_10_repeated(dataset):
         assert row["reward_accuracy"] == accuracy
 
 
+def test_schedule_and_clipping_reach_every_parameter(dataset):
+    config = dataclasses.replace(
+        CONFIG, warmup_steps=2, schedule="cosine", max_grad_norm=0.05, learning_rate=0.01
+    )
+    policy, history = run(dataset, config=config)
+    by_hand, reference = new_policy(), make_reference(new_policy())
+    optimizer = torch.optim.Adam(by_hand.parameters())
+    for row in history.steps:
+        batch = dataset.batch(dataset.pairs_of_step(row["step"], config.batch_size, config.seed))
+        with torch.no_grad():
+            known = get_pair_log_probs(reference, batch)
+        losses = dpo_loss(*get_pair_log_probs(by_hand, batch), *known, config.beta).losses
+        optimizer.zero_grad()
+        losses.mean().backward()
+        norm = nn.utils.clip_grad_norm_(by_hand.parameters(), 0.05)
+        optimizer.param_groups[0]["lr"] = config.learning_rate_at(row["step"])
+        optimizer.step()
+        assert row["grad_norm"] == pytest.approx(norm.item(), rel=1e-6)
+        assert norm > 0.05
+        assert row["learning_rate"] == optimizer.param_groups[0]["lr"]
+    assert {p.ndim for p in policy.parameters()} == {1, 2}
+    for (name, ours), expected in zip(policy.named_parameters(), by_hand.parameters(), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-7, msg=name)
+
+
 def test_packed_and_padded_runs_agree(dataset):
     (one, packed), (two, padded) = (
         run(dataset, config=dataclasses.replace(CONFIG, steps=12, packed=flag))
@@ -317,6 +342,28 @@ def test_divergence_stops_with_the_update_named(dataset):
     poison.armed = False
     with pytest.raises(FloatingPointError, match="probability is nan at update 2, which was not"):
         run(dataset, policy, evaluate=poison)
+
+
+@pytest.mark.parametrize(("slope", "said"), [(1e300, "inf"), (math.nan, "nan")])
+def test_a_gradient_that_is_not_finite_stops_the_update_though_the_loss_is(dataset, slope, said):
+    class Steep(torch.autograd.Function):
+        """The value as it is, with another derivative."""
+
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, given):
+            return given * slope
+
+    def steep_loss(chosen, *others):
+        return dpo_loss(Steep.apply(chosen), *others)
+
+    policy = new_policy()
+    with pytest.raises(FloatingPointError, match=f"^the gradient is {said} at update 0, which was"):
+        run(dataset, policy, loss=steep_loss)
+    assert fingerprint(policy) == fingerprint(new_policy())
 
 
 def test_what_a_loss_refuses_stops_the_update_that_saw_it(dataset):

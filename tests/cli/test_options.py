@@ -1,0 +1,223 @@
+"""What is typed reaches what computes, for every command; nothing is read and then forgotten."""
+
+import argparse
+import dataclasses
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from dpo_lib import demo
+from dpo_lib.cli import behavior, label, main, rounds, sample, train
+from dpo_lib.cli.data import DataSettings, tokenizer_options
+from dpo_lib.cli.models import DEFAULT_LENGTH, OpenModel
+from dpo_lib.cli.parser import make_parser
+from dpo_lib.cli.progress import Progress
+from dpo_lib.cli.settings import RunSettings
+from dpo_lib.models import Reply
+from dpo_lib.world import load_pairs
+
+OF_DATA = {
+    "map": (("a", "prompt"),), "encoding": "cp1252", "score": "s", "label": ("l", "1"),
+    "system": "Be brief.", "skip_bad": True, "max_length": 77, "plain": True,
+    "control_tokens": True, "answer_prefix": "So:", "template": (("think", False),),
+}  # fmt: skip
+
+
+def parsed(*words):
+    return make_parser().parse_args([str(word) for word in words])
+
+
+class Seen(Exception):
+    pass
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    rows = [{"prompt": p, "chosen": a, "rejected": b} for p, a, b in load_pairs()[::40] if a != b]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def accents(tmp_path):
+    path = tmp_path / "accents.txt"
+    path.write_text("Où est Zoé?\n", encoding="cp1252")
+    return path
+
+
+# --- data and tokenizer --------------------------------------------------------------------------
+
+
+def test_pairs_to_evaluate_on_are_read_as_those_to_train_on():
+    settings = RunSettings(out="o", data=("d",), eval_data=("e",), **OF_DATA)
+    known = {field.name for field in dataclasses.fields(DataSettings)}
+    assert known == {"data", *OF_DATA}
+    for evaluation, data in ((False, ("d",)), (True, ("e",))):
+        found = settings.data_settings(evaluation=evaluation)
+        assert vars(found) == {"data": data, **OF_DATA}
+
+
+def test_the_tokenizer_gets_its_settings():
+    expected = {
+        "chat": False,
+        "control_tokens": True,
+        "answer_prefix": "So:",
+        "template": {"think": False},
+    }
+    assert tokenizer_options(OF_DATA) == expected
+    assert RunSettings(out="o", data=("d",), **OF_DATA).data_settings().tokenizer() == expected
+    nothing = {"chat": None, "control_tokens": False, "answer_prefix": "", "template": {}}
+    assert tokenizer_options({}) == nothing
+
+
+def test_prompts_are_read_in_their_encoding_and_get_the_system_text(accents, pairs, monkeypatch):
+    words = ("--prompts", accents, "--encoding", "cp1252", "--system", "Be brief.")
+    for name in ("sample", "compare", "draw"):
+        out = ("--out", "x") if name == "draw" else ()
+        (prompt,) = sample.prompts_of(parsed(name, "--model", "x", *words, *out), None)
+        assert [m["content"] for m in prompt.messages] == ["Be brief.", "Où est Zoé?"]
+    args = parsed("eval", "--model", "x", "--data", "y", *words, "--behavior", "a:b")
+    (prompt,) = behavior._prompts(args, None)
+    assert [m["content"] for m in prompt.messages] == ["Be brief.", "Où est Zoé?"]
+    drawn = accents.with_suffix(".jsonl")
+    row = '{"prompt": "Zoé", "answers": ["é", "è"]}\n'
+    drawn.write_text(row, encoding="cp1252")
+
+    def make_plan(found, per_prompt, repeats, seed):
+        raise Seen([one.prompt for one in found], per_prompt, repeats, seed)
+
+    monkeypatch.setattr(label, "make_plan", make_plan)
+    asked = ("--encoding", "cp1252", "--per-prompt", "3", "--repeats", "0.25", "--seed", "7")
+    with pytest.raises(Seen) as seen:
+        label.run_label(parsed("label", drawn, "--out", "x", *asked))
+    assert seen.value.args == (["Zoé"], 3, 0.25, 7)
+
+
+# --- training and rounds -------------------------------------------------------------------------
+
+
+def test_rank_and_seed_reach_the_adapters(pairs, tmp_path, monkeypatch):
+    def prepare(self, lora, seed):
+        raise Seen(lora, seed)
+
+    monkeypatch.setattr(OpenModel, "prepare", prepare)
+    words = ("train", "--model", "tiny", "--data", pairs, "--out", tmp_path / "run")
+    with pytest.raises(Seen) as seen:
+        main([*map(str, words), "--seed", "5"])
+    assert seen.value.args == (None, 5)
+
+
+def test_the_dtype_is_forced_for_held_out_pairs_too():
+    settings = RunSettings(out="o", data=("d",), dtype="bfloat16", force_dtype=True)
+    opened = SimpleNamespace(model=torch.nn.Linear(1, 1))
+    found = train._log_probs(SimpleNamespace(settings=settings, opened=opened))
+    assert (found.dtype, found.force_dtype) == ("bfloat16", True)
+
+
+def test_a_round_trains_as_it_draws():
+    words = ("rounds", "--judge", "a:b", "--out", "x", "--prompts", "y")
+    assert rounds._as_drawn(parsed(*words)) == []
+    found = rounds._as_drawn(parsed(*words, "--threads", 3, "--plain", "--quiet"))
+    args = parsed("train", "--data", "x", "--out", "y", *found)
+    assert (args.threads, args.plain, args.quiet) == (3, True, True)
+
+
+def test_the_demo_is_run_as_asked(monkeypatch):
+    def run_demo(**options):
+        raise Seen(options)
+
+    monkeypatch.setattr(demo, "run_demo", run_demo)
+    with pytest.raises(Seen) as seen:
+        main(["demo", "--steps", "4", "--seed", "3", "--loss", "ipo"])
+    assert seen.value.args == ({"steps": 4, "seed": 3, "loss": "ipo"},)
+
+
+# --- answers and scores --------------------------------------------------------------------------
+
+
+def test_a_judge_of_behavior_may_be_silent_as_long_as_asked(monkeypatch):
+    def answers_of(function, name, asked, timeout, stage):
+        raise Seen(name, len(asked), timeout)
+
+    monkeypatch.setattr(behavior, "answers_of", answers_of)
+    args = argparse.Namespace(judge="a:b", behavior="c:d", timeout=7.5, progress=Progress(False))
+    one = [[Reply("p", "t", True, (1,))]]
+    with pytest.raises(Seen) as seen:
+        behavior._wins(args, lambda prompt, answer: 0, one, one)
+    assert seen.value.args == ("a:b", 2, 7.5)
+    with pytest.raises(Seen) as seen:
+        behavior._seen(args, lambda prompt, answer: True, behavior.Written(one, one))
+    assert seen.value.args == ("c:d", 2, 7.5)
+
+
+def test_sampling_is_as_asked(monkeypatch, capsys):
+    asked = []
+
+    def answer(opened, prompts, max_new_tokens, temperature, seed):
+        asked.append((len(prompts), max_new_tokens, temperature, seed))
+        return [Reply(prompt, "a", True, (1,)) for prompt in prompts]
+
+    monkeypatch.setattr(sample, "answer", answer)
+    words = ["--model", "tiny", "--prompt", "My order is late.", "--max-new-tokens", "5"]
+    words += ["--temperature", "0.6", "--seed", "9"]
+    assert main(["sample", *words, "--n", "3"]) == 0
+    assert main(["compare", *words, "--before", "tiny"]) == 0
+    assert asked == [(3, 5, 0.6, 9), *[(1, 5, 0.6, 9)] * 2]
+
+
+def test_beta_of_eval_is_a_tenth_unless_given(pairs, capsys):
+    words = ["eval", "--model", "tiny", "--data", str(pairs), "--json"]
+    found = {}
+    for more in ((), ("--beta", "0.7")):
+        assert main([*words, *more]) == 0
+        found[more] = json.loads(capsys.readouterr().out)
+    usual, other = found.values()
+    (action,) = [a for a in of_command("eval") if a.dest == "beta"]
+    assert action.help.endswith("(the run's, or 0.1)")
+    assert (usual["beta"], other["beta"]) == (0.1, 0.7)
+    assert usual["margin"] == pytest.approx(other["margin"] / 7)
+
+
+def of_command(name):
+    (commands,) = [a for a in make_parser()._actions if a.dest == "command"]
+    return commands.choices[name]._actions
+
+
+@pytest.mark.parametrize("name", ["train", "show", "eval"])
+def test_the_help_tells_the_longest_pair(name):
+    (action,) = [a for a in of_command(name) if a.dest == "max_length"]
+    assert f"({DEFAULT_LENGTH}, or what the model can read)" in action.help
+
+
+# --- what is refused on both sides ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["label", "x", "--out", "y", "--port", "65536"], "between 0 and 65535"),
+        (["label", "x", "--out", "y", "--port", "-1"], "between 0 and 65535"),
+        (["label", "x", "--out", "y", "--repeats", "-0.1"], "at least 0 and below 1"),
+        (["label", "x", "--out", "y", "--repeats", "1"], "at least 0 and below 1"),
+        (["train", "--data", "x", "--out", "y", "--held-out", "-0.1"], "at least 0 and below 1"),
+        (["train", "--data", "x", "--out", "y", "--beta", "-1"], "above 0 and finite"),
+        (["train", "--data", "x", "--out", "y", "--beta", "inf"], "above 0 and finite"),
+    ],
+)
+def test_options_out_of_their_range(words, message, capsys):
+    with pytest.raises(SystemExit):
+        parsed(*words)
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("temperature", ["-0.5", "inf", "nan"])
+def test_a_temperature_that_is_none_is_refused_before_the_model_is_loaded(
+    temperature, tmp_path, capsys
+):
+    words = ["draw", "--model", "no-such-model", "--prompt", "a", "--out", str(tmp_path / "d")]
+    assert main([*words, "--temperature", temperature]) == 2
+    error = capsys.readouterr().err
+    assert f"--temperature must be 0 or positive and finite, got {temperature}" in error
