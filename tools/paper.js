@@ -1,6 +1,6 @@
 // Runs in a page of the built book, as it stands when its formulas are set and its widgets drawn in
 // their first state, and returns that page as it is read on paper: without what only a screen can
-// do, ids and links unique in the whole book, hints and solutions apart. Twice: `print` has formulas
+// do, ids and links unique in the whole book, hints, solutions, answers apart. Twice: `print` has formulas
 // as MathJax drew them, for Chromium; `book` is XHTML with formulas as MathML, figures and
 // widgets as images, for an EPUB. Called by tools/paper.py with the page's name and all names.
 ([name, names]) => {
@@ -60,7 +60,14 @@
 
   // --- the page without what is of no use on paper ------------------------------------------
   // Values of fields are no attributes: they are read here, and written into the copy below.
-  all(article, ".dpo-static").forEach((widget, i) => (widget.dataset.number = i + 1));
+  const quizzes = {}; // number of the widget: its questions, each with its right answer and why
+  all(article, ".dpo-static").forEach((widget, i) => {
+    widget.dataset.number = i + 1;
+    const spec = JSON.parse(widget.querySelector("script[type='application/json']")?.textContent ?? "{}");
+    if (spec.kind === "quiz") {
+      quizzes[i + 1] = { title: spec.title, right: spec.data.questions.map(({ answers, right }) => answers[right]) };
+    }
+  });
   all(article, "input, select, textarea").forEach((field) => {
     const shown = field.matches("select") ? field.selectedOptions[0]?.textContent : field.value;
     field.dataset.shown = shown ?? "";
@@ -142,10 +149,38 @@
     }
   }
 
-  // --- hints and solutions go to the end of the book ------------------------------------------
+  // --- hints, solutions and answers go to the end of the book ---------------------------------
   const answers = document.createElement("div");
+  const withSubscripts = (text) => text.split(/_\{?(ref|\w)\}?(?!\w)/).map((part, i) => {
+    return i % 2 ? Object.assign(document.createElement("sub"), { textContent: part }) : part;
+  });
+  function linkTo(box, words) {
+    return Object.assign(document.createElement("a"), { href: `#${box.id}`, className: "with-page", textContent: words });
+  }
+  function answersTo(widget, { title, right }) {
+    const box = Object.assign(document.createElement("div"), { className: "admonition", id: unique(`quiz-${widget.dataset.number}`) });
+    const heading = Object.assign(document.createElement("p"), { className: "admonition-title" });
+    widget.id ||= `${box.id}-questions`;
+    heading.append("Answers to ", Object.assign(document.createElement("a"), { href: `#${widget.id}`, textContent: title }));
+    const list = document.createElement("ol");
+    for (const [said, why] of right) {
+      const line = document.createElement("li");
+      line.append(...withSubscripts(`${said} ${why}`));
+      list.append(line);
+    }
+    box.append(heading, list);
+    const back = Object.assign(document.createElement("p"), { className: "to-answers" });
+    back.append(linkTo(box, "Answers"));
+    widget.append(back);
+    return box;
+  }
   let exercise = null;
-  for (const box of all(copy, ".exercise, .solution, .admonition.hint")) {
+  for (const box of all(copy, ".exercise, .solution, .admonition.hint, .dpo-static")) {
+    if (box.matches(".dpo-static")) {
+      const quiz = quizzes[box.dataset.number];
+      if (quiz) answers.append(answersTo(box, quiz));
+      continue;
+    }
     if (box.matches(".exercise")) {
       exercise = box;
       continue;
@@ -175,10 +210,8 @@
       back.className = "to-answers";
       exercise.append(back);
     }
-    const link = Object.assign(document.createElement("a"), { href: `#${box.id}`, className: "with-page" });
-    link.append(box.matches(".solution") ? "Solution" : "Hint");
     if (back.childNodes.length) back.append(" · ");
-    back.append(link);
+    back.append(linkTo(box, box.matches(".solution") ? "Solution" : "Hint"));
     answers.append(...moved);
   }
 

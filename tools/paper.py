@@ -33,10 +33,10 @@ WORK = ROOT / "_build" / "paper"
 SCRIPT = ROOT / "tools" / "paper.js"
 STYLES = ROOT / "tools" / "paper.css"
 ANSWERS = "answers"  # the id of the last chapter
-ANSWERS_TITLE = "Hints and solutions"
+ANSWERS_TITLE = "Hints, solutions, answers"
 PREFACE = (
-    "The book on paper. Widgets stand in their first state, with what they say in words; hints and"
-    " solutions are at the end."
+    "The book on paper. Widgets stand in their first state, with what they say in words; hints,"
+    " solutions and the answers to quizzes are at the end."
 )
 PATIENCE = 60_000  # ms for one page, and for the drawing of one widget
 PRINTING = 600_000  # ms

@@ -32,7 +32,10 @@ print(42)</pre></div></details></div>
 <p class="dpo-status">All is said.</p>
 <div class="dpo-controls"><div class="dpo-control"><label for="b">β</label>
 <input id="b" type="range"><output>0.10</output></div></div>
-<div class="dpo-actions"><button class="dpo-button">Reset</button></div></div></div>
+<div class="dpo-actions"><button class="dpo-button">Reset</button></div></div>
+<script type="application/json">{"kind": "quiz", "title": "Check yourself", "data": {"questions":
+[{"answers": [["No.", "Look at r_l."], ["Yes: r_w.", "It is larger."]], "right": 1}]}}
+</script></div>
 """
 
 
@@ -74,10 +77,12 @@ def test_hints_and_solutions_with_their_code_are_at_the_end(first, answers):
         "Forty-two",
         "print(42)",
     ]
+    assert answers.select_one("ol").text == "Yes: rw. It is larger."
+    assert answers.select_one("ol sub").text == "w"
     there = [link["href"] for link in first.select(".to-answers a")]
     assert there == [f"#{box['id']}" for box in answers.select(".admonition")]
     back = {link["href"] for link in answers.select(".admonition-title a")}
-    assert back == {f"#{first.select_one('.exercise')['id']}"}
+    assert back == {f"#{first.select_one(box)['id']}" for box in (".exercise", ".dpo-static")}
 
 
 def test_a_widget_says_its_state_without_what_only_a_screen_can_do(first):
@@ -90,7 +95,7 @@ def test_a_figure_is_a_file_with_its_styles_and_its_words(taken, first):
     image = first.select_one(".dpo-figure img")
     assert (image["alt"], image["width"]) == ("A line.", "40")
     drawing = taken[1].images[image["src"]]
-    assert "stroke: rgb(1, 2, 3)" in drawing
+    assert re.search(r'style="[^"]*stroke: rgb\(1, 2, 3\)', drawing)
     assert "class=" not in drawing
 
 
@@ -121,12 +126,13 @@ def pdf(browser, taken, tmp_path_factory):
 def test_the_pdf_has_its_title_language_and_outline(pdf):
     assert pdf.metadata.title == paper.settings()["title"]
     assert pdf.root_object["/Lang"] == "en"
+    assert pdf.page_mode == "/UseOutlines"
     assert pdf.root_object["/MarkInfo"]["/Marked"]
 
     def titles(outline):
         return [titles(entry) if isinstance(entry, list) else entry.title for entry in outline]
 
-    expected = ["Contents", "Front", "1. First", ["A section"], "Hints and solutions", ["1. First"]]
+    expected = ["Contents", "Front", "1. First", ["A section"], paper.ANSWERS_TITLE, ["1. First"]]
     assert titles(pdf.outline) == expected
 
 
@@ -136,11 +142,11 @@ def test_the_table_of_contents_and_exercises_name_the_right_pages(pdf):
         title: next(
             i for i, text in enumerate(texts, 1) if i > 2 and re.search(rf"^{title}$", text, re.M)
         )
-        for title in ("Front", "1. First", "Hints and solutions")
+        for title in ("Front", "1. First", paper.ANSWERS_TITLE)
     }
-    listed = re.findall(r"^(Hints and solutions)\s+(\d+)$", texts[1], re.M)
-    assert listed == [("Hints and solutions", str(pages["Hints and solutions"]))]
-    at_the_end = pages["Hints and solutions"]
+    listed = re.findall(rf"^({paper.ANSWERS_TITLE})\s+(\d+)$", texts[1], re.M)
+    assert listed == [(paper.ANSWERS_TITLE, str(pages[paper.ANSWERS_TITLE]))]
+    at_the_end = pages[paper.ANSWERS_TITLE]
     exercise = texts[pages["1. First"] - 1]
     assert f"Hint (page {at_the_end}) · Solution (page {at_the_end})" in exercise
 
