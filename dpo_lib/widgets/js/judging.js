@@ -23,14 +23,14 @@ export function onKeys(target, keys, act) {
 // judge: called with the choice. The room of a card holds an unseen text, for whose sake the card is as high.
 export function pairParts(judge) {
   const counter = h("span", { class: "dpo-name" });
-  const bar = h("progress", { class: "dpo-ann-bar", "aria-label": "Pairs seen" });
+  const bar = h("progress", { class: "dpo-bar", "aria-label": "Pairs seen" });
   const prompt = h("p", { class: "dpo-ann-prompt" });
   const cards = ["first", "second"].map((choice, i) => {
     const text = h("span", {});
     const room = h("span", { class: "dpo-ann-off", "aria-hidden": "true" });
     const card = h(
       "button",
-      { type: "button", class: "dpo-ann-card", onclick: () => judge(choice) },
+      { type: "button", class: "dpo-choice dpo-ann-card", onclick: () => judge(choice) },
       h("span", { class: "dpo-name" }, `Response ${i + 1}`),
       " ",
       h("span", { class: "dpo-ann-text" }, text, room),

@@ -138,8 +138,9 @@ function nativeControl(control, id, model) {
   const log = control.type === "logslider";
   const unit = control.unit ? ` ${control.unit}` : "";
   const { min, max, step } = control;
+  // The lighter color of lines would have Chromium paint the rest of the track black.
   // The bounds must be there before the value, or the browser clamps it to 0…100.
-  const style = `accent-color: var(--dpo-${control.color})`;
+  const style = `accent-color: var(--dpo-${control.color}-text)`;
   const input = h("input", { id, type: "range", min, max, step, style });
   input.addEventListener("input", () => send(log ? 10 ** Number(input.value) : Number(input.value)));
   // aria-hidden: the slider itself speaks its value, and an <output> would announce it twice.

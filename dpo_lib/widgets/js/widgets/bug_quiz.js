@@ -82,7 +82,7 @@ export function render({ model, el, spec }) {
     const mark = h("span", { class: "dpo-quiz-mark" });
     const node = h(
       "button",
-      { type: "button", class: "dpo-quiz-answer", onclick: () => answer(i) },
+      { type: "button", class: "dpo-choice dpo-quiz-answer", onclick: () => answer(i) },
       h("span", { class: "dpo-name", "aria-hidden": "true" }, `${i + 1}`),
       h("span", {}, text),
       mark,

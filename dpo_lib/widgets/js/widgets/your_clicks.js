@@ -208,7 +208,9 @@ export function render({ model, el }) {
   });
   const about = h("p", { class: "dpo-name dpo-your-whose" });
   el.append(about);
-  const draw = mode.build(el);
+  const hold = h("div", { class: "dpo-your-table" });
+  el.append(hold);
+  const draw = mode.build(hold);
   el.append(h("div", { class: "dpo-actions" }, run, saveButton, button("Import", () => input.click()), eraseButton, input));
   draw(null);
 
