@@ -6,6 +6,7 @@ parameters which the first two responses share. Nothing is sampled and no step i
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -127,14 +128,19 @@ def make_spec(
 
 def verdict_weights(values: Mapping[str, Any]) -> Tensor:
     """How often i beats j, (3, 3), as a share of all comparisons."""
+    verdicts = tuple(values[f"pair_{i}{j}"] for i, j in PAIRS)
+    return _weights(verdicts, tuple(values["rewards"] or ()))
+
+
+@functools.cache  # every step of a path asks
+def _weights(verdicts: tuple[str, ...], rewards: tuple[float, ...]) -> Tensor:
     weights = torch.zeros(3, 3, dtype=torch.float64)
-    for i, j in PAIRS:
-        verdict = values[f"pair_{i}{j}"]
+    for (i, j), verdict in zip(PAIRS, verdicts, strict=True):
         if verdict == "not compared":
             continue
         if verdict == "by reward":
-            rewards = torch.tensor(values["rewards"], dtype=torch.float64)
-            first = bradley_terry_probability(rewards[i], rewards[j]).item()
+            scores = torch.tensor(rewards, dtype=torch.float64)
+            first = bradley_terry_probability(scores[i], scores[j]).item()
         else:
             first = {"first wins": 1.0, "second wins": 0.0, "coin flips": 0.5}[verdict]
         weights[i, j], weights[j, i] = first, 1 - first
@@ -182,7 +188,11 @@ def path(values: Mapping[str, Any], loss: str) -> Tensor:
 
 def numbers(values: Mapping[str, Any], loss: str) -> dict[str, Any]:
     """What the table shows of one loss: probabilities, rewards, loss and KL at the path's end."""
-    logps = path(values, loss)[-1]
+    return numbers_at(values, loss, path(values, loss)[-1])
+
+
+def numbers_at(values: Mapping[str, Any], loss: str, logps: Tensor) -> dict[str, Any]:
+    """The same at a policy ``(3,)``."""
     reference = torch.tensor(values["reference"], dtype=torch.float64).log()
     return {
         "probabilities": logps.exp().tolist(),

@@ -14,7 +14,7 @@ from dpo_lib.widgets.triangle import (
     TriangleOptimum,
     TriangleReference,
     loss_value,
-    numbers,
+    numbers_at,
     path,
 )
 
@@ -31,7 +31,7 @@ VERDICTS = [
 STARTS = [(0.05, 0.55, 0.40), (0.98, 0.01, 0.01)]
 
 
-def state_of(verdicts, beta=0.5, start=STARTS[0], share=False, steps=30):
+def state_of(verdicts, beta=0.5, start=STARTS[0], share=False, steps=12):
     pairs = {f"pair_{i}{j}": verdict for (i, j), verdict in zip(PAIRS, verdicts, strict=True)}
     changed = {"beta": beta, "start": list(start), "share": share, "steps": steps}
     return dict(SPEC.values) | pairs | changed
@@ -68,10 +68,11 @@ def test_paths_values_and_numbers_are_those_of_the_library(js, loss):
         [[for_js(state) for state in STATES], loss, SPEC.to_json()["data"]],
     )
     for state, (points, shown) in zip(STATES, got, strict=True):
+        expected = path(state, loss)
         torch.testing.assert_close(
-            torch.tensor(points, dtype=torch.float64), path(state, loss), rtol=1e-9, atol=1e-9
+            torch.tensor(points, dtype=torch.float64), expected, rtol=1e-9, atol=1e-9
         )
-        want = numbers(state, loss)
+        want = numbers_at(state, loss, expected[-1])
         assert shown["probabilities"] == pytest.approx(want["probabilities"], rel=1e-9, abs=1e-12)
         assert shown["rewards"] == pytest.approx(want["rewards"], rel=1e-9, abs=1e-9)
         assert shown["loss"] == pytest.approx(want["loss"], rel=1e-9, abs=1e-12)
