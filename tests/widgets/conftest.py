@@ -1,10 +1,12 @@
-"""A page with one widget in it, from file://, with no kernel and no network."""
+"""Pages with widgets in them, from file://, with no kernel and no network."""
 
 import json
 
 import pytest
 
+from dpo_lib import widgets
 from dpo_lib.widgets import join, live
+from tests.widgets.hurry import hurried
 
 STATUS_STARTS = "start => document.querySelector('.dpo-status').textContent.startsWith(start)"
 
@@ -25,25 +27,27 @@ def reopen_with(page, kept):
 
 
 class Opened:
-    """A page with one widget that knows what it asked for and what went wrong on it."""
+    """A page of widgets that knows what it asked for and what went wrong on it."""
 
-    def __init__(self, page, folder, cls, spec=None, **values):
+    def __init__(self, page, folder, *specs):
         self.page, self.faults, self.requests = page, [], []
         page.on("console", lambda message: self.faults.append(message.text))
         page.on("pageerror", lambda error: self.faults.append(str(error)))
         page.on("request", lambda request: self.requests.append(request.url))
-        spec = (spec or cls.build_spec()).with_values(**values)
-        (folder / "widget.js").write_text(join.static_script([spec.kind]), encoding="utf-8")
+        kinds = [spec.kind for spec in specs]
+        script = hurried(join.static_script(kinds))
+        (folder / f"{kinds[0]}.js").write_text(script, encoding="utf-8")
         for name in live.PARTS:
             text = live.part_script(name)
             (folder / live.part_file(name)).write_text(text, encoding="utf-8")
-        self.file = folder / f"{spec.kind}.html"
+        classes = (getattr(widgets, widgets.class_name(kind)) for kind in kinds)
+        body = "".join(cls.static_html(spec) for cls, spec in zip(classes, specs, strict=True))
+        self.file = folder / f"{kinds[0]}.html"
         self.file.write_text(
             '<!doctype html><html lang="en" data-theme="light"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1"><title>t</title>'
-            f"<style>{join.static_css()} body {{ margin: 0 }}</style></head><body>"
-            f"{spec.to_html(cls.describe(spec.values))}"
-            '<script src="widget.js"></script></body></html>',
+            f"<style>{join.static_css()} body {{ margin: 0 }}</style></head><body>{body}"
+            f'<script src="{kinds[0]}.js"></script></body></html>',
             encoding="utf-8",
         )
         page.goto(self.file.as_uri())
@@ -52,7 +56,11 @@ class Opened:
         self.page.get_by_role("button", name=name, exact=True).click()
 
     def status(self):
-        return self.page.get_by_role("status").text_content()
+        return self.page.get_by_role("status").first.text_content()
+
+    def tile(self, name):
+        tile = self.page.locator(".dpo-tile", has_text=name)
+        return tile.locator(".dpo-value").text_content()
 
     def wait_for(self, start, seconds=60):
         self.page.wait_for_function(STATUS_STARTS, arg=start, timeout=1000 * seconds)
@@ -67,12 +75,20 @@ class Opened:
 
     def keep(self, rows):
         """Keep rows in the browser as chapter 1 does, and open the page anew."""
-        rows = [{"from": "annotator", **row} for row in rows]
-        reopen_with(self.page, {"dpo-book-clicks": {"version": 1, "rows": rows}})
+        reopen_with(self.page, {"dpo-book-clicks": _as_kept(rows)})
+
+    def put(self, rows):
+        """The same, while the page is open."""
+        kept = json.dumps(_as_kept(rows))
+        self.page.evaluate("kept => localStorage.setItem('dpo-book-clicks', kept)", kept)
 
     def answers(self):
         rows = self.page.locator(".dpo-answers tbody tr").all()
         return [row.locator("td").all_text_contents() for row in rows]
+
+
+def _as_kept(rows):
+    return {"version": 1, "rows": [{"from": "annotator", **row} for row in rows]}
 
 
 @pytest.fixture
@@ -80,8 +96,9 @@ def open_widget(browser, tmp_path):
     context = browser.new_context(viewport={"width": 900, "height": 900})
     opened = []
 
-    def open_one(cls, spec=None, **values):
-        opened.append(Opened(context.new_page(), tmp_path, cls, spec, **values))
+    def open_one(cls, spec=None, beside=(), **values):
+        spec = (spec or cls.build_spec()).with_values(**values)
+        opened.append(Opened(context.new_page(), tmp_path, spec, *beside))
         return opened[-1]
 
     yield open_one

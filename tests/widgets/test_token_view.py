@@ -1,44 +1,16 @@
 """The token view: any text of the tiny world, scored in the page as dpo_lib scores it."""
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 
-from dpo_lib.widgets import TokenView, TrainItYourself, join, live
+from dpo_lib.widgets import TokenView, TrainItYourself
 from dpo_lib.widgets.spec import fmt
 from dpo_lib.widgets.token_view import BETAS, RATES, SHOW, TEXTS, UNDER, measure_tokens
-from tests.widgets.axe_rules import OF_WHOLE_PAGES
+from tests.widgets import conftest
+from tests.widgets.looks import PHONE, assert_accessible, assert_fits
 
-STATUS_STARTS = "start => document.querySelector('.dpo-status').textContent.startsWith(start)"
 
-
-class Opened:
+class Opened(conftest.Opened):
     """A page of these widgets, the token view first."""
-
-    def __init__(self, page, folder, *shown):
-        self.page, self.faults, self.requests = page, [], []
-        page.on("console", lambda message: self.faults.append(message.text))
-        page.on("pageerror", lambda error: self.faults.append(str(error)))
-        page.on("request", lambda request: self.requests.append(request.url))
-        script = join.static_script([widget.spec.kind for widget in shown])
-        (folder / "widget.js").write_text(script, encoding="utf-8")
-        for name in live.PARTS:
-            text = live.part_script(name)
-            (folder / live.part_file(name)).write_text(text, encoding="utf-8")
-        body = "".join(widget._repr_mimebundle_()["text/html"] for widget in shown)
-        (folder / "page.html").write_text(
-            '<!doctype html><html lang="en" data-theme="light"><head><meta charset="utf-8">'
-            '<meta name="viewport" content="width=device-width, initial-scale=1"><title>t</title>'
-            f"<style>{join.static_css()} body {{ margin: 0 }}</style></head><body>{body}"
-            '<script src="widget.js"></script></body></html>',
-            encoding="utf-8",
-        )
-        page.goto((folder / "page.html").as_uri())
-
-    def status(self):
-        return self.page.get_by_role("status").first.text_content()
-
-    def wait_for(self, start):
-        self.page.wait_for_function(STATUS_STARTS, arg=start)
 
     def field(self, name):
         return self.page.get_by_role("textbox", name=name, exact=True)
@@ -51,11 +23,6 @@ class Opened:
         rows = "t => [...t.tBodies[0].rows].map(r => [...r.cells].map(c => c.textContent))"
         return [table.evaluate(rows) for table in self.page.locator(".dpo-tokens").all()]
 
-    def parts(self):
-        names = {live.part_file(name): name for name in live.PARTS}
-        files = [url.rsplit("/", 1)[-1] for url in self.requests]
-        return [names[file] for file in files if file in names]
-
 
 @pytest.fixture
 def open_view(browser, tmp_path):
@@ -63,13 +30,14 @@ def open_view(browser, tmp_path):
     opened = []
 
     def open_one(*more, **values):
-        opened.append(Opened(context.new_page(), tmp_path, TokenView(**values), *more))
+        specs = [widget.spec for widget in (TokenView(**values), *more)]
+        opened.append(Opened(context.new_page(), tmp_path, *specs))
         return opened[-1]
 
     yield open_one
     for one in opened:
         assert one.faults == []
-        assert all(url.startswith(("file:", "blob:", "data:")) for url in one.requests)
+        assert one.outside() == []
     context.close()
 
 
@@ -86,20 +54,20 @@ def columns(prompt, response, names, **settings):
 def test_any_text_of_the_world_is_scored_as_the_library_scores_it(open_view):
     opened = open_view()
     assert opened.tables() == [columns(TEXTS["prompt"], TEXTS["chosen"], ["sft"])]
-    assert opened.parts() == []
+    assert opened.loaded() == []
     opened.field("Prompt").fill("My order is late.")
     opened.field("Response").fill("I am sorry. I will replace it today.")
     opened.wait_for("Under SFT the 11 terms")
     texts = ("My order is late.", "I am sorry. I will replace it today.")
     assert opened.tables() == [columns(*texts, ["sft"])]
-    assert opened.parts() == ["engine", "model"]
+    assert opened.loaded() == ["engine", "model"]
     opened.choose("Models", UNDER[1])
     opened.page.wait_for_function("document.querySelector('.dpo-tokens tbody td:nth-child(3)')")
     opened.page.wait_for_function(
         "!document.querySelector('.dpo-tokens').textContent.includes('–')"
     )
     assert opened.tables() == [columns(*texts, ["base", "sft"])]
-    assert opened.parts() == ["engine", "model", "base"]
+    assert opened.loaded() == ["engine", "model", "base"]
 
 
 def test_each_token_stands_beside_the_logits_that_score_it(open_view):
@@ -193,18 +161,15 @@ def test_the_policy_is_the_one_trained_last_on_the_page(open_view):
     assert ", 1 updates" in about.text_content()  # the policy stays
 
 
-@pytest.mark.parametrize("show", SHOW)
-def test_every_view_is_accessible_and_fits_a_phone(open_view, show):
-    opened = open_view(show=show, under=UNDER[2], chosen="That is an interesting question. Paris.")
-    for theme in ("light", "dark"):
-        opened.page.evaluate("t => { document.documentElement.dataset.theme = t; }", theme)
-        results = Axe().run(opened.page, options={"rules": OF_WHOLE_PAGES})
-        assert results.violations_count == 0, results.generate_report()
-    opened.page.set_viewport_size({"width": 360, "height": 800})
-    opened.page.wait_for_timeout(300)
-    assert opened.page.evaluate("document.documentElement.scrollWidth") <= 360
-    right = "cells => Math.max(...cells.map(cell => cell.getBoundingClientRect().right))"
-    assert opened.page.locator(".dpo-tokens :is(th, td)").evaluate_all(right) <= 360
+def test_every_view_is_accessible_and_fits_a_phone(open_view):
+    opened = open_view(under=UNDER[2], chosen="That is an interesting question. Paris.")
+    for show in SHOW:
+        opened.page.set_viewport_size({"width": 900, "height": 900})
+        opened.choose("Show", show)
+        assert_accessible(opened.page)
+        assert_fits(opened.page)
+        right = "cells => Math.max(...cells.map(cell => cell.getBoundingClientRect().right))"
+        assert opened.page.locator(".dpo-tokens :is(th, td)").evaluate_all(right) <= PHONE
 
 
 def test_python_refuses_what_the_page_refuses():

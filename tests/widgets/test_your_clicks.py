@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-from axe_playwright_python.sync_playwright import Axe
 
 from dpo_lib import dpo_reward, fit_bradley_terry, preference_nll
 from dpo_lib.data import PreferenceDataset, PreferenceRecord
@@ -16,12 +15,11 @@ from dpo_lib.widgets.clicks import annotator_rows, pairs, rows_of
 from dpo_lib.widgets.spec import fmt
 from dpo_lib.widgets.your_clicks import ACTIONS
 from dpo_lib.world import true_reward, world_tokenizer
-from tests.widgets.axe_rules import OF_WHOLE_PAGES
 from tests.widgets.kinds import kind_of
+from tests.widgets.looks import assert_accessible, assert_fits
 
 KINDS = ["right", "wrong", "no answer", "rude", "malformed"]
 SIDES = ("chosen", "rejected")
-PHONE = 360
 STRANGE = {"prompt": "List two zebras.", "chosen": "red and blue.", "rejected": "I do not know."}
 SHORT = {  # right beats no answer beats wrong beats right: finite scores
     "first": ["first", "second", "first"] * 8,
@@ -135,6 +133,9 @@ class TestForms:
         said = compute(opened, mode)
         assert "tored annotator’s 24 clicks" in said
         assert len(said) <= 150
+        assert_accessible(opened.page)
+        assert_fits(opened.page)
+        assert opened.status() == said
 
     def test_scores(self, open_widget):
         opened = open_widget(YourClicks)
@@ -270,17 +271,3 @@ class TestRows:
         other.keep(rows(["first"]))
         opened.wait_for("1 of your clicks are here.")
         assert set(opened.page.locator("table td").all_text_contents()) == {"–"}
-
-
-@pytest.mark.parametrize("mode", ACTIONS)
-def test_with_numbers_it_is_accessible_and_fits_a_phone(open_widget, mode):
-    opened = open_widget(YourClicks, YourClicks.spec_of(mode))
-    said = compute(opened, mode)
-    for theme in ("light", "dark"):
-        opened.page.evaluate("t => { document.documentElement.dataset.theme = t; }", theme)
-        results = Axe().run(opened.page, options={"rules": OF_WHOLE_PAGES})
-        assert results.violations_count == 0, results.generate_report()
-    opened.page.set_viewport_size({"width": PHONE, "height": 800})
-    opened.page.wait_for_timeout(300)
-    assert opened.page.evaluate("document.documentElement.scrollWidth") <= PHONE
-    assert opened.status() == said
