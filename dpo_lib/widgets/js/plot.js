@@ -97,6 +97,7 @@ export function createPlot(parent, options) {
     curve({ color = "ink", className = "" } = {}) {
       const path = clipped.append("path").attr("class", `dpo-curve dpo-stroke-${color} ${className}`);
       const draw = linePath((d) => x(d[0]), (d) => y(d[1]));
+      let shown = null;
       return mark((shape) => {
         let points = shape;
         if (typeof shape === "function") {
@@ -104,7 +105,8 @@ export function createPlot(parent, options) {
           points = Array.from({ length: SAMPLES + 1 }, (_, i) => a + ((b - a) * i) / SAMPLES);
           points = points.map((value) => [value, shape(value)]);
         }
-        path.attr("d", draw(points));
+        const line = draw(points);
+        if (line !== shown) path.attr("d", (shown = line)); // the same again would be painted again
       });
     },
     // A straight line: call with (x1, y1, x2, y2) in data units.

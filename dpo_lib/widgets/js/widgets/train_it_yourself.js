@@ -8,6 +8,7 @@ import { createPlot } from "../plot.js";
 import { button, fmt, h, readout } from "../ui.js";
 
 const DRAW_EVERY = 100; // ms: the frames between two drawings of a run are for the reader's hand
+const GROW = 0.15; // of an axis: room for what is to come, since new axes are dear
 // What the worker calls the options, by their first word.
 const LOSSES = { DPO: "dpo", naive: "naive", SFT: "sft", mine: "mine" };
 const LABELS = {
@@ -103,14 +104,16 @@ export function render({ model, el, spec }) {
     cancelAnimationFrame(frame);
     frame = soon = 0;
     drawn = performance.now();
-    const last = Math.max(rest, ...runs.map(({ rows }) => rows.length));
+    const last = Math.max(rest, ...runs.map(({ rows }) => rest * Math.ceil(rows.length / rest)));
     for (const { plot, from, lines, bounds } of panels) {
       const values = runs.flatMap((run) => run[from].flatMap((row) => lines.map(({ name }) => row[name])));
       const [low, high] = extent(values, bounds);
       const [least, most] = plot.y.domain();
       if (fit || low < least || high > most || last > plot.x.domain()[1]) {
+        const spare = GROW * (high - low);
+        const grown = [low < least ? low - spare : least, high > most ? high + spare : most];
         plot.x.domain([0, last]);
-        plot.y.domain([low, high]);
+        plot.y.domain(fit ? [low, high] : grown);
         plot.layout(Number(plot.svg.attr("width")));
       }
       for (const { name, last: before, now, label } of lines) {
@@ -194,7 +197,8 @@ export function render({ model, el, spec }) {
   actions.append(play, step, fresh);
   const enable = (node, on) => node.setAttribute("aria-disabled", String(!on));
   function name() {
-    play.textContent = playing ? "Pause" : still.matches ? "Ten updates" : runs[0]?.rows.length ? "Go on" : "Play";
+    const text = playing ? "Pause" : still.matches ? "Ten updates" : runs[0]?.rows.length ? "Go on" : "Play";
+    if (play.textContent !== text) play.textContent = text;
     enable(step, !playing);
     enable(fresh, !playing && runs.length > 0);
   }
