@@ -32,7 +32,7 @@ PREVIEW = """\
 <p class="dpo-title" aria-hidden="true">{title}</p>\
 <div class="dpo-view">{groups}<div class="dpo-actions dpo-clicks-train">\
 <button type="button" class="dpo-button" aria-disabled="true">Train</button>\
-<progress class="dpo-bar" max="60" value="0" aria-label="Updates made"></progress></div>\
+<progress class="dpo-clicks-bar" max="60" value="0" aria-label="Updates made"></progress></div>\
 <table class="dpo-answers">\
 <caption class="dpo-hidden">What the model writes, before training and now</caption><thead><tr>\
 <th scope="col">prompt</th><th scope="col">before</th><th scope="col">now</th></tr></thead>\
@@ -61,7 +61,7 @@ class ThreeClicks(BookWidget):
     @classmethod
     def preview(cls, spec: WidgetSpec) -> str:
         """Return what the browser draws first: it stands there until the reader touches it."""
-        card = '<button type="button" class="dpo-choice dpo-pick" aria-pressed="false">{}</button>'
+        card = '<button type="button" class="dpo-choice" aria-pressed="false">{}</button>'
         group = (
             '<div class="dpo-clicks" role="group" aria-label="Two answers to: {0}">'
             f'<p class="dpo-clicks-prompt">{{0}}</p>{card.format("{1}")}{card.format("{2}")}</div>'

@@ -67,7 +67,7 @@ def test_the_click_that_brings_the_widget_counts(browser, site, asked, touch):
     card = page.get_by_role("button", name="Lima is the capital of Peru.")
     (card.tap if touch else card.click)()
     page.locator(MOUNTED.format("three_clicks")).wait_for()
-    page.locator(".dpo-pick[aria-pressed=true]", has_text="Lima").wait_for()
+    page.locator(".dpo-choice[aria-pressed=true]", has_text="Lima").wait_for()
     context.close()
 
 
@@ -75,7 +75,7 @@ def test_the_keyboard_keeps_its_place(open_page, asked):
     page = open_page(LANDING, prepare=asked)
     page.get_by_role("button", name="That is not my problem.").focus()
     page.keyboard.press("Enter")
-    page.locator(".dpo-pick[aria-pressed=true]", has_text="not my problem").wait_for()
+    page.locator(".dpo-choice[aria-pressed=true]", has_text="not my problem").wait_for()
     assert page.evaluate("document.activeElement.textContent") == "That is not my problem."
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "I do not know."
@@ -101,4 +101,4 @@ def test_a_file_that_is_missing_is_named_and_loaded_at_the_next_try(open_page):
     page.unroute(missing)
     again.click()
     page.locator(MOUNTED.format("three_clicks")).wait_for()
-    page.locator(".dpo-pick[aria-pressed=true]", has_text="Lima").wait_for()
+    page.locator(".dpo-choice[aria-pressed=true]", has_text="Lima").wait_for()

@@ -101,7 +101,7 @@ class TestThreeClicks:
         opened.page.keyboard.press("Tab")
         opened.page.keyboard.press("Enter")
         opened.wait_for("Trained")
-        pressed = opened.page.locator('.dpo-pick[aria-pressed="true"]').all_text_contents()
+        pressed = opened.page.locator('.dpo-choice[aria-pressed="true"]').all_text_contents()
         assert pressed == [first for _, first, _ in PAIRS]
 
     def test_reset_forgets_the_run(self, open_widget):
@@ -118,7 +118,7 @@ class TestThreeClicks:
 
 
 def pick_the_first(opened):
-    for card in opened.page.locator(".dpo-clicks .dpo-pick:nth-child(2)").all():
+    for card in opened.page.locator(".dpo-clicks .dpo-choice:nth-child(2)").all():
         card.click()
 
 
@@ -165,6 +165,10 @@ POINTS = """() => {
 }"""
 
 
+CHOICES_BELOW = """() => [...document.querySelectorAll("select")].map((select) =>
+  select.labels[0].getBoundingClientRect().bottom <= select.getBoundingClientRect().top)"""
+
+
 def said_by_python(words):
     """What Python says of the numbers that a run's words hold."""
     reward, kl = (
@@ -197,6 +201,8 @@ def open_short(open_widget, name):
     assert opened.status() == opened.first
     assert opened.page.locator(".dpo-control").count() == len(spec.controls) <= 2
     assert opened.page.locator(".dpo-plot").count() == len(spec.data["panels"]) == 2
+    assert_fits(opened.page)
+    assert opened.page.evaluate(CHOICES_BELOW) == [True] * opened.page.locator("select").count()
     return opened
 
 

@@ -23,7 +23,7 @@ export function onKeys(target, keys, act) {
 // judge: called with the choice. The room of a card holds an unseen text, for whose sake the card is as high.
 export function pairParts(judge) {
   const counter = h("span", { class: "dpo-name" });
-  const bar = h("progress", { class: "dpo-bar", "aria-label": "Pairs seen" });
+  const bar = h("progress", { class: "dpo-ann-bar", "aria-label": "Pairs seen" });
   const prompt = h("p", { class: "dpo-ann-prompt" });
   const cards = ["first", "second"].map((choice, i) => {
     const text = h("span", {});

@@ -27,32 +27,25 @@ function add(file, here) {
 
 // Loads what is not there yet; then `before` and `after` the widget takes its place. What failed is said, and
 // loaded anew at the next try, as are the modules that ran without what they need.
-async function bring(placeholder, { modules, styles }, here, before = () => {}, after = () => {}) {
+async function bring(placeholder, { modules, styles }, here, before, after) {
   const present = ((window.dpoBook ??= {}).modules ??= {});
   const missing = modules.filter((name) => !present[name]);
   const files = [...missing.map((name) => `dpo-${name}.js`), ...styles.map((name) => `dpo-${name}.css`)];
   if (!document.querySelector(`link[href*="${STYLES}"]`)) files.push(STYLES);
   const loads = await Promise.allSettled(files.map((file) => add(file, here)));
   const failed = loads.find(({ reason }) => reason);
-  const fallback = placeholder.querySelector(".dpo-fallback");
-  fallback?.querySelector("span")?.remove();
   if (failed) {
-    loads.forEach(({ reason }, i) => {
-      if (reason || (missing[i] && !present[missing[i]])) added.delete(files[i]);
-    });
-    const again = document.createElement("button");
-    again.type = "button";
-    again.textContent = "Try again";
-    again.onclick = () => bring(placeholder, { modules, styles }, here, before, after);
-    const said = document.createElement("span");
-    said.append(` ${failed.reason.message} `, again);
-    fallback.append(said);
+    files.forEach((file, i) => present[missing[i]] || added.delete(file));
+    const fallback = placeholder.querySelector(".dpo-fallback");
+    const said = fallback.querySelector("span") ?? fallback.appendChild(document.createElement("span"));
+    said.innerHTML = ` ${failed.reason.message} <button type="button">Try again</button>`;
+    said.lastChild.onclick = () => bring(placeholder, { modules, styles }, here, before, after);
     fallback.hidden = false;
     return false;
   }
-  await before();
+  await before?.();
   present.module_runtime.mount(placeholder, present[modules.at(-1)]);
-  after();
+  after?.();
   return true;
 }
 

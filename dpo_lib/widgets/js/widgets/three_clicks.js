@@ -25,7 +25,7 @@ export function render({ model, el, spec }) {
       if (!busy) save({ picks, note: "" });
     };
     const cards = [["first", first], ["second", second]].map(([choice, text]) =>
-      h("button", { type: "button", class: "dpo-choice dpo-pick", "aria-pressed": "false", onclick: pick(choice) }, text),
+      h("button", { type: "button", class: "dpo-choice", "aria-pressed": "false", onclick: pick(choice) }, text),
     );
     el.append(
       h(
@@ -62,7 +62,7 @@ export function render({ model, el, spec }) {
     busy = false;
     enable();
   });
-  const bar = h("progress", { class: "dpo-bar", max: UPDATES, value: 0, "aria-label": "Updates made" });
+  const bar = h("progress", { class: "dpo-clicks-bar", max: UPDATES, value: 0, "aria-label": "Updates made" });
   el.append(h("div", { class: "dpo-actions dpo-clicks-train" }, train, bar));
   const set = answers(el, shown);
   const show = (column, look) => shown.forEach((_, i) => set(i, column, look?.answers[i]));

@@ -183,7 +183,7 @@ export function render({ model, el }) {
     try {
       const rows = fromJsonl(await file.text());
       const full = change([], rows);
-      save({ note: full || `${rows.length} rows read from ${file.name}: they are kept in this browser now.` });
+      save({ note: full || `${rows.length === 1 ? "1 row" : `${rows.length} rows`} read from ${file.name}, kept in this browser now.` });
     } catch (error) {
       save({ note: error.message });
     }
@@ -233,7 +233,7 @@ export function render({ model, el }) {
       if (own !== rows.length) save({ own: rows.length });
       if (!result && !busy) seen = null;
       draw(result ? seen : null);
-      const whose = rows.length ? `Your rows in this browser: ${rows.length}.` : "You have no clicks yet; these are a stored annotator’s.";
+      const whose = rows.length ? `Your rows in this browser: ${rows.length}.` : "You have no clicks yet; these are a stored annotator’s. Chapter 1 collects yours; Import takes its file from elsewhere.";
       about.textContent = [whose, note, result?.left].filter(Boolean).join(" ");
       name();
     },
