@@ -39,6 +39,8 @@ class BookWidget(ipywidgets.VBox):
 
     def __init__(self, spec: WidgetSpec | None = None, **values: object) -> None:
         self.spec = (spec or self.build_spec()).with_values(**values)
+        if values:
+            self._check_state()
         self.plot = _make_plot(self.spec, self.parts)
         self.controls: dict[str, ipywidgets.Widget] = {}
         self.links: list[ipywidgets.Widget] = []
@@ -73,6 +75,20 @@ class BookWidget(ipywidgets.VBox):
     def static_html(cls, spec: WidgetSpec) -> str:
         """Return the placeholder that becomes the widget's static form."""
         return spec.to_html(cls.describe(spec.values), cls.preview(spec))
+
+    def _check_state(self) -> None:
+        """Refuse a state that cannot be put into words: then it cannot be drawn."""
+        try:
+            said = self.describe(self.spec.values)
+        except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+            raise self._refused(repr(error)) from error
+        if not isinstance(said, str):
+            raise self._refused(f"it says {said!r:.60}")
+
+    def _refused(self, why: str) -> ValueError:
+        return ValueError(
+            f"{self.spec.kind}: its state ({', '.join(self.spec.state)}) cannot be shown: {why}"
+        )
 
     @property
     def values(self) -> dict[str, Any]:

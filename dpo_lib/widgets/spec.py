@@ -167,7 +167,10 @@ class WidgetSpec:
         try:
             json.dumps([dict(self.data), dict(self.state)], allow_nan=False)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{self.kind}: data and state must be finite JSON: {error}") from error
+            names = ", ".join(self.state)
+            raise ValueError(
+                f"{self.kind}: data and state ({names}) must be finite JSON: {error}"
+            ) from error
 
     @property
     def values(self) -> dict[str, Any]:

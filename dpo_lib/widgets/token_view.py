@@ -65,6 +65,9 @@ def measure_tokens(
         If a text has words outside the vocabulary, the prompt is empty, or all is too long.
     """
     tokenizer = world_tokenizer()
+    for name, text in (("prompt", prompt), ("chosen", chosen), ("rejected", rejected)):
+        if not isinstance(text, str):
+            raise ValueError(f"{name} must be text, got {text!r:.60}")
     ids = [tokenizer.encode_prompt(prompt)]
     ids += [tokenizer.encode_response(text) for text in (chosen, rejected)]
     if not ids[0]:
