@@ -1,4 +1,7 @@
-"""The reader's main path, by keyboard: label pairs, fit them, write the loss, train with it."""
+"""The reader's main path, by keyboard: label pairs, fit them, write the loss, train with it.
+
+On its way the walk uses the triangle of chapter 9 and the token view of chapter 10.
+"""
 
 import json
 import shutil
@@ -11,6 +14,7 @@ from tests.conftest import find_chromium, find_firefox
 
 WALK = ROOT / "tools" / "main_path" / "walk.mjs"
 LIMIT = 120  # seconds
+LOSS_ROW = 6  # of the triangle's table
 HELP = "run tools/system.sh chromium and tools/system.sh firefox"
 
 
@@ -44,3 +48,11 @@ def test_the_main_path(site, name, find, scheme):
     assert trained["pairs"] == 12
     assert trained["reward"][1] > trained["reward"][0]
     assert any(before != now for before, now in trained["answers"])
+    # Of the triangle's table the last column, DPO's policy: the key moves the start up, a step
+    # lowers the loss.
+    first, moved, stepped = (
+        [float(cell.replace("−", "-")) for cell in cells[2::3]] for cells in seen["drawn"]
+    )
+    assert moved[0] == pytest.approx(first[0] + 0.02, abs=0.006)
+    assert stepped[LOSS_ROW] < moved[LOSS_ROW]
+    assert seen["scored"] == ["Lima", "is", "the", "capital", "of", "Peru", ".", "<eos>", "log π"]

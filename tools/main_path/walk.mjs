@@ -1,5 +1,5 @@
-// The reader's main path through the book, by keyboard: label twelve pairs, fit scores to
-// them, write the loss, check it, train.
+// The reader's main path through the book, by keyboard: label twelve pairs, fit scores to them, write the
+// loss, check it, train; on the way the triangle and the token view.
 //
 //   node walk.mjs firefox PROGRAM ADDRESS     or chrome; ADDRESS is that of the book's folder
 //
@@ -12,6 +12,7 @@ const PAIRS = 12; // and a practice pair
 const CODE = ["import math", "", "def dpo_loss(chosen, rejected, ref_chosen, ref_rejected, beta):"];
 const LINE = "gap = (chosen - ref_chosen) - (rejected - ref_rejected)";
 const RESULT = "return -log_sigmoid(beta * gap)";
+const TYPED = "Lima is the capital of Peru.";
 const POOR = /do not know|not my problem|\?$/; // answers that nobody would choose
 
 const [name, program, address] = process.argv.slice(2);
@@ -70,6 +71,21 @@ const said = (kind, start, timeout = 60000) =>
     start,
   );
 const texts = (selector) => page.$$eval(selector, (all) => all.map((node) => node.textContent));
+// The texts of these nodes, once they are others than before.
+async function changed(selector, before) {
+  await page.waitForFunction(
+    (chosen, old) => JSON.stringify([...document.querySelectorAll(chosen)].map((node) => node.textContent)) !== old,
+    { timeout: 60000 },
+    selector,
+    JSON.stringify(before),
+  );
+  return texts(selector);
+}
+async function selectAll() {
+  await page.keyboard.down("Control");
+  await page.keyboard.press("a");
+  await page.keyboard.up("Control");
+}
 // [before, now] of the true reward, and of each answer.
 async function result(kind) {
   const tiles = await texts(`${widget(kind)} .dpo-tile`);
@@ -112,9 +128,7 @@ async function write() {
   await open("notebooks/09_dpo_loss.html");
   await near("write_the_loss");
   await page.focus(`${widget("write_the_loss")} textarea`);
-  await page.keyboard.down("Control");
-  await page.keyboard.press("a");
-  await page.keyboard.up("Control");
+  await selectAll();
   for (const line of [...CODE, `    ${LINE}`, `    ${RESULT}`]) {
     await page.keyboard.type(line);
     await page.keyboard.press("Enter");
@@ -126,6 +140,35 @@ async function write() {
   await press("write_the_loss", "Train");
   await said("write_the_loss", "Trained with your loss");
   return result("write_the_loss");
+}
+
+// Chapter 9's triangle, as it was, with its start moved, after a step: the cells of its table.
+async function triangle() {
+  await near("triangle");
+  const cells = `${widget("triangle")} td`;
+  const first = await texts(cells);
+  await page.focus(`${widget("triangle")} .dpo-triangle`);
+  await page.keyboard.press("ArrowUp");
+  const moved = await changed(cells, first);
+  await press("triangle", "Step");
+  return [first, moved, await changed(cells, moved)];
+}
+
+// Chapter 10's token view of a response that is typed: its words, and the tokens that it shows.
+async function tokens() {
+  await near("token_view");
+  const field = `${widget("token_view")} .dpo-token-fields label:nth-child(2) input`;
+  await page.focus(field);
+  await selectAll();
+  await page.keyboard.type(TYPED);
+  await page.waitForFunction(
+    (selector, last) => [...document.querySelectorAll(selector)].some((node) => node.textContent === last) && !document.querySelector(".dpo-token-old"),
+    { timeout: 60000 },
+    `${widget("token_view")} tbody th`,
+    TYPED.split(" ")[0],
+  );
+  await said("token_view", "One update of the policy would move log π");
+  return texts(`${widget("token_view")} .dpo-tokens:first-child tbody th`);
 }
 
 async function train() {
@@ -156,9 +199,11 @@ try {
   await label();
   const fitted = await fit();
   const written = await write();
+  const drawn = await triangle();
   const trained = await train();
+  const scored = await tokens();
   const seconds = (Date.now() - started) / 1000;
-  console.log(JSON.stringify({ version: await browser.version(), seconds, fitted, written, trained, outside, errors }));
+  console.log(JSON.stringify({ version: await browser.version(), seconds, fitted, written, drawn, trained, scored, outside, errors }));
 } finally {
   await browser.close();
 }
