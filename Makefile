@@ -33,7 +33,7 @@ export ONEDNN_MAX_CPU_ISA := $(if $(filter avx2,$(CPU)),AVX2,$(if $(filter defau
   $(error CPU is avx2 or default, not $(CPU))))
 endif
 
-.PHONY: help book test test-peers bench lab serve notebooks course wheel zip pdf epub models experiments mutants picture redraw lint format clean
+.PHONY: help book test test-peers bench lab serve notebooks course wheel zip pdf epub models experiments mutants mutmut picture redraw lint format clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,8 +85,14 @@ experiments: $(READY) ## repeat the long experiments whose results the notebooks
 	@for script in $$(grep -l __main__ dpo_lib/experiments/*.py); do \
 	  echo "$$script"; $(PY) -m "dpo_lib.experiments.$$(basename "$$script" .py)"; done
 
-mutants: $(READY) ## break the core one line at a time and see that its tests notice
+mutants: $(READY) ## break the project one line at a time and see that its tests notice
 	@$(PY) -m tools.mutants --jobs $(JOBS)
+
+mutmut: $(READY) ## let mutmut change every word of the derivation's core, and list what no test notices
+	@$(PY) -m pip install --quiet --target _build/mutmut/site -c constraints.txt -r tools/mutmut.txt
+	@cp -r dpo_lib tests tools pyproject.toml _build/mutmut/
+	@cd _build/mutmut && export PYTHONPATH=$(CURDIR)/_build/mutmut/site && $(CURDIR)/$(PY) -m mutmut run --max-children $(JOBS) && \
+	  $(CURDIR)/$(PY) -m mutmut results
 
 picture: $(READY) ## take the README's picture from the built book
 	@tools/system.sh chromium

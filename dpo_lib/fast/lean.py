@@ -57,7 +57,8 @@ def _reason_of_this_moment(model: nn.Module, dropout: float) -> str:
     if model.training and dropout:
         return "dropout is on"
     for module in _modules(model):
-        if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks:
+        forward = module._forward_hooks or module._forward_pre_hooks
+        if forward or module._backward_hooks or module._backward_pre_hooks:
             name = next(name for name, other in model.named_modules() if other is module)
             return f"{name or 'the model'} has hooks, which the lean pass would not call"
     return ""

@@ -139,6 +139,11 @@ def test_the_help_tells_the_defaults_that_depend_on_the_model():
     assert said("lora").startswith(f"{chosen('LoRA').lora};")
     assert "of a model with adapters, theirs" in said("lora")
     assert settings().completed(False, 10, adapter=3).lora == 3
+    (batch_size,) = [a.help for a in options() if a.dest == "batch_size"]
+    assert batch_size.endswith("; of thumbs twice as many")
+    for small, number in ((False, usual), (True, tiny)):
+        thumbs = settings().completed(small, 1000, unpaired=True)
+        assert thumbs.batch_size == 2 * int(number)
     (loss,) = [a.help for a in options() if a.dest == "loss"]
     assert re.match(r"\((.*?)\)", loss)[1].split("; with --full ") == [
         chosen("LoRA").loss,
@@ -181,6 +186,7 @@ def test_what_excludes_each_other(words, message, capsys):
     ("values", "message"),
     [
         ({"held_out": 1.0}, r"held_out must be in \[0, 1\), got 1.0"),
+        ({"held_out": -0.1}, r"held_out must be in \[0, 1\), got -0.1"),
         ({"full": True, "lora": 8}, "full and lora exclude each other"),
         ({"loss": "no"}, "'no'"),
         ({"beta": 0.0}, "beta must be above 0 and finite, got 0.0"),

@@ -129,6 +129,24 @@ def test_a_hook_is_called(monkeypatch):
         assert seen
 
 
+@pytest.mark.parametrize(
+    ("name", "hook"),
+    [
+        ("forward_hook", lambda module, given, found: None),
+        ("forward_pre_hook", lambda module, given: None),
+        ("full_backward_hook", lambda module, to_given, to_found: None),
+        ("full_backward_pre_hook", lambda module, to_found: None),
+    ],
+)
+def test_a_hook_of_every_kind_keeps_off_the_lean_pass(name, hook):
+    model = tiny()
+    assert lean.reason_against_tiny(model) == ""
+    handle = getattr(model.blocks[0].mlp[0], f"register_{name}")(hook)
+    assert lean.reason_against_tiny(model).startswith("blocks.0.mlp.0 has hooks")
+    handle.remove()
+    assert lean.reason_against_tiny(model) == ""
+
+
 @pytest.mark.parametrize("model", [tiny(dropout=0.5), llama(attention_dropout=0.5)])
 def test_dropout_is_drawn(model):
     model.train()

@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from dpo_lib.training import DPOConfig
 from tests.training.runs import CONFIG, run
 
 
@@ -23,6 +24,13 @@ def test_schedules(dataset, schedule, expected):
     low = dataclasses.replace(config, learning_rate=1e-4)
     _, history = run(dataset, config=low)
     assert history.column("learning_rate") == pytest.approx([1e-4 * x for x in expected], abs=1e-9)
+
+
+def test_gradients_are_clipped_to_one_and_nothing_decays_unless_asked_for():
+    usual = DPOConfig()
+    assert usual == DPOConfig(
+        beta=0.1, max_grad_norm=1.0, weight_decay=0.0, schedule="constant", warmup_steps=0
+    )
 
 
 @pytest.mark.parametrize(
