@@ -257,7 +257,10 @@ def _control_json(control: Control) -> dict[str, Any]:
 def _as_number(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"{name}: value must be a number, got {value!r}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise ValueError(f"{name}: value must be a number that a float can hold") from error
 
 
 def _check_name(name: str, label: str) -> None:

@@ -76,7 +76,7 @@ class Said:
 
 
 @given(st.sampled_from(widgets.__all__), st.data())
-@tried(60)
+@tried(40)
 def test_a_widget_that_starts_from_anything(name, data):
     cls = getattr(widgets, name)
     spec = cls.build_spec()
@@ -130,7 +130,7 @@ returned = (
 
 
 @given(st.sampled_from([*EXERCISES]), returned)
-@tried(40)
+@tried(25)
 def test_an_answer_of_any_kind_is_judged_in_words(number, value):
     verdict = check(number, lambda *_, **__: value, seed=0)
     assert isinstance(verdict, Verdict)
