@@ -1,0 +1,302 @@
+"""Appendix F, act one: SmolLM2-135M-Instruct learns to be brief from pairs of its own draws.
+
+Asked "What is gravity? Answer briefly.", the model lectures: about one answer of five is a single
+finished sentence. That is the behavior. Of eight own answers to a prompt a program calls the ones
+that have it better (`is_brief`), `judge` takes one of those against one of the others, `train` runs
+DPO on the pairs, and `eval --behavior` asks prompts that no pair was made of. Every step is a
+command; this script only says them in turn, and one that was made is not made again.
+
+**Registered before the first run.** Of the 231 questions 120 are trained on, 24 choose the setting,
+60 are held out. Tried on seed 0: rates 2e-5, 5e-5 and 1e-4, beta .1 and .05, 12 updates of 8 pairs;
+then, at the best of the six, 24 updates. Best is: the largest share drawn on the 24 prompts, of
+those that end at least `ENDS` of their answers at a KL below `MOST_KL` (of all, if none does). The
+chosen setting runs with three seeds of draws, adapters and order. It succeeds if on the held-out
+prompts, in the mean over seeds,
+
+- the share that has the behavior at least doubles, drawn at temperature 1 *and* greedy,
+- at least .85 of the drawn answers end,
+- the KL divergence is below 3 nats (and is shown beside -log p, the least for all answers),
+- of 30 plain facts no fewer than two less are right than before (greedy; a program counts).
+
+Controls, with the same pairs and setting: SFT on the chosen answers, flipped labels; without
+training, the best of eight draws. Then a second round, on the draws of the first round's model.
+
+python -m dpo_lib.experiments.own_draws [FOLDER]    goes on from what is in FOLDER (some hours) and
+                                                    writes dpo_lib/results/own_draws.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dpo_lib.experiments.real_model import DATA
+from dpo_lib.experiments.store import store
+
+MODULE = "dpo_lib.experiments.own_draws"  # also where it is run as a program
+ASKED_BEFORE, ASKED = " Answer in two sentences.", " Answer briefly."
+TRAINED, CHOSEN_BY = 120, 24  # prompts; then
+HELD_OUT = 60
+DRAWS, LONGEST = 8, 72  # answers to a prompt, and their most tokens
+SEEDS = range(3)
+RATES, BETAS = (2e-5, 5e-5, 1e-4), (0.1, 0.05)
+STEPS, LONGER = 12, 24
+ENDS, MOST_KL, FACTS_LESS = 0.85, 3.0, 2
+FACTS = {
+    "What is the capital of France?": "paris",
+    "What is the capital of Italy?": "rome",
+    "What is the capital of Japan?": "tokyo",
+    "What is the capital of Egypt?": "cairo",
+    "What is the capital of Spain?": "madrid",
+    "What is the capital of Germany?": "berlin",
+    "What is the capital of Russia?": "moscow",
+    "What is the capital of China?": "beijing",
+    "What is the largest planet of the solar system?": "jupiter",
+    "Which planet is closest to the Sun?": "mercury",
+    "What is the largest ocean on Earth?": "pacific",
+    "What is the longest river in Africa?": "nile",
+    "What is the highest mountain on Earth?": "everest",
+    "On which continent is Brazil?": "south america",
+    "On which continent is Kenya?": "africa",
+    "What is the chemical symbol of gold?": "au",
+    "What is the chemical formula of water?": "h2o|h₂o",
+    "What gas do plants take in from the air?": "carbon dioxide|co2",
+    "Who wrote Romeo and Juliet?": "shakespeare",
+    "Who painted the Mona Lisa?": "leonardo|da vinci",
+    "Who was the first president of the United States?": "washington",
+    "Who developed the theory of relativity?": "einstein",
+    "In which year did the Second World War end?": "1945",
+    "In which year did people first land on the Moon?": "1969",
+    "How many days are in a leap year?": "366",
+    "How many minutes are in an hour?": "60|sixty",
+    "How many legs does a spider have?": "8|eight",
+    "How many sides does a hexagon have?": "6|six",
+    "What is the opposite of hot?": "cold",
+    "What language is spoken in Brazil?": "portuguese",
+}
+_END = re.compile(r"[.!?][\"')\]]*(?=\s+[\"'(\[]*[A-Z0-9]|\s*$)")
+
+
+def is_brief(prompt: str, answer: str, ended: bool) -> bool:
+    """Whether an answer is one finished sentence of three words at least."""
+    text = answer.strip()
+    if not ended or "\n" in text or len(text.split()) < 3:
+        return False
+    ends = [match.end() for match in _END.finditer(text)]
+    return ends == [len(text)]
+
+
+def is_right(prompt: str, answer: str) -> bool:
+    """Whether an answer to one of the facts holds the word that it must."""
+    words = FACTS[prompt.removesuffix(ASKED)]
+    return re.search(rf"\b({words})\b", answer.lower()) is not None
+
+
+def prompts() -> dict[str, list[str]]:
+    """The prompts by what they are for; none is for two things."""
+    rows = [json.loads(line) for line in DATA.read_text(encoding="utf-8").splitlines()]
+    asked = [row["prompt"].removesuffix(ASKED_BEFORE) + ASKED for row in rows]
+    random.Random(0).shuffle(asked)
+    second, third = TRAINED + CHOSEN_BY, TRAINED + CHOSEN_BY + HELD_OUT
+    return {
+        "train": asked[:TRAINED],
+        "choose": asked[TRAINED:second],
+        "held_out": asked[second:third],
+        "facts": [question + ASKED for question in FACTS],
+    }
+
+
+class Setting(NamedTuple):
+    """What is chosen between."""
+
+    rate: float
+    beta: float
+    steps: int
+
+
+class Work:
+    """A folder in which each command leaves what it makes, and is not said again."""
+
+    def __init__(self, folder: Path, threads: int = 1) -> None:
+        self.folder, self.threads = folder, threads
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, asked in prompts().items():
+            (folder / f"{name}.txt").write_text("\n".join(asked) + "\n", encoding="utf-8")
+
+    def command(self, made: Path, *words: object) -> Path:
+        """Say ``python -m dpo_lib WORDS`` unless ``made`` is there; note the seconds it took."""
+        if not made.exists():
+            started = time.perf_counter()
+            command = [sys.executable, "-m", "dpo_lib", *map(str, words)]
+            print("$", " ".join(command[1:]), flush=True)
+            subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+            row = {"made": made.relative_to(self.folder).as_posix()}
+            row["seconds"] = round(time.perf_counter() - started, 1)
+            with (self.folder / "seconds.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        return made
+
+    def draw(self, name: str, seed: int, asked: str = "train", model: object = "smollm2") -> Path:
+        """Eight answers to each prompt."""
+        drawn, done = self.folder / f"{name}.jsonl", self.folder / f"{name}.done"
+        words = ["draw", "--model", model, "--prompts", self.folder / f"{asked}.txt"]
+        words += ["--per-prompt", DRAWS, "--max-new-tokens", LONGEST, "--seed", seed]
+        self.command(done, *words, "--threads", self.threads, "--quiet", "--out", drawn)
+        done.touch()
+        return drawn
+
+    def judge(self, drawn: Path) -> Path:
+        """Of each prompt an answer that has the behavior against one that has not."""
+        pairs = drawn.with_name(f"{drawn.stem}-pairs.jsonl")
+        judge = f"{MODULE}:is_brief"
+        return self.command(pairs, "judge", drawn, "--judge", judge, "--out", pairs)
+
+    def train(
+        self, name: str, pairs: Path, setting: Setting, seed: int, *more: object, model: object = ""
+    ) -> Path:
+        """A run; ``more`` are further options."""
+        run = self.folder / name
+        words = ["train", "--model", model or "smollm2", "--data", pairs, "--out", run]
+        words += ["--lr", setting.rate, "--beta", setting.beta, "--steps", setting.steps]
+        words += ["--batch-size", 8, "--held-out", 0, "--samples", 1, "--seed", seed]
+        self.command(run / "model", *words, "--threads", self.threads, "--quiet", *more)
+        return run
+
+    def evaluate(
+        self, run: Path, asked: str, each: int, seed: int, shows: str = "is_brief"
+    ) -> dict[str, Any]:
+        """What ``eval --behavior`` finds: ``each`` draws to a prompt and a greedy answer."""
+        made = self.folder / f"{run.name}-{asked}.json"
+        words = ["eval", "--model", run, "--reference", "smollm2", "--out", made, "--seed", seed]
+        words += ["--behavior", f"{MODULE}:{shows}", "--prompts", self.folder / f"{asked}.txt"]
+        words += ["--per-prompt", each, "--max-new-tokens", LONGEST]
+        return json.loads(self.command(made, *words).read_text(encoding="utf-8"))
+
+
+def flip(pairs: Path) -> Path:
+    """The same pairs with the labels exchanged."""
+    made = pairs.with_name(f"{pairs.stem}-flipped.jsonl")
+    rows = [json.loads(line) for line in pairs.read_text(encoding="utf-8").splitlines()]
+    names = {"chosen": "rejected", "rejected": "chosen"}
+    names |= {f"{old}_ended": f"{new}_ended" for old, new in names.items()}
+    turned = [{names.get(key, key): value for key, value in row.items()} for row in rows]
+    made.write_text("".join(json.dumps(row) + "\n" for row in turned), encoding="utf-8")
+    return made
+
+
+def row_of(arm: str, seed: int, setting: Setting, found: dict[str, Any]) -> dict[str, Any]:
+    """What is stored of an evaluation: shares with their intervals, lengths, KL, price."""
+    kept = {key: found[key] for key in ("prompts", "per_prompt", "kl", "price", "change")}
+    sides = {side: found[side] for side in ("before", "after")}
+    return {"arm": arm, "seed": seed, **setting._asdict(), **kept, **sides}
+
+
+def is_allowed(found: dict[str, Any]) -> bool:
+    """Whether a setting may be chosen at all."""
+    return found["after"]["ends"]["share"] >= ENDS and found["kl"]["mean"] < MOST_KL
+
+
+def choose(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The row of the largest share drawn, among those allowed (of all, if none is)."""
+    allowed = [row for row in rows if is_allowed(row)] or rows
+    return max(allowed, key=lambda row: row["after"]["drawn"]["share"])
+
+
+def verdict(rows: Sequence[dict[str, Any]]) -> dict[str, tuple[float, float, bool]]:
+    """Each point of the rule: before (or its limit), after, and whether it is met."""
+
+    def mean(arm: str, *path: str) -> float:
+        values = [row for row in rows if row["arm"] == arm]
+        for key in path:
+            values = [value[key] for value in values]
+        return sum(values) / len(values)
+
+    found = {}
+    for way in ("drawn", "greedy"):
+        before, after = (mean("dpo", side, way, "share") for side in ("before", "after"))
+        found[way] = before, after, after >= 2 * before
+    ends, kl = mean("dpo", "after", "ends", "share"), mean("dpo", "kl", "mean")
+    found["ends"] = ENDS, ends, ends >= ENDS
+    found["kl"] = MOST_KL, kl, kl < MOST_KL
+    shares = (mean("facts", side, "greedy", "share") for side in ("before", "after"))
+    before, after = (len(FACTS) * share for share in shares)
+    found["facts"] = before, after, after >= before - FACTS_LESS
+    return found
+
+
+def search(work: Work, pairs: Path) -> list[dict[str, Any]]:
+    """Every setting of the grid on seed 0, then the best with twice the updates."""
+
+    def tried(setting: Setting) -> dict[str, Any]:
+        name = f"try-{setting.rate:g}-{setting.beta:g}-{setting.steps}"
+        run = work.train(name, pairs, setting, 0)
+        return row_of("grid", 0, setting, work.evaluate(run, "choose", 2, 0))
+
+    rows = [tried(Setting(rate, beta, STEPS)) for rate in RATES for beta in BETAS]
+    best = choose(rows)
+    return [*rows, tried(Setting(best["rate"], best["beta"], LONGER))]
+
+
+def best_of(drawn: Path, number: int) -> dict[str, Any]:
+    """The share of prompts that have a brief answer among their first draws; no model changes."""
+    rows = [json.loads(line) for line in drawn.read_text(encoding="utf-8").splitlines()]
+    found = [
+        any(is_brief(row["prompt"], a["text"], a["ended"]) for a in row["answers"][:number])
+        for row in rows
+    ]
+    return {"arm": "best of 8", "prompts": len(rows), "share": sum(found) / len(rows)}
+
+
+def run(work: Work) -> list[dict[str, Any]]:
+    """All of it; a row an evaluation."""
+    pairs = {0: work.judge(work.draw("drawn-0", 0))}
+    rows = search(work, pairs[0])
+    best = choose(rows)
+    setting = Setting(*(best[name] for name in Setting._fields))
+
+    def add(arm: str, seed: int, run: Path, each: int = 4) -> None:
+        rows.append(row_of(arm, seed, setting, work.evaluate(run, "held_out", each, seed)))
+
+    runs = {}
+    for seed in SEEDS:
+        pairs[seed] = work.judge(work.draw(f"drawn-{seed}", seed))
+        runs[seed] = work.train(f"dpo-{seed}", pairs[seed], setting, seed)
+        add("dpo", seed, runs[seed])
+        facts = work.evaluate(runs[seed], "facts", 1, seed, "is_right")
+        rows.append(row_of("facts", seed, setting, facts))
+    for seed in SEEDS:
+        add("sft", seed, work.train(f"sft-{seed}", pairs[seed], setting, seed, "--loss", "sft"), 2)
+        turned = flip(pairs[seed])
+        add("flipped", seed, work.train(f"flipped-{seed}", turned, setting, seed), 2)
+    rows.append(best_of(work.draw("best-of", 0, "held_out"), DRAWS))
+    drawn = work.draw("drawn-second", 0, model=runs[0])
+    second = work.train("second", work.judge(drawn), setting, 0, model=runs[0])
+    add("second round", 0, second)
+    return rows
+
+
+def main() -> None:
+    """Go on from what is in the folder."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("runs/own_draws"))
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    rows = run(Work(args.folder.resolve(), args.threads))
+    settings = {"asked": ASKED, "draws": DRAWS, "longest": LONGEST, "seeds": SEEDS}
+    settings |= {"rates": RATES, "betas": BETAS, "steps": STEPS, "longer": LONGER}
+    settings |= {"trained": TRAINED, "chosen_by": CHOSEN_BY, "held_out": HELD_OUT}
+    store("own_draws", settings, rows)
+    for name, (before, after, met) in verdict(rows).items():
+        print(f"{name:8} {before:6.2f} {after:6.2f} {'met' if met else 'not met'}")
+
+
+if __name__ == "__main__":
+    main()
