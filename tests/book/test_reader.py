@@ -167,7 +167,10 @@ def test_loads_without_errors_or_outside_requests(visit):
 def names_that_are_said(page, selector):
     """Of each shown element the markup and the name that a screen reader says, by Chromium."""
     page.locator(selector).evaluate_all(
-        "all => all.forEach((e) => { e.dataset.asked = e.checkVisibility() ? e.outerHTML : ''; })"
+        """all => all.forEach((e) => {
+            const seen = e.checkVisibility({ visibilityProperty: true });
+            e.dataset.asked = seen ? e.outerHTML : "";
+        })"""
     )
     session = page.context.new_cdp_session(page)
     tree = session.send("Accessibility.getFullAXTree")["nodes"]
