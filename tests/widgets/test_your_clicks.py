@@ -268,6 +268,7 @@ class TestRows:
         opened = open_widget(YourClicks)
         compute(opened, "scores", rows(["first", "second"]))
         other = open_widget(YourClicks)
-        other.keep(rows(["first"]))
+        other.wait_for("2 of your clicks are here.")  # what it writes from now on is heard of
+        other.put(rows(["first"]))
         opened.wait_for("1 of your clicks are here.")
         assert set(opened.page.locator("table td").all_text_contents()) == {"–"}
