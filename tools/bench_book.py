@@ -78,6 +78,7 @@ def measure_imports() -> list[dict[str, Any]]:
 
 def measure_pages() -> list[dict[str, Any]]:
     """Bytes of the first load of each page, fonts left out, and times of its widgets."""
+    sys.path.insert(0, str(book.ROOT / "book" / "_ext"))  # where the list of pages is
     from tests.book.conftest import QuietHandler
     from tests.book.pages import PAGES
     from tests.book.test_pages import Watch
