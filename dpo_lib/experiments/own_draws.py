@@ -35,9 +35,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dpo_lib.cli.drawn import read_drawn
+from dpo_lib.data import read_jsonl, write_jsonl
 from dpo_lib.experiments.real_model import DATA
 from dpo_lib.experiments.store import store
 
@@ -102,8 +105,7 @@ def is_right(prompt: str, answer: str) -> bool:
 
 def prompts() -> dict[str, list[str]]:
     """The prompts by what they are for; none is for two things."""
-    rows = [json.loads(line) for line in DATA.read_text(encoding="utf-8").splitlines()]
-    asked = [row["prompt"].removesuffix(ASKED_BEFORE) + ASKED for row in rows]
+    asked = [row.prompt.removesuffix(ASKED_BEFORE) + ASKED for row in read_jsonl(DATA)]
     random.Random(0).shuffle(asked)
     second, third = TRAINED + CHOSEN_BY, TRAINED + CHOSEN_BY + HELD_OUT
     return {
@@ -184,11 +186,17 @@ class Work:
 def flip(pairs: Path) -> Path:
     """The same pairs with the labels exchanged."""
     made = pairs.with_name(f"{pairs.stem}-flipped.jsonl")
-    rows = [json.loads(line) for line in pairs.read_text(encoding="utf-8").splitlines()]
-    names = {"chosen": "rejected", "rejected": "chosen"}
-    names |= {f"{old}_ended": f"{new}_ended" for old, new in names.items()}
-    turned = [{names.get(key, key): value for key, value in row.items()} for row in rows]
-    made.write_text("".join(json.dumps(row) + "\n" for row in turned), encoding="utf-8")
+    turned = [
+        replace(
+            pair,
+            chosen=pair.rejected,
+            rejected=pair.chosen,
+            chosen_ended=pair.rejected_ended,
+            rejected_ended=pair.chosen_ended,
+        )
+        for pair in read_jsonl(pairs)
+    ]
+    write_jsonl(made, turned)
     return made
 
 
@@ -247,9 +255,9 @@ def search(work: Work, pairs: Path) -> list[dict[str, Any]]:
 
 def best_of(drawn: Path, number: int) -> dict[str, Any]:
     """The share of prompts that have a brief answer among their first draws; no model changes."""
-    rows = [json.loads(line) for line in drawn.read_text(encoding="utf-8").splitlines()]
+    rows = read_drawn(drawn)
     found = [
-        any(is_brief(row["prompt"], a["text"], a["ended"]) for a in row["answers"][:number])
+        any(is_brief(row.prompt, answer.text, answer.ended) for answer in row.answers[:number])
         for row in rows
     ]
     return {"arm": "best of 8", "prompts": len(rows), "share": sum(found) / len(rows)}
