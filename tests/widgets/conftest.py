@@ -14,8 +14,7 @@ STATUS_STARTS = "start => document.querySelector('.dpo-status').textContent.star
 def reopen_with(page, kept):
     """Open the page anew in a browser that has kept these values, by key, as JSON.
 
-    The new page writes them before it runs: what the old one writes just before it goes may reach
-    the process of the new one too late.
+    The new page writes them before it runs, see `reopen`.
     """
     name = f"kept {json.dumps(kept)}"  # of the window, so that it is written once
     page.add_init_script(
@@ -23,6 +22,15 @@ def reopen_with(page, kept):
         f" for (const [key, value] of Object.entries({json.dumps(kept)}))"
         " localStorage.setItem(key, JSON.stringify(value)); }"
     )
+    page.reload()
+
+
+def reopen(page):
+    """Open the page anew, once what it has kept has come to the browser.
+
+    The new page may run in another process, which a write of the last moment reaches too late.
+    """
+    page.wait_for_timeout(500)
     page.reload()
 
 

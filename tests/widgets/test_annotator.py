@@ -9,7 +9,7 @@ from dpo_lib.data import PreferenceDataset, read_jsonl
 from dpo_lib.widgets import Annotator, join
 from dpo_lib.widgets.clicks import PRACTICE, pairs, rows_of
 from dpo_lib.world import find_prompt, load_pairs, world_tokenizer
-from tests.widgets.conftest import reopen_with
+from tests.widgets.conftest import reopen, reopen_with
 from tests.widgets.looks import assert_accessible
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -239,7 +239,7 @@ def test_reopened_it_shows_the_kept_rows_and_the_next_click_adds_one(page):
     judge(page, "1s12")
     before = kept(page)
     assert [row["from"] for row in before] == 2 * ["annotator"]
-    page.reload()
+    reopen(page)
     page.wait_for_function(STATUS_IS, arg=expected_words(choices, started=False))
     assert page.get_by_role("status").text_content().startswith("From before: 2 in your file, 1")
     assert tile(page, "rows in your file") == "2"
@@ -255,11 +255,11 @@ def test_reopened_it_shows_the_kept_rows_and_the_next_click_adds_one(page):
 
 def test_reset_after_reopening_erases_what_was_kept(page):
     judge(page, "1122")
-    page.reload()
+    reopen(page)
     page.get_by_role("button", name="Reset").click()
     page.wait_for_function(STATUS_IS, arg=expected_words([], started=False))
     assert page.evaluate("localStorage.length") == 0
-    page.reload()
+    reopen(page)
     assert tile(page, "rows in your file") == "0"
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from dpo_lib.widgets import Bet, join
+from tests.widgets.conftest import reopen
 from tests.widgets.looks import assert_accessible, assert_fits
 
 KEY = "dpo-book-bets"
@@ -101,7 +102,7 @@ def test_a_number_is_bet_by_keyboard_kept_met_again_and_erased(open_page):
     entry = {"title": "Your bet: Best of 16", "bet": 0.9, "truth": 1.25}
     assert kept(page) == {"version": 1, "bets": {"drafts": entry}}
 
-    page.reload()
+    reopen(page)
     says(page, "You said 0.90 sd, it is 1.25 sd. A perfect judge gets 1.77.")
     press(page, "Reset")
     says(page, Bet.describe(NUMBER.values))
@@ -212,7 +213,7 @@ def test_without_storage_a_bet_lasts_as_long_as_its_page(open_page):
     page = open_page(NUMBER, before=blocked)
     press(page, "Place my bet")
     says(page, "You said 1.00 sd, it is 1.25 sd. A perfect judge gets 1.77.")
-    page.reload()
+    reopen(page)
     says(page, Bet.describe(NUMBER.values))
     assert page.faults == []
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from dpo_lib.widgets import join
+from tests.widgets.conftest import reopen
 
 ROW = {"prompt": "List two fruits.", "chosen": "pear and plum.", "rejected": "I do not know."}
 OTHER = ROW | {"prompt": "List three fruits.", "seconds": 1.5}
@@ -67,7 +68,7 @@ def test_a_file_without_rows_or_with_too_many_is_refused(page):
 
 def test_rows_go_to_a_file_and_come_back(page):
     assert page.evaluate(KEEP, [[], [clicked(ROW), clicked(OTHER, "fresh")]]) == ""
-    page.reload()
+    reopen(page)
     text = page.evaluate(f"{CLICKS}.toJsonl({CLICKS}.kept().rows)")
     assert [json.loads(row) for row in text.splitlines()] == [ROW, OTHER]
     assert page.evaluate(READ, f"\ufeff{text}") == [clicked(ROW, "file"), clicked(OTHER, "file")]
@@ -135,6 +136,15 @@ def test_pages_hear_of_each_other_s_changes(open_page):
     first.evaluate(KEEP, [[], [clicked(ROW)]])
     assert first.evaluate("window.heard") == 1
     second.wait_for_function("window.heard == 1")
+
+
+def test_what_a_page_did_not_hear_it_sees_when_the_reader_comes_to_it(page):
+    page.evaluate(f"() => {{ window.heard = 0; {CLICKS}.onClicks(() => window.heard++); }}")
+    stored = json.dumps({"version": 1, "rows": [clicked(ROW)]})
+    page.evaluate("text => localStorage.setItem('dpo-book-clicks', text)", stored)  # no event here
+    for _ in range(2):
+        page.evaluate("window.dispatchEvent(new Event('focus'))")
+    assert page.evaluate("window.heard") == 1
 
 
 def test_whose_they_are(page):

@@ -189,7 +189,7 @@ def test_what_is_kept_and_not_listed_is_told(open_page):
     assert page.get_by_text("Your bet: how many? You said 100; it is 150.").is_visible()
     assert page.get_by_text("which? You said true, false; a later chapter knows.").is_visible()
     assert not open_page(KEPT).get_by_text("Kept too").is_visible()
-    odd = {"drafts": {"title": "t", "bet": 99, "truth": 1.25}}
+    odd = {"drafts": {"title": "t", "bet": 99, "truth": 1.25}, "bland": None}
     page = open_page({"dpo-book-bets": {"version": 1, "bets": odd}})
     page.locator("summary").first.click()
     assert page.get_by_text("Placed, on other terms than today’s.").is_visible()

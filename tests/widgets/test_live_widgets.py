@@ -10,6 +10,7 @@ from dpo_lib.widgets.clicks import annotator_rows
 from dpo_lib.widgets.three_clicks import PAIRS
 from dpo_lib.widgets.train_it_yourself import SHORT, SHOWN
 from dpo_lib.world import find_prompt, load_pairs, true_reward, world_tokenizer
+from tests.widgets.conftest import reopen
 from tests.widgets.looks import PHONE, assert_accessible, assert_fits
 
 LIVE = [
@@ -139,7 +140,7 @@ class TestFreshPairs:
         assert row["from"] == "fresh"
         assert find_prompt(row["prompt"])
         world_tokenizer().encode(row["chosen"] + row["rejected"])
-        opened.page.reload()
+        reopen(opened.page)
         opened.wait_for("All 25 pairs seen: 25 in your file, 0 skipped.")
         assert opened.page.get_by_role("cell", name=row["chosen"], exact=True).count() >= 1
         assert sorted(set(opened.loaded())) == ["engine", "model"]

@@ -10,6 +10,7 @@ import torch
 
 import dpo_lib
 from dpo_lib.widgets import Quiz, join, quiz
+from tests.widgets.conftest import reopen
 from tests.widgets.looks import assert_accessible
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -156,7 +157,7 @@ def test_a_wrong_and_a_right_answer_by_keyboard(page):
     assert list(json.loads(page.evaluate("localStorage.getItem('dpo-book-done')"))) == ["quiz 2.1"]
     assert page.evaluate("document.body.getBoundingClientRect().height") == pytest.approx(height)
 
-    page.reload()
+    reopen(page)
     assert page.get_by_text("(answered before)").count() == 1
 
 

@@ -8,14 +8,15 @@ const VERSION = 1;
 
 export function allBets() {
   const kept = read(KEY);
-  return kept?.version === VERSION && plain(kept.bets) ? kept.bets : {};
+  const bets = kept?.version === VERSION && plain(kept.bets) ? kept.bets : {};
+  return Object.fromEntries(Object.entries(bets).filter(([, entry]) => plain(entry)));
 }
 
 export const keepBets = (bets) => write(KEY, Object.keys(bets).length ? { version: VERSION, bets } : null);
 
 export function keptBet(name) {
   const bets = allBets();
-  return Object.hasOwn(bets, name) && plain(bets[name]) ? bets[name] : null;
+  return Object.hasOwn(bets, name) ? bets[name] : null;
 }
 
 export const keepBet = (name, entry) => keepBets({ ...allBets(), [name]: entry });

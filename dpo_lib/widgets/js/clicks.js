@@ -1,7 +1,7 @@
 // The reader's clicks, kept in this browser for all pages: rows { prompt, chosen, rejected, seconds?, from },
 // at most one for a pair of answers. `from` is one of FROM.
 
-import { plain, read, write } from "./storage.js";
+import { plain, read, textOf, write } from "./storage.js";
 
 const KEY = "dpo-book-clicks";
 const VERSION = 1;
@@ -62,16 +62,24 @@ export function change(gone, come) {
 
 export const erase = () => store([]);
 
-// Calls back when the rows have changed, here or on another page; returns what ends that.
+// Calls back when the rows have changed, here or on another page; returns what ends that. A page that opens
+// while another writes can miss the browser's event, so it looks again when the reader comes to it.
 export function onClicks(callback) {
-  const elsewhere = ({ key }) => {
-    if (key === KEY || key === null) callback();
+  let seen = textOf(KEY);
+  const tell = () => {
+    seen = textOf(KEY);
+    callback();
   };
-  window.addEventListener(CHANGED, callback);
-  window.addEventListener("storage", elsewhere);
+  const elsewhere = ({ key }) => {
+    if (key === KEY || key === null) tell();
+  };
+  const look = () => {
+    if (textOf(KEY) !== seen) tell();
+  };
+  const heard = { [CHANGED]: tell, storage: elsewhere, focus: look };
+  for (const [name, hear] of Object.entries(heard)) window.addEventListener(name, hear);
   return () => {
-    window.removeEventListener(CHANGED, callback);
-    window.removeEventListener("storage", elsewhere);
+    for (const [name, hear] of Object.entries(heard)) window.removeEventListener(name, hear);
   };
 }
 

@@ -1,15 +1,18 @@
 // What is kept in the reader's browser, by key, as JSON. One that keeps nothing loses nothing else.
 
+// Null where there is none.
+export function textOf(key) {
+  try {
+    return localStorage.getItem(key);
+  } catch {
+    return null; // no storage
+  }
+}
+
 // `broken` is what it gives for a text that is not JSON, so not what we wrote.
 export function read(key, broken = null) {
-  let text = null;
   try {
-    text = localStorage.getItem(key);
-  } catch {
-    // no storage
-  }
-  try {
-    return JSON.parse(text);
+    return JSON.parse(textOf(key));
   } catch {
     return broken;
   }
