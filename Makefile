@@ -96,7 +96,7 @@ mutmut: $(READY) ## let mutmut change every word of the derivation's core, and l
 
 picture: $(READY) ## take the README's picture from the built book
 	@tools/system.sh chromium
-	@$(PY) tools/screenshot.py
+	@$(PY) -m tools.screenshot
 
 test-peers: $(READY) ## compare losses and training with TRL, which is installed for it
 	@$(PY) -m pip install --quiet -r tests/peers/requirements.txt
@@ -110,7 +110,7 @@ bench: $(READY) ## measure steps side by side, how they grow, the whole job, and
 
 redraw: $(READY) ## measure how long the widgets take to redraw
 	@tools/system.sh chromium
-	@$(PY) tools/redraw.py
+	@$(PY) -m tools.redraw
 
 lint: $(READY) # part of `make test`
 	@$(PY) -m ruff check --quiet .

@@ -11,12 +11,9 @@ of each page.
 from __future__ import annotations
 
 import argparse
-import functools
-import http.server
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +22,8 @@ from typing import Any
 from dpo_lib.benchmarks.machine import RESULTS, describe, kind
 from dpo_lib.experiments.store import store
 from tools import book
+from tools.browser import Watch, chromium, find_chromium, served
+from tools.redraw import measure_redraws
 
 IMPORTS = 10  # of each package, in turn
 NBVAL = (
@@ -79,21 +78,12 @@ def measure_imports() -> list[dict[str, Any]]:
 def measure_pages() -> list[dict[str, Any]]:
     """Bytes of the first load of each page, fonts left out, and times of its widgets."""
     sys.path.insert(0, str(book.ROOT / "book" / "_ext"))  # where the list of pages is
-    from tests.book.conftest import QuietHandler
-    from tests.book.pages import PAGES
-    from tests.book.test_pages import Watch
-    from tools.redraw import chromium, measure_redraws
+    from dpo_contents import PAGES
 
     book.build()
     rows: list[dict[str, Any]] = []
-    handler = functools.partial(QuietHandler, directory=book.HTML)
-    with (
-        http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server,
-        chromium() as browser,
-    ):
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        base = f"http://127.0.0.1:{server.server_port}/"
-        for name in PAGES:
+    with served(book.HTML) as base, chromium(find_chromium) as browser:
+        for name in (f"{page}.html" for page in PAGES):
             page, watch = browser.new_context().new_page(), Watch(base)
             watch(page)
             page.goto(base + name)
@@ -102,7 +92,6 @@ def measure_pages() -> list[dict[str, Any]]:
                 raise SystemExit(f"error: {name}: {problems}")
             rows.append({"what": "page", "page": name, "bytes": sum(watch.weight().values())})
             page.context.close()
-        server.shutdown()
         rows += [
             {
                 "what": "slider",

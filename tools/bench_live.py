@@ -17,7 +17,7 @@ from dpo_lib.experiments.store import store
 from dpo_lib.widgets import join, live
 from dpo_lib.world import load_pairs
 from tools import book
-from tools.redraw import chromium
+from tools.browser import chromium, find_chromium
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / kind(), help="folder of the results")
     options = parser.parse_args(arguments)
     book.build()
-    with chromium() as browser:
+    with chromium(find_chromium) as browser:
         settings = {"machine": describe(1), "browser": browser.version}
         rows = measure(browser)
     print(store("live", settings, rows, options.out), file=sys.stderr)

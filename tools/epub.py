@@ -19,9 +19,8 @@ import uuid
 import zipfile
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
-
 from tools import book, paper
+from tools.browser import chromium
 
 ROOT = Path(__file__).resolve().parents[1]
 EPUB = ROOT / "dist" / "dpo_book.epub"
@@ -62,39 +61,26 @@ PACKAGE = """<?xml version="1.0" encoding="utf-8"?>
 
 def contents(pages: list[paper.Sheet], answered: bool) -> str:
     """Return the table of contents, part by part."""
-    made = {sheet.name: sheet for sheet in pages}
-
-    def entry(name: str, title: str) -> str:
-        return f'<li><a href="{name}.xhtml">{html.escape(title, quote=False)}</a></li>'
-
     lines = []
-    for caption, names in paper.parts():
-        listed = "".join(entry(made[name].id, made[name].title) for name in names if name in made)
-        if caption and listed:
-            listed = f"<li><span>{html.escape(caption)}</span><ol>{listed}</ol></li>"
-        lines.append(listed)
-    if answered:
-        lines.append(entry(paper.ANSWERS, paper.ANSWERS_TITLE))
+    for caption, entries in paper.outline(pages, answered):
+        listed = "".join(f'<li><a href="{name}.xhtml">{title}</a></li>' for name, title in entries)
+        lines.append(f"<li><span>{caption}</span><ol>{listed}</ol></li>" if caption else listed)
     return f'<nav epub:type="toc" id="toc"><h1>Contents</h1><ol>{"".join(lines)}</ol></nav>'
 
 
 def texts(pages: list[paper.Sheet]) -> dict[str, tuple[str, str]]:
     """Return the title and the text of every file by its name, in the order of reading."""
     title = html.escape(paper.settings()["title"])
-    answered = [sheet for sheet in pages if sheet.book["answers"].strip()]
+    at_the_end = paper.answers((sheet.title, sheet.book["answers"]) for sheet in pages)
     found = {
         "title": (title, f"<h1>{title}</h1><p>{paper.PREFACE}</p>"),
-        "contents": ("Contents", contents(pages, bool(answered))),
+        "contents": ("Contents", contents(pages, bool(at_the_end))),
     }
     for sheet in pages:
         body = f'<section id="{sheet.id}">{sheet.book["text"]}</section>'
         found[sheet.id] = (html.escape(sheet.title), body)
-    if answered:
-        body = "".join(
-            f"<section><h2>{html.escape(sheet.title)}</h2>{sheet.book['answers']}</section>"
-            for sheet in answered
-        )
-        body = f'<section id="{paper.ANSWERS}"><h1>{paper.ANSWERS_TITLE}</h1>{body}</section>'
+    if at_the_end:
+        body = f'<section id="{paper.ANSWERS}"><h1>{paper.ANSWERS_TITLE}</h1>{at_the_end}</section>'
         found[paper.ANSWERS] = (paper.ANSWERS_TITLE, body)
     return found
 
@@ -178,10 +164,8 @@ def main(arguments: list[str] | None = None) -> int:
     started = time.perf_counter()
     folder = book.build().parent
     names = [name for _, listed in paper.parts() for name in listed]
-    with sync_playwright() as playwright:
-        browser = paper.browser_of(playwright)
+    with chromium() as browser:
         pages = list(paper.sheets(browser, folder, names, pictures=True))
-        browser.close()
     EPUB.parent.mkdir(exist_ok=True)
     EPUB.write_bytes(pack(pages, styles(folder)))
     size, seconds = EPUB.stat().st_size / 1e6, time.perf_counter() - started

@@ -11,7 +11,6 @@ that was left alone has written, to the bit. Prints a row for each kind; 1 if on
 
 import argparse
 import contextlib
-import hashlib
 import json
 import os
 import random
@@ -42,6 +41,7 @@ from dpo_lib.data import (  # noqa: E402
     read_jsonl,
     write_jsonl,
 )
+from dpo_lib.data.files import digest_files  # noqa: E402
 from dpo_lib.data.formats import read_preferences  # noqa: E402
 from dpo_lib.fast.cache import cache_reference_log_probs, read_cache  # noqa: E402
 from dpo_lib.models import InstructionTokenizer, load_sft, pretrained  # noqa: E402
@@ -79,11 +79,6 @@ class Writer:
                 path.unlink()
 
 
-def sha(path: Path) -> str:
-    """Digest of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 class Checkpoint(Writer):
     """A training run with a checkpoint at every update."""
 
@@ -106,7 +101,7 @@ class Checkpoint(Writer):
 
     def digest(self) -> str:
         assert sorted(path.name for path in self.folder.iterdir()) == ["result", "run.pt"]
-        return sha(self.folder / "result")
+        return digest_files(self.folder / "result")
 
 
 class Train(Writer):
@@ -136,7 +131,7 @@ class Train(Writer):
         run = self.folder / "run"
         assert not [*run.rglob("*.partial")]
         names = ["model/tiny_gpt.safetensors", "metrics.jsonl", "samples.json"]
-        return "".join(sha(run / name) for name in names)
+        return "".join(digest_files(run / name) for name in names)
 
     def again(self) -> None:
         shutil.rmtree(self.folder / "run", ignore_errors=True)
@@ -159,7 +154,7 @@ class Reference(Writer):
 
     def digest(self) -> str:
         assert len([*self.folder.glob("cache/*")]) == 1
-        return sha(self.folder / "result")
+        return digest_files(self.folder / "result")
 
     def again(self) -> None:
         for file in self.folder.glob("cache/*.pt"):
@@ -191,7 +186,7 @@ class Draw(Writer):
     def digest(self) -> str:
         names = sorted(path.name for path in self.folder.iterdir())
         assert names == ["drawn.jsonl", "drawn.jsonl.settings", "given.txt"], names
-        return sha(self.out)
+        return digest_files(self.out)
 
     def again(self) -> None:
         super().again()
@@ -221,7 +216,7 @@ class Judge(Writer):
             assert len(read_preferences(self.out).records) == 300 * 21
 
     def digest(self) -> str:
-        return sha(self.out)
+        return digest_files(self.out)
 
 
 class Label(Writer):
@@ -245,7 +240,9 @@ class Label(Writer):
             assert not read_preferences(out).problems
 
     def digest(self) -> str:
-        return sha(self.folder / "pairs.jsonl") + sha(self.folder / "pairs.jsonl.judgements")
+        return digest_files(self.folder / "pairs.jsonl") + digest_files(
+            self.folder / "pairs.jsonl.judgements"
+        )
 
     def again(self) -> None:
         super().again()
@@ -261,7 +258,7 @@ class Conversion(Writer):
             sums = {}
             for i in range(6):
                 (folder / f"weights-{i}").write_bytes(wheel.read_bytes() * 200_000)
-                sums[f"weights-{i}"] = sha(folder / f"weights-{i}")
+                sums[f"weights-{i}"] = digest_files(folder / f"weights-{i}")
             (folder / pretrained.ORIGIN).write_text(json.dumps({"sha256": sums}))
 
         def fetch(folder: Path) -> Path:
@@ -282,7 +279,7 @@ class Conversion(Writer):
         cache = self.folder / "cache"
         left = [path.name for path in cache.iterdir() if ".part-" in path.name]
         assert left == []
-        return "".join(sha(path) for path in sorted((cache / pretrained.FOLDER).iterdir()))
+        return "".join(digest_files(path) for path in sorted((cache / pretrained.FOLDER).iterdir()))
 
     def again(self) -> None:
         shutil.rmtree(self.folder / "cache", ignore_errors=True)
@@ -307,7 +304,7 @@ class Records(Writer):
             assert len({record.chosen for record in records}) == 1
 
     def digest(self) -> str:
-        return sha(self.folder / "a.jsonl")
+        return digest_files(self.folder / "a.jsonl")
 
 
 def start(writer: Writer) -> int:

@@ -15,17 +15,17 @@ import html
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 from pypdf import PdfReader, PdfWriter
 
-from tests.conftest import QUIET, find_headless_chromium
 from tools import book
+from tools.browser import chromium, stay_inside
 
 ROOT = Path(__file__).resolve().parents[1]
 PDF = ROOT / "dist" / "dpo_book.pdf"
@@ -78,15 +78,6 @@ def settings() -> dict[str, Any]:
 # --- from the built book ----------------------------------------------------------------------
 
 
-def stay_inside(page: Page) -> None:
-    """Fail at the first request to another host."""
-
-    def refuse(route: Any) -> None:
-        raise SystemExit(f"error: the book asked for {route.request.url}")
-
-    page.route(re.compile(r"^(?!file:|data:|blob:)"), refuse)
-
-
 def wait_for_drawings(page: Page) -> None:
     """Wait until formulas are set and every widget stands in its first state."""
     page.evaluate("() => document.fonts.ready.then(() => null)")
@@ -112,16 +103,6 @@ def take(page: Page, folder: Path, name: str, names: list[str], pictures: bool =
     return sheet
 
 
-def browser_of(playwright: Any) -> Browser:
-    """Start Chromium."""
-    chromium = find_headless_chromium()
-    if chromium is None:
-        raise SystemExit("error: Chromium is missing: run tools/system.sh chromium")
-    return playwright.chromium.launch(
-        executable_path=chromium, args=list(QUIET), chromium_sandbox=False
-    )
-
-
 def sheets(browser: Browser, folder: Path, names: list[str], pictures: bool) -> Iterator[Sheet]:
     """Yield the pages of the built book."""
     context = browser.new_context(
@@ -141,23 +122,44 @@ def sheets(browser: Browser, folder: Path, names: list[str], pictures: bool) -> 
 # --- to one document --------------------------------------------------------------------------
 
 
-def contents(made: dict[str, Sheet], with_answers: bool) -> str:
+def answers(pages: Iterable[tuple[str, str]]) -> str:
+    """Return what stands at the end, from the title and the hints and solutions of each page."""
+    return "".join(
+        f"<section><h2>{html.escape(title)}</h2>{text}</section>"
+        for title, text in pages
+        if text.strip()
+    )
+
+
+def outline(pages: list[Sheet], answered: bool) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return the parts of the book that hold any of the pages: caption, ids and titles, as HTML."""
+    made = {sheet.name: sheet for sheet in pages}
+    found = [
+        (
+            html.escape(caption),
+            [
+                (made[name].id, html.escape(made[name].title, quote=False))
+                for name in names
+                if name in made
+            ],
+        )
+        for caption, names in parts()
+    ]
+    if answered:
+        found.append(("", [(ANSWERS, ANSWERS_TITLE)]))
+    return [(caption, entries) for caption, entries in found if entries]
+
+
+def contents(pages: list[Sheet], answered: bool) -> str:
     """Return the table of contents, its page numbers still empty."""
     lines = []
-    for caption, names in parts():
-        listed = [made[name] for name in names if name in made]
-        if listed and caption:
-            lines.append(f"<h2>{html.escape(caption)}</h2>")
-        entries = [(sheet.id, sheet.title) for sheet in listed]
-        lines += ["<ol>", *(entry(*found) for found in entries), "</ol>"]
-    if with_answers:
-        lines += ["<ol>", entry(ANSWERS, ANSWERS_TITLE), "</ol>"]
+    for caption, entries in outline(pages, answered):
+        listed = "".join(
+            f'<li><a class="with-page" href="#{target}">{title}</a></li>'
+            for target, title in entries
+        )
+        lines.append(f"{caption and f'<h2>{caption}</h2>'}<ol>{listed}</ol>")
     return "\n".join(lines)
-
-
-def entry(target: str, title: str) -> str:
-    """Return a line of the table of contents."""
-    return f'<li><a class="with-page" href="#{target}">{html.escape(title, quote=False)}</a></li>'
 
 
 def document(pages: list[Sheet], base: str) -> str:
@@ -166,20 +168,17 @@ def document(pages: list[Sheet], base: str) -> str:
     styles = dict.fromkeys(style for sheet in pages for style in sheet.styles)
     links = "".join(f'<link rel="stylesheet" href="{base}/{style}"/>' for style in styles)
     rules = "\n".join(dict.fromkeys(rule for sheet in pages for rule in sheet.rules))
-    answered = [sheet for sheet in pages if sheet.print["answers"].strip()]
-    listed = contents({sheet.name: sheet for sheet in pages}, bool(answered))
+    at_the_end = answers((sheet.title, sheet.print["answers"]) for sheet in pages)
+    listed = contents(pages, bool(at_the_end))
     body = [
         f'<header class="paper-title"><p class="title">{title}</p><p>{PREFACE}</p></header>',
         f'<nav class="paper-contents"><h1>Contents</h1>{listed}</nav>',
     ]
     for sheet in pages:
         body.append(f'<article class="bd-article" id="{sheet.id}">{sheet.print["text"]}</article>')
-    if answered:
-        body.append(f'<article class="bd-article" id="{ANSWERS}"><h1>{ANSWERS_TITLE}</h1>')
-        for sheet in answered:
-            heading = f"<h2>{html.escape(sheet.title)}</h2>"
-            body.append(f"<section>{heading}{sheet.print['answers']}</section>")
-        body.append("</article>")
+    if at_the_end:
+        heading = f"<h1>{ANSWERS_TITLE}</h1>"
+        body.append(f'<article class="bd-article" id="{ANSWERS}">{heading}{at_the_end}</article>')
     return (
         f'<!DOCTYPE html><html lang="{language}" data-theme="light" data-mode="light"><head>'
         f'<meta charset="utf-8"/><title>{title}</title>{links}<style>{rules}</style>'
@@ -280,13 +279,11 @@ def main(arguments: list[str] | None = None) -> int:
     started = time.perf_counter()
     folder = book.build().parent
     names = [name for _, listed in parts() for name in listed]
-    with sync_playwright() as playwright:
-        browser = browser_of(playwright)
+    with chromium() as browser:
         pages = list(sheets(browser, folder, names, pictures=False))
         print(f"{len(pages)} pages of the book read", file=sys.stderr, flush=True)
         PDF.parent.mkdir(exist_ok=True)
         count = print_pdf(browser, write_work(pages, WORK), PDF)
-        browser.close()
     finish(PDF)
     size, seconds = PDF.stat().st_size / 1e6, time.perf_counter() - started
     print(f"{PDF}  {count} pages, {size:.1f} MB, in {seconds:.0f} s")

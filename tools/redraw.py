@@ -1,20 +1,16 @@
 """Measure how long the book's widgets take to redraw: `make redraw`. A frame lasts 16 ms.
 
-python tools/redraw.py    builds the book if needed and prints a line for each widget
+python -m tools.redraw    builds the book if needed and prints a line for each widget
 """
 
-import contextlib
+from __future__ import annotations
+
 import statistics
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from tests.conftest import QUIET, find_chromium  # noqa: E402
-from tools import book  # noqa: E402
+from tools import book
+from tools.browser import chromium, find_chromium
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -50,23 +46,7 @@ class Redraw(NamedTuple):
     late: float  # 95th percentile
 
 
-@contextlib.contextmanager
-def chromium() -> Iterator["Browser"]:
-    """A headless browser."""
-    from playwright.sync_api import sync_playwright
-
-    path = find_chromium()
-    if path is None:
-        raise SystemExit("error: Chromium is missing: run tools/system.sh chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=path, args=list(QUIET), chromium_sandbox=False
-        )
-        yield browser
-        browser.close()
-
-
-def measure_redraws(browser: "Browser") -> Iterator[Redraw]:
+def measure_redraws(browser: Browser) -> Iterator[Redraw]:
     """Measure each widget of the built chapters that has a slider."""
     for path in sorted((book.HTML / "notebooks").glob("*.html")):
         page = browser.new_page()
@@ -83,7 +63,7 @@ def measure_redraws(browser: "Browser") -> Iterator[Redraw]:
 def main() -> None:
     """Print median and 95th percentile (ms) for each widget that has a slider."""
     book.build()
-    with chromium() as browser:
+    with chromium(find_chromium) as browser:
         for row in measure_redraws(browser):
             print(f"{row.page:28} {row.widget:22} {row.median:5.1f} ms   95 %: {row.late:5.1f} ms")
 

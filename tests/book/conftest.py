@@ -1,20 +1,10 @@
 """The built book, served over http and opened as files."""
 
-import functools
-import http.server
-import threading
-
 import pytest
 
-from tests.book.pages import HTML, Watch
+from tests.book.pages import HTML
 from tools import book as builder
-
-
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    """Serves files without writing a log."""
-
-    def log_message(self, *args):
-        pass
+from tools.browser import Watch, served
 
 
 @pytest.fixture(scope="session")
@@ -27,11 +17,8 @@ def book():
 @pytest.fixture(scope="session")
 def site(book):
     """Where the book is, by the scheme under which a reader may open it."""
-    handler = functools.partial(QuietHandler, directory=book)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield {"http": f"http://127.0.0.1:{server.server_port}/", "file": f"{book.as_uri()}/"}
-        server.shutdown()
+    with served(book) as address:
+        yield {"http": address, "file": f"{book.as_uri()}/"}
 
 
 @pytest.fixture(scope="session")

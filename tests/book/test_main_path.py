@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from tests.book.pages import ROOT
-from tests.conftest import find_chromium, find_firefox
+from tools.browser import find_chromium, find_firefox
 
 WALK = ROOT / "tools" / "main_path" / "walk.mjs"
 LIMIT = 120  # seconds

@@ -6,7 +6,8 @@ import dpo_book
 import pytest
 
 from dpo_lib import widgets
-from tests.book.pages import EVERY_PAGE, HTML, Watch, faults_of_load, parsed
+from tests.book.pages import EVERY_PAGE, HTML, faults_of_load, parsed
+from tools.browser import Watch
 
 # Bytes of one first page load, uncompressed, without fonts: of a chapter, of another page.
 WEIGHT_LIMITS = {True: 1_500_000, False: 1_750_000}

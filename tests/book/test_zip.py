@@ -7,8 +7,9 @@ from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
 
-from tests.book.pages import CHAPTERS, EVERY_PAGE, Watch, faults_of_load
+from tests.book.pages import CHAPTERS, EVERY_PAGE, faults_of_load
 from tools import book as builder
+from tools.browser import Watch
 
 
 @pytest.fixture(scope="module")

@@ -216,6 +216,38 @@ def test_another_way_into_the_fast_path_is_seen(source, found):
     assert [*behind_the_doors(source)] == found
 
 
+def imports_tests(source):
+    """Whether a source imports anything from the tests."""
+    for node in ast.walk(ast.parse(source)):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            names = [node.module]
+        if any(name.split(".")[0] == "tests" for name in names):
+            return True
+    return False
+
+
+def test_only_tests_import_tests():
+    sources = {name: text for name, text in own_texts() if name.endswith(".py")}
+    assert any(name.startswith("tools/") for name in sources)
+    outside = [name for name in sources if not name.startswith("tests/")]
+    assert not [name for name in outside if imports_tests(sources[name])]
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("from tests.conftest import browser", True),
+        ("def f():\n    import json, tests.helpers", True),
+        ("from tests import helpers", True),
+        ("from tools import tests", False),
+        ("from .tests import x\nimport pytest", False),
+    ],
+)
+def test_an_import_of_tests_is_seen(source, found):
+    assert imports_tests(source) is found
+
+
 def test_the_core_imports_nothing_heavy():
     names = [
         ".".join(part for part in dotted(path) if part != "__init__")
