@@ -170,7 +170,7 @@ BROKEN = {
         "return timesTransposed(dy, weight, N, I, O)",
         "blocks.1.mlp.0.weight",
     ),
-    "relu": ("(y[i] > 0 ? slope : 0)", "slope", "blocks.1.mlp.0.bias"),
+    "relu": (", D), inner); // (N, 4D)", ", D)); // (N, 4D)", "blocks.1.mlp.0.bias"),
     "norm mean": ("dy[i] * weight[d] - mean", "dy[i] * weight[d]", "blocks.1.mlp.2.bias"),
     "norm scale": (" - normal[i] * along", "", "blocks.1.mlp.2.weight"),
     "norm weight": ("dWeight[d] += dy[i] * normal[i]", "dWeight[d] += dy[i]", "final_norm.weight"),

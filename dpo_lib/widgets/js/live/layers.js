@@ -65,8 +65,11 @@ export function linearBackward(dy, x, weight, dWeight, dBias, N, I, O) {
   return timesTransposed(dy, transposed(weight, O, I), N, I, O); // (N, I)
 }
 
-export const relu = (x) => x.map((value) => Math.max(value, 0));
-export const reluBackward = (dy, y) => dy.map((slope, i) => (y[i] > 0 ? slope : 0));
+// In place: zero where y, the output, is not positive. The derivative has the same zeros.
+export function relu(x, y = x) {
+  for (let i = 0; i < x.length; i++) if (y[i] <= 0) x[i] = 0;
+  return x;
+}
 
 // Each row to mean 0 and variance 1, then weight and bias: x (N, D) to y (N, D).
 export function layerNorm(x, weight, bias, N, D) {
@@ -118,8 +121,7 @@ export function softmax(x, start, length) {
 export function attention(qkv, past, seen, H, D) {
   const N = seen.length, size = D / H;
   if (past !== qkv) seen.forEach((places, n) => past.set(qkv.subarray(3 * n * D, 3 * (n + 1) * D), 3 * places.at(-1) * D));
-  const room = seen.reduce((sum, places) => sum + H * places.length, 0);
-  const weights = new Float64Array(room); // row by row, head by head, place by place
+  const weights = new Float64Array(seen.reduce((sum, places) => sum + H * places.length, 0)); // row by row, head by head, place by place
   const gathered = new Float64Array(N * D); // (N, D)
   for (let n = 0, at = 0; n < N; n++) {
     const places = seen[n], count = places.length;

@@ -1,7 +1,7 @@
 // TinyGPT, as in dpo_lib/models/tiny_gpt.py, and its derivative. A batch is a list of N rows, a row a
 // token: nothing is padded, and the prompt of a pair stands there once. V: vocabulary, D: width.
 
-import { add, gather, gatherBackward, linear, linearBackward, relu, reluBackward } from "./layers.js";
+import { add, gather, gatherBackward, linear, linearBackward, relu } from "./layers.js";
 import { attention, attentionBackward, layerNorm, layerNormBackward, softmax } from "./layers.js";
 
 // Named views into one array of all weights, in the order of the model's state_dict.
@@ -107,7 +107,7 @@ export class TinyGPT {
     gatherBackward(norm(dFinalNorm, kept.finalNorm, "final_norm", R), rows, dx, D);
     for (let l = layers - 1; l >= 0; l--) {
       const { attentionNorm, qkv, attended, mlpNorm, inner } = kept.blocks[l];
-      const dInner = reluBackward(project(dx, inner, `blocks.${l}.mlp.2`, 4 * D, D), inner); // (N, 4D)
+      const dInner = relu(project(dx, inner, `blocks.${l}.mlp.2`, 4 * D, D), inner); // (N, 4D)
       const dMlpNorm = project(dInner, mlpNorm.y, `blocks.${l}.mlp.0`, D, 4 * D); // (N, D)
       add(dx, norm(dMlpNorm, mlpNorm, `blocks.${l}.mlp_norm`, N));
       const dGathered = project(dx, attended.gathered, `blocks.${l}.attention.output`, D, D); // (N, D)

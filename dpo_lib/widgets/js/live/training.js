@@ -19,7 +19,9 @@ export const byDifferences = (value, h = 1e-5) => (chosen, rejected, ...rest) =>
 
 // Longer gradients are scaled down to maxNorm, as by torch's clip_grad_norm_; returns the norm before.
 export function clip(gradient, maxNorm) {
-  const norm = Math.sqrt(gradient.reduce((squares, slope) => squares + slope * slope, 0));
+  let squares = 0;
+  for (let i = 0; i < gradient.length; i++) squares += gradient[i] * gradient[i];
+  const norm = Math.sqrt(squares);
   const scale = Math.min(1, maxNorm / (norm + 1e-6));
   for (let i = 0; i < gradient.length; i++) gradient[i] *= scale;
   return norm;
@@ -35,8 +37,7 @@ export class Adam {
   step(gradient) {
     const { model: { all }, mean, square, rate } = this;
     this.steps += 1;
-    const rescaleMean = 1 / (1 - 0.9 ** this.steps);
-    const rescaleSquare = 1 / (1 - 0.999 ** this.steps);
+    const rescaleMean = 1 / (1 - 0.9 ** this.steps), rescaleSquare = 1 / (1 - 0.999 ** this.steps);
     for (let i = 0; i < all.length; i++) {
       mean[i] = 0.9 * mean[i] + 0.1 * gradient[i];
       square[i] = 0.999 * square[i] + 0.001 * gradient[i] * gradient[i];

@@ -7,9 +7,7 @@ const TOKEN = /<\w+>|[A-D]\)|[A-Za-z]+(?:'[a-z]+)?|\d+|[^\w\s]/g;
 
 export class WordTokenizer {
   constructor(words) {
-    this.words = words;
-    this.ids = new Map(words.map((word, id) => [word, id]));
-    this.eosId = 1;
+    Object.assign(this, { words, ids: new Map(words.map((word, id) => [word, id])), eosId: 1 });
   }
   encode(text) {
     const pieces = text.match(TOKEN) ?? [];
@@ -21,8 +19,7 @@ export class WordTokenizer {
     return [...this.encode(text), this.eosId];
   }
   decode(ids) {
-    const words = ids.filter((id) => id > 1).map((id) => this.words[id]);
-    return words.join(" ").replace(/ (?=[.,?!:](?: |$))/g, "");
+    return ids.filter((id) => id > 1).map((id) => this.words[id]).join(" ").replace(/ (?=[.,?!:](?: |$))/g, "");
   }
 }
 
