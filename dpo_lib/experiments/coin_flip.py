@@ -1,14 +1,16 @@
 """Chapters 6 and 7: train on labels without any preference, with and without a reference.
 
 Every pair of the tiny world stands in the data in both orders, so nothing can be learned from it.
-Both runs of a seed start from the SFT model and see the same batches.
+Both runs of a seed start from the SFT model and see the same batches. At β = 1, the first file, the
+chapters show everything; the second has the β at which DPO is mostly trained.
 
 python -m dpo_lib.experiments.coin_flip    writes dpo_lib/results/coin_flip.json
+                                           and dpo_lib/results/coin_flip_low_beta.json
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -25,6 +27,7 @@ from dpo_lib.world import judge, label_both_ways, load_pairs, preference_prompts
 
 SEEDS = range(8)  # of the order of the pairs
 LOSSES = {"dpo": dpo_loss, "naive": naive_loss}
+LOW_BETA = 0.1
 CONFIG = DPOConfig(beta=1.0, learning_rate=2e-4, steps=60, batch_size=64, eval_every=20)
 SAMPLING = {"per_prompt": 16, "seed": 77}  # the same random numbers for every policy
 
@@ -44,12 +47,12 @@ def measure(policy: nn.Module, reference: nn.Module) -> dict[str, float]:
     }
 
 
-def run(seed: int, name: str) -> list[dict[str, Any]]:
+def run(seed: int, name: str, beta: float = CONFIG.beta) -> list[dict[str, Any]]:
     """Train once; a row for each evaluation."""
     policy = load_sft()
     reference = make_reference(policy)
     dataset = PreferenceDataset(label_both_ways(load_pairs()), world_tokenizer())
-    config = DPOConfig(**{**asdict(CONFIG), "seed": seed})
+    config = replace(CONFIG, seed=seed, beta=beta)
     history = train_dpo(
         policy,
         reference,
@@ -62,13 +65,19 @@ def run(seed: int, name: str) -> list[dict[str, Any]]:
     return [{"seed": seed, "loss": name} | row for row in history.evaluations]
 
 
-def main() -> None:
-    """Run every seed with both losses and store the rows."""
-    torch.set_num_threads(1)
-    rows = [row for seed in SEEDS for name in LOSSES for row in run(seed, name)]
+def runs(beta: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Every seed with both losses: the settings and the rows."""
+    rows = [row for seed in SEEDS for name in LOSSES for row in run(seed, name, beta)]
     settings = {key: value for key, value in asdict(CONFIG).items() if key != "seed"}
     settings |= {"seeds": list(SEEDS), "sampling": SAMPLING, "labels": "each pair in both orders"}
-    store("coin_flip", settings, rows)
+    return settings | {"beta": beta}, rows
+
+
+def main() -> None:
+    """Run both values of beta and store the rows."""
+    torch.set_num_threads(1)
+    store("coin_flip", *runs(CONFIG.beta))
+    store("coin_flip_low_beta", *runs(LOW_BETA))
 
 
 if __name__ == "__main__":

@@ -8,19 +8,21 @@ import pytest
 from dpo_lib.experiments import best_of_n, coin_flip
 from dpo_lib.experiments.store import RESULTS
 
+FLIPS = {"coin_flip": coin_flip.CONFIG.beta, "coin_flip_low_beta": coin_flip.LOW_BETA}
 
-def read(script):
-    name = script.__name__.rpartition(".")[2]
+
+def read(name):
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def test_the_coin_flip_rows_are_complete():
-    stored, config = read(coin_flip), asdict(coin_flip.CONFIG)
-    settings = {key: value for key, value in stored["settings"].items() if key in config}
-    assert replace(coin_flip.CONFIG, **settings) == coin_flip.CONFIG
+@pytest.mark.parametrize("name", FLIPS)
+def test_the_coin_flip_rows_are_complete(name):
+    stored, config = read(name), replace(coin_flip.CONFIG, beta=FLIPS[name])
+    settings = {key: value for key, value in stored["settings"].items() if key in asdict(config)}
+    assert replace(config, **settings) == config
     assert {"beta", "learning_rate", "steps", "batch_size"} <= settings.keys()
     assert stored["settings"]["sampling"] == coin_flip.SAMPLING
-    steps = [*range(0, config["steps"] + 1, config["eval_every"])]
+    steps = [*range(0, config.steps + 1, config.eval_every)]
     assert [(row["seed"], row["loss"], row["step"]) for row in stored["rows"]] == [
         (seed, loss, step)
         for seed in coin_flip.SEEDS
@@ -30,7 +32,7 @@ def test_the_coin_flip_rows_are_complete():
 
 
 def test_every_coin_flip_run_starts_from_the_sft_model():
-    starts = [row for row in read(coin_flip)["rows"] if row["step"] == 0]
+    starts = [row for name in FLIPS for row in read(name)["rows"] if row["step"] == 0]
     for name, value in starts[0].items():
         if name not in ("seed", "loss"):
             assert {row[name] for row in starts} == {value}
@@ -38,7 +40,7 @@ def test_every_coin_flip_run_starts_from_the_sft_model():
 
 
 def test_the_best_of_n_rows_are_complete():
-    stored = read(best_of_n)
+    stored = read("best_of_n")
     assert stored["settings"]["prompts"] == len(best_of_n.PROMPTS)
     assert stored["settings"]["bland"] == list(best_of_n.BLAND)
     assert [(row["seed"], row["n"]) for row in stored["rows"]] == [
