@@ -45,6 +45,19 @@ def test_smollm2_reads_its_chat_template_and_single_digits(smollm2):
     assert tokenizer.decode(ids) == "In  2024"
 
 
+def test_smollm2_merges_a_blank_across_the_seam_as_chapter_5_says(smollm2):
+    backend = smollm2.tokenizer.backend
+
+    def tokens(text):
+        return backend.convert_ids_to_tokens(backend.encode(text, add_special_tokens=False))
+
+    prompt, response = "Answer: ", "Paris"
+    assert tokens(prompt) + tokens(response) == ["Answer", ":", "Ġ", "Paris"]
+    assert tokens(prompt + response) == ["Answer", ":", "ĠParis"]
+    assert tokens(prompt + response)[len(tokens(prompt)) :] == []  # the sum of nothing is 0
+    assert tokens("Answer:") + tokens(" Paris") == tokens(prompt + response)  # the blank moved
+
+
 def test_a_reply_does_not_depend_on_what_is_kept_or_on_its_batch(smollm2, monkeypatch):
     model, tokenizer = smollm2
     prompts = ["What is the capital of France?", "Hi."]

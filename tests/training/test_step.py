@@ -9,7 +9,14 @@ import torch.nn.functional as F
 from torch import nn
 from torch.testing import assert_close
 
-from dpo_lib import dpo_training_step, fingerprint, get_sequence_log_probs, make_reference
+from dpo_lib import (
+    dpo_loss,
+    dpo_training_step,
+    fingerprint,
+    get_pair_log_probs,
+    get_sequence_log_probs,
+    make_reference,
+)
 from tests.helpers import PrefixModel, log_probs_by_hand, pad
 
 
@@ -164,6 +171,33 @@ def test_the_reference_is_called_without_gradients_even_if_not_frozen():
     assert modes == [False, False]
     assert all(p.grad is None for p in reference.parameters())
     assert fingerprint(reference) == start
+
+
+def test_a_copy_that_was_only_not_frozen_changes_nothing_as_chapter_7_says():
+    def train(step, *, frozen, all_parameters=False):
+        policy = PrefixModel(seed=3)
+        reference = make_reference(policy).requires_grad_(not frozen)
+        start, batch = fingerprint(reference), padded_batch()
+        held = [*policy.parameters(), *(reference.parameters() if all_parameters else ())]
+        optimizer = torch.optim.Adam(held, lr=0.01)
+        for _ in range(20):
+            step(policy, reference, optimizer, batch)
+        return fingerprint(policy), fingerprint(reference) == start
+
+    def without_no_grad(policy, reference, optimizer, batch):
+        scores = *get_pair_log_probs(policy, batch), *get_pair_log_probs(reference, batch)
+        optimizer.zero_grad()
+        dpo_loss(*scores, 0.1).losses.mean().backward()
+        optimizer.step()
+
+    sound = train(dpo_training_step, frozen=True)
+    assert sound[1]
+    assert train(dpo_training_step, frozen=False) == sound
+    assert train(dpo_training_step, frozen=False, all_parameters=True) == sound
+    assert train(without_no_grad, frozen=False) == sound
+    trapped, reference_stayed = train(without_no_grad, frozen=False, all_parameters=True)
+    assert trapped != sound[0]
+    assert not reference_stayed
 
 
 def test_steps_lower_the_loss_and_raise_the_margin():
