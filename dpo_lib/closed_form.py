@@ -178,7 +178,7 @@ def expected_dpo_loss(
     n_responses = reward.shape[-1]
     if n_responses < 2:
         raise ValueError(f"rewards must hold at least two responses, got {n_responses}")
-    # Each unordered pair once, in both of its labellings.
+    # Each unordered pair once, in both of its labelings.
     i, j = torch.triu_indices(n_responses, n_responses, offset=1)
     total = torch.zeros(policy.shape[:-1], dtype=policy.dtype)
     for won, lost in ((i, j), (j, i)):

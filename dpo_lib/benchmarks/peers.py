@@ -54,7 +54,7 @@ def whole_texts(batch: Mapping[str, Tensor], side: str) -> tuple[Tensor, dict[st
 
 
 def textbook_log_probs(model: nn.Module, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Prompts padded left, responses right; logits of every position, sliced afterwards."""
+    """Prompts padded left, responses right; logits of every position, sliced afterward."""
     sums = []
     for side in SIDES:
         tokens, masks = whole_texts(batch, side)

@@ -76,7 +76,7 @@ def _opening(plan: Plan, judgements: Judgements) -> list[str]:
     lines = [f"note   {note}" for note in plan.notes]
     if judgements.torn:
         lines.append(
-            "note   a judgement that was being written when the last run was killed is asked again"
+            "note   a judgment that was being written when the last run was killed is asked again"
         )
     if judgements.judged:
         lines.append(f"{len(judgements.judged)} judged before, {judgements.left} left")
@@ -98,7 +98,7 @@ def summary(judgements: Judgements) -> list[str]:
     rows, ties = judgements.rows, judgements.number("tie")
     skipped, left = judgements.number("skip"), judgements.left
     lines = [
-        f"{count(len(judgements.judged), 'judgement')}: {count(rows, 'preference')}, "
+        f"{count(len(judgements.judged), 'judgment')}: {count(rows, 'preference')}, "
         f"{count(ties, 'tie')}, {skipped} skipped, {left} left."
     ]
     seconds = judgements.median_seconds()
@@ -227,7 +227,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True  # what it sent may not have been read
         except OSError as error:
             status = HTTPStatus.INSUFFICIENT_STORAGE
-            kind, text = "text/plain", f"The judgement cannot be kept: {error.strerror}.\n"
+            kind, text = "text/plain", f"The judgment cannot be kept: {error.strerror}.\n"
         data = text.encode()
         self.send_response(status)
         for name, value in HEADERS.items():
@@ -273,7 +273,7 @@ class _Handler(BaseHTTPRequestHandler):
             except OutOfStep:
                 raise
             except (KeyError, ValueError) as error:
-                raise _Refused(HTTPStatus.BAD_REQUEST, f"not a judgement: {error}") from error
+                raise _Refused(HTTPStatus.BAD_REQUEST, f"not a judgment: {error}") from error
             return _json(self.server.state())
 
     def _sent(self) -> dict[str, Any]:

@@ -89,7 +89,7 @@ KL = Exercise(
         Mistake(
             lambda p, r: (torch.expm1(r - p) + (r - p)).mean(),
             "The log-ratio is added with the wrong sign: both terms fall together, and nothing is"
-            " cancelled.",
+            " canceled.",
         ),
         Mistake(
             lambda p, r: torch.expm1((r - p).mean()) + (p - r).mean(),

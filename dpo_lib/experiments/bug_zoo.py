@@ -199,7 +199,7 @@ def broken_library(specimen: str | Bug) -> SimpleNamespace:
 
 
 def split(seed: int) -> tuple[list[PreferenceRecord], list[PreferenceRecord]]:
-    """Labelled pairs to train on, and those of the held-out prompts."""
+    """Labeled pairs to train on, and those of the held-out prompts."""
     records = label_by_reward(load_pairs(), seed)
     return split_by_prompt(records, HELD_OUT_SHARE, seed)
 

@@ -41,7 +41,7 @@ PER_PROMPT = 16  # sampled answers
 
 @cache
 def warmed_up(seed: int, width: int = 32) -> TinyGPT:
-    """A model that has learnt to write, from the demo's own warm-up; copy it before training."""
+    """A model that has learned to write, from the demo's own warm-up; copy it before training."""
     model = demo.new_model(seed, width)
     demo.warm_up(model, demo.split(seed), seed)
     return model

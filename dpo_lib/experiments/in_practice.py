@@ -54,7 +54,7 @@ def complaints() -> tuple[list[str], list[str]]:
 
 
 def support_pairs(seed: int) -> PreferenceDataset:
-    """The labelled pairs of the complaints trained on."""
+    """The labeled pairs of the complaints trained on."""
     seen, _ = complaints()
     records = [r for r in label_by_reward(load_pairs(), seed) if r.prompt in seen]
     return PreferenceDataset(records, world_tokenizer())

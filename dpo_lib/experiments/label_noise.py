@@ -1,4 +1,4 @@
-"""Appendix D: the labelled pairs with 30 % of the labels turned around, under four losses.
+"""Appendix D: the labeled pairs with 30 % of the labels turned around, under four losses.
 
 cDPO and robust DPO are told the true share of flips. Pairs, batches and sampling are those of
 preference_runs.py, whose runs of DPO at update 100 show what the labels give without flips.

@@ -1,6 +1,6 @@
 """Appendix D: a second round of DPO, on pairs that the policy of the first round wrote.
 
-Every seed trains one round on its labelled pairs. Then four second rounds start from that policy,
+Every seed trains one round on its labeled pairs. Then four second rounds start from that policy,
 with as many updates each: on the same pairs again, on fresh pairs of the SFT model, on pairs of
 the policy itself, and on the latter with the policy as the new reference. All labels are drawn
 from the Bradley–Terry model of the true reward, all prompts are those of the training pairs.
@@ -57,7 +57,7 @@ def train(policy: nn.Module, reference: nn.Module, dataset: PreferenceDataset, s
 
 
 def fresh_pairs(model: nn.Module, dataset: PreferenceDataset, seed: int) -> PreferenceDataset:
-    """As many labelled pairs to each prompt of ``dataset``, sampled from ``model``."""
+    """As many labeled pairs to each prompt of ``dataset``, sampled from ``model``."""
     prompts = list(dict.fromkeys(record.prompt for record in dataset.records))
     pairs = on_policy_pairs(model, prompts, seed=100 + seed)
     return PreferenceDataset(label_by_reward(pairs, 200 + seed), world_tokenizer())

@@ -1,4 +1,4 @@
-"""Chapters 8 and 10: DPO and naive training on the labelled pairs, over seeds and three betas.
+"""Chapters 8 and 10: DPO and naive training on the labeled pairs, over seeds and three betas.
 
 Both losses of a seed start from the SFT model and see the same batches. A seed decides the labels
 (drawn from the Bradley–Terry model of the true reward), the held-out prompts and the order.
@@ -44,7 +44,7 @@ SHOWN = [
 
 
 def split(seed: int) -> tuple[PreferenceDataset, PreferenceDataset]:
-    """Labelled pairs to train on, and those of the held-out prompts."""
+    """Labeled pairs to train on, and those of the held-out prompts."""
     records = label_by_reward(load_pairs(), seed)
     training, held_out = split_by_prompt(records, HELD_OUT_SHARE, seed)
     tokenizer = world_tokenizer()

@@ -32,7 +32,7 @@ BETAS = [1.0, 0.3]
 ARMS = ["winner only", "size as offset", "one label a score"]
 
 
-class Labelled(NamedTuple):
+class Labeled(NamedTuple):
     """Pairs in the order that scores give them, with the gap of their true rewards."""
 
     records: list[PreferenceRecord]
@@ -46,7 +46,7 @@ def scores_of(prompt: str, response: str) -> tuple[float, float]:
     return right, judgment.reward - right
 
 
-def labelled(records: Sequence[PreferenceRecord], arm: str) -> Labelled:
+def labeled(records: Sequence[PreferenceRecord], arm: str) -> Labeled:
     """Label by the sum of the scores or, the last arm, by each score; equal scores give none."""
     kept, gaps = [], []
     for prompt, first, second in ((r.prompt, r.chosen, r.rejected) for r in records):
@@ -59,7 +59,7 @@ def labelled(records: Sequence[PreferenceRecord], arm: str) -> Labelled:
                 order = (first, second) if gap > 0 else (second, first)
                 kept.append(PreferenceRecord(prompt, *order))
                 gaps.append(abs(gap))
-    return Labelled(kept, gaps)
+    return Labeled(kept, gaps)
 
 
 def train(
@@ -92,7 +92,7 @@ def train(
 
 def run(seed: int, arm: str, beta: float, steps: int = CONFIG.steps) -> dict[str, Any]:
     """The end of one run; with offsets of 0 ODPO is DPO."""
-    pairs = labelled(preference_runs.split(seed)[0].records, arm)
+    pairs = labeled(preference_runs.split(seed)[0].records, arm)
     dataset = PreferenceDataset(pairs.records, world_tokenizer())
     policy = load_sft()
     reference = make_reference(policy)

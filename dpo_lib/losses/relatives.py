@@ -33,7 +33,7 @@ def cdpo_loss(
 
     .. math:: -(1-\varepsilon)\log\sigma(\beta h) - \varepsilon\log\sigma(-\beta h)
 
-    On a pair that is always labelled alike it stops at
+    On a pair that is always labeled alike it stops at
     :math:`\beta h = \operatorname{logit}(1-\varepsilon)`.
 
     Parameters

@@ -106,7 +106,7 @@ ROUNDS = (
 
 
 class BugQuiz(BookWidget):
-    """The curves of a run whose name is hidden, four answers, and the explanation afterwards."""
+    """The curves of a run whose name is hidden, four answers, and the explanation afterward."""
 
     @classmethod
     def build_spec(cls) -> WidgetSpec:

@@ -45,7 +45,7 @@ def pairs() -> tuple[dict[str, Any], ...]:
 def rows_of(
     shown: Sequence[Mapping[str, Any]], judged: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Preference rows of the judgements, in the order of the pairs; practice and skips left out."""
+    """Preference rows of the judgments, in the order of the pairs; practice and skips left out."""
     rows = []
     for pair, entry in zip(shown, judged, strict=False):
         if pair["practice"] or entry["choice"] == "skip":
@@ -63,7 +63,7 @@ def rows_of(
 
 
 def annotator_rows() -> list[dict[str, str]]:
-    """Clicks for a reader who has none: chapter 1's pairs, labelled as people would, once."""
+    """Clicks for a reader who has none: chapter 1's pairs, labeled as people would, once."""
     from dpo_lib.world import Pair, label_by_reward
 
     shown = [Pair(p["prompt"], p["first"], p["second"]) for p in pairs() if not p["practice"]]

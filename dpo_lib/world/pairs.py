@@ -62,7 +62,7 @@ def load_pairs(path: Path = WEIGHTS / "pairs.jsonl") -> list[Pair]:
 
 
 def write_pairs(pairs: Sequence[Pair], path: Path) -> None:
-    """Store unlabelled pairs, one JSON object a line."""
+    """Store unlabeled pairs, one JSON object a line."""
     lines = [json.dumps(pair._asdict()) + "\n" for pair in pairs]
     path.write_text("".join(lines), encoding="utf-8")
 

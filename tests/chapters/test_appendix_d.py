@@ -92,7 +92,7 @@ def test_flipping_turns_about_the_share_of_the_labels_and_no_pair_is_lost():
 
 def test_scores_become_labels():
     records = runs.split(0)[0].records
-    summed, offset, apart = (score_gaps.labelled(records, arm) for arm in score_gaps.ARMS)
+    summed, offset, apart = (score_gaps.labeled(records, arm) for arm in score_gaps.ARMS)
     assert summed == offset
     for records_, gaps in (summed, apart):
         assert len(records_) == len(gaps)

@@ -609,7 +609,7 @@ def test_what_cannot_be_kept_is_said_and_does_not_count(server, monkeypatch):
     monkeypatch.setattr(server.judgements, "_file", Full(server.judgements._file))
     answer, said = ask(server, "POST", "judge", GOOD)
     assert answer.status == 507
-    assert said == "The judgement cannot be kept: No space left on device.\n"
+    assert said == "The judgment cannot be kept: No space left on device.\n"
     monkeypatch.undo()
     assert ask(server)[1]["event"] == 0
 
@@ -744,7 +744,7 @@ def test_ctrl_c_ends_with_a_summary_and_two_of_them_are_one_too_many(run, file, 
     assert "Traceback" not in err
     assert said[:3] == [
         "",
-        f"4 judgements: 2 preferences, 1 tie, 1 skipped, {said[1].split()[-2]} left.",
+        f"4 judgments: 2 preferences, 1 tie, 1 skipped, {said[1].split()[-2]} left.",
         "Half of them took at most 3.1 seconds.",
     ]
     assert said[-2:] == [
@@ -905,7 +905,7 @@ def test_twelve_pairs_by_keyboard_killed_and_taken_up_again(run, file, tmp_path,
         assert page.get_by_text(start).first.is_visible()
     code, said, _ = command.end()
     assert code == 0
-    assert said[1] == "13 judgements: 11 preferences, 1 tie, 0 skipped, 0 left."
+    assert said[1] == "13 judgments: 11 preferences, 1 tie, 0 skipped, 0 left."
 
 
 def test_texts_are_shown_as_they_are_and_never_run(session, served, visit):

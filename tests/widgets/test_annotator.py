@@ -15,7 +15,7 @@ from tests.widgets.looks import assert_accessible
 ROOT = Path(__file__).resolve().parents[2]
 HEIGHT = "document.querySelector('.dpo-widget').getBoundingClientRect().height"
 STATUS_IS = "words => document.querySelector('.dpo-status').textContent == words"
-# A clock of the test's own: a judgement takes as long as the test says, and no longer.
+# A clock of the test's own: a judgment takes as long as the test says, and no longer.
 CLOCK = "window.now = 0; performance.now = () => window.now"
 
 
@@ -208,7 +208,7 @@ def test_clicks_keys_skip_undo_and_reset(page):
     assert table(page)[0] == [pair["prompt"], pair["first"], pair["second"], "5.0"]  # newest first
     assert tile(page, "rows in your file") == "2"
     assert tile(page, "skipped") == "1"
-    assert tile(page, "last judgement") == "5.0 s"
+    assert tile(page, "last judgment") == "5.0 s"
     assert tile(page, "half took at most") == "3.2 s"
     page.wait_for_function(STATUS_IS, arg=expected_words(["second", "second", "skip", "first"]))
     assert page.get_by_text("Pair 4 of 24", exact=True).is_visible()
@@ -220,7 +220,7 @@ def test_clicks_keys_skip_undo_and_reset(page):
     assert page.get_by_text("Pair 2 of 24", exact=True).is_visible()
     page.get_by_role("button", name="Reset").click()
     page.wait_for_function(STATUS_IS, arg=expected_words([], started=False))
-    assert tile(page, "last judgement") == "–"
+    assert tile(page, "last judgment") == "–"
     for name in ("Undo", "Download JSONL"):  # nothing to undo or to save: nothing happens
         button = page.get_by_role("button", name=name)
         assert button.get_attribute("aria-disabled") == "true"

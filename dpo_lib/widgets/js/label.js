@@ -90,7 +90,7 @@ export function start() {
     pairBox,
     endBox,
     h("div", { class: "dpo-actions" }, tieButton, skipButton, undoButton),
-    h("p", { class: "dpo-name dpo-ann-keys" }, "Keys: 1 or ← first response, 2 or → second, T tie, S skip, U undo. Every judgement is kept at once, on this machine only."),
+    h("p", { class: "dpo-name dpo-ann-keys" }, "Keys: 1 or ← first response, 2 or → second, T tie, S skip, U undo. Every judgment is kept at once, on this machine only."),
     tiles,
     status,
   );

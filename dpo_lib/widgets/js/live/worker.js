@@ -68,7 +68,7 @@ export function start(scope, world) {
     });
   }
 
-  // Pairs of different, complete replies that the SFT model itself gave, not yet labelled.
+  // Pairs of different, complete replies that the SFT model itself gave, not yet labeled.
   function draw(prompts, perPrompt, seed) {
     const asked = prompts.flatMap((prompt) => Array(4 * perPrompt).fill(prompt));
     const replies = write(sft, asked, seed);

@@ -8,7 +8,7 @@ import { assign, button, download, fmt, h, readout } from "../ui.js";
 const FRESH = 12; // prompts that the model answers anew at a time
 const KEPT = "Your rows stay in this browser, for chapters to come; Reset erases them.";
 
-// Preference rows of the judgements, in the order of the pairs; practice and skips left out.
+// Preference rows of the judgments, in the order of the pairs; practice and skips left out.
 export function rowsOf(pairs, judged) {
   return judged.flatMap(({ choice, seconds }, i) => {
     const { prompt, practice } = pairs[i];
@@ -140,7 +140,7 @@ export function render({ model, el, spec }) {
   const set = readout(tiles, [
     { key: "rows", label: "rows in your file" },
     { key: "skipped", label: "skipped" },
-    { key: "last", label: "last judgement" },
+    { key: "last", label: "last judgment" },
     { key: "median", label: "half took at most" },
   ]);
   const body = h("tbody", { role: "rowgroup" });

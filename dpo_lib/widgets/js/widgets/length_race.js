@@ -34,7 +34,7 @@ export function render({ el }) {
   const names = ["winner", "loser"];
   const [below, above] = [16, -8].map((dy) => colors.map((color) => plot.text({ color, dx: 12, dy })));
   const labels = [below, above];
-  const side = (tokens) => (tokens > MOST_TOKENS / 2 ? "end" : "start"); // towards the middle
+  const side = (tokens) => (tokens > MOST_TOKENS / 2 ? "end" : "start"); // toward the middle
 
   const set = readout(el, [
     { key: "w", label: "log π(y_w)", color: "chosen" },
