@@ -226,6 +226,7 @@ def page_limits(rows: Rows) -> list[Limit]:
         Limit("page: update on 8 pairs (ms)", updates[8], 15),
         Limit("page: key to frame while it trains, median (ms)", key["median_ms"], 16),
         Limit("page: key to frame while it trains, 95 % (ms)", key["late_ms"], 33),  # two frames
+        Limit("page: its own part of that, 95 % (ms)", key["own_late_ms"], 16),
     ]
 
 

@@ -601,7 +601,7 @@ def usual_results():
             "rows": [
                 {"what": "update", "pairs": 32, "median_ms": 50.0},
                 {"what": "update", "pairs": 8, "median_ms": 14.0},
-                {"what": "key", "median_ms": 9.0, "late_ms": 15.0},
+                {"what": "key", "median_ms": 9.0, "late_ms": 15.0, "own_late_ms": 6.0},
             ],
         },
     )
