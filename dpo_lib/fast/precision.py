@@ -65,20 +65,25 @@ def bfloat16_cost(device: torch.device) -> float:
 
     Measured once in a process: what a processor says of itself is one thing, what the libraries
     make of it, and of the variables that bind them to older instructions, another. The shortest
-    of several times in alternation, so that load beside it does not decide.
+    of several times in alternation on one thread, so that load beside it does not decide.
     """
     rows, inner, columns = _SHAPES.get(device.type, _LARGE)
     generator = torch.Generator().manual_seed(0)
     x, weight = (torch.randn(n, inner, generator=generator).to(device) for n in (rows, columns))
     synchronize = torch.get_device_module(device).synchronize
     shortest = dict.fromkeys((torch.float32, torch.bfloat16), float("inf"))
-    for _ in range(_ROUNDS):
-        for dtype in shortest:
-            inputs = x.to(dtype), weight.to(dtype)
-            synchronize()
-            started = time.perf_counter()
-            with torch.no_grad():
-                kernels.linear(*inputs)
-            synchronize()
-            shortest[dtype] = min(shortest[dtype], time.perf_counter() - started)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for _ in range(_ROUNDS):
+            for dtype in shortest:
+                inputs = x.to(dtype), weight.to(dtype)
+                synchronize()
+                started = time.perf_counter()
+                with torch.no_grad():
+                    kernels.linear(*inputs)
+                synchronize()
+                shortest[dtype] = min(shortest[dtype], time.perf_counter() - started)
+    finally:
+        torch.set_num_threads(threads)
     return shortest[torch.bfloat16] / shortest[torch.float32]
