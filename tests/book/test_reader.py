@@ -50,8 +50,7 @@ CHOOSE_WORDS = """() => {
 # What draws a formula is hidden from screen readers and holds no text (glyphs are in the style
 # sheet), so axe has nothing to say of it; it is a quarter of a page's elements. Its MathML stays.
 WITHOUT_GLYPHS = "document.querySelectorAll('mjx-math').forEach((m) => m.replaceChildren())"
-# Blocks are isolated for speed, which changes no color, but axe then does not see that a word in one
-# is faint.
+# Blocks are isolated for speed, which changes no color; but axe does not see a faint word in one.
 WITHOUT_ISOLATION = """() => {
   const sheet = new CSSStyleSheet();
   sheet.replaceSync("section > * { isolation: auto !important }");
