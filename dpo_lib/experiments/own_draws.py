@@ -53,6 +53,7 @@ SEEDS = range(3)
 RATES, BETAS = (2e-5, 5e-5, 1e-4), (0.1, 0.05)
 STEPS, LONGER = 12, 24
 ENDS, MOST_KL, FACTS_LESS = 0.85, 3.0, 2
+SHOWN = 6  # prompts whose greedy answers are stored
 FACTS = {
     "What is the capital of France?": "paris",
     "What is the capital of Italy?": "rome",
@@ -201,10 +202,14 @@ def flip(pairs: Path) -> Path:
 
 
 def row_of(arm: str, seed: int, setting: Setting, found: dict[str, Any]) -> dict[str, Any]:
-    """What is stored of an evaluation: shares with their intervals, lengths, KL, price."""
+    """What is stored of an evaluation: shares with their intervals, lengths, KL, price, answers."""
     kept = {key: found[key] for key in ("prompts", "per_prompt", "kl", "price", "change")}
     sides = {side: found[side] for side in ("before", "after")}
-    return {"arm": arm, "seed": seed, **setting._asdict(), **kept, **sides}
+    answers = [
+        {"prompt": answer["prompt"], **{side: answer[side]["greedy"] for side in sides}}
+        for answer in found["answers"][:SHOWN]
+    ]
+    return {"arm": arm, "seed": seed, **setting._asdict(), **kept, **sides, "answers": answers}
 
 
 def is_allowed(found: dict[str, Any]) -> bool:
@@ -301,6 +306,8 @@ def main() -> None:
     settings = {"asked": ASKED, "draws": DRAWS, "longest": LONGEST, "seeds": SEEDS}
     settings |= {"rates": RATES, "betas": BETAS, "steps": STEPS, "longer": LONGER}
     settings |= {"trained": TRAINED, "chosen_by": CHOSEN_BY, "held_out": HELD_OUT}
+    taken = map(json.loads, (args.folder / "seconds.jsonl").read_text("utf-8").splitlines())
+    settings["seconds"] = {row["made"]: row["seconds"] for row in taken}
     store("own_draws", settings, rows)
     for name, (before, after, met) in verdict(rows).items():
         print(f"{name:8} {before:6.2f} {after:6.2f} {'met' if met else 'not met'}")

@@ -139,6 +139,8 @@ def test_the_whole_of_it_on_the_books_own_model(tmp_path, monkeypatch):
     arms = ["grid", "grid", "grid", "dpo", "facts", "sft", "flipped", "best of 8", "second round"]
     assert [found["arm"] for found in rows] == arms
     assert rows[3]["steps"] == choose(rows[:3])["steps"]
+    assert [answer["prompt"] for answer in rows[3]["answers"]] == given["held_out"]
+    assert all(answer[side]["text"] for answer in rows[3]["answers"] for side in ("before", "after"))
     assert [row["per_prompt"] for row in rows if "per_prompt" in row] == [2, 2, 2, 4, 1, 2, 2, 4]
     monkeypatch.setattr(subprocess, "run", None)  # everything is there
     assert own_draws.run(Work(tmp_path)) == rows
