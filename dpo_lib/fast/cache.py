@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dpo_lib._files import replacing
+from dpo_lib._files import load_tensors, replacing
 from dpo_lib.data import PreferenceDataset
 from dpo_lib.fast.pair_log_probs import PairLogProbs, Row, log_probs_of_rows
 from dpo_lib.logprobs import responses_of
@@ -85,8 +84,8 @@ def cache_file(folder: str | Path, model: object, rows: Sequence[Row], dtype: st
 def read_cache(file: Path, n_pairs: int) -> tuple[Tensor, Tensor] | None:
     """What `write_cache` wrote; None if there is no such file, or no whole one."""
     try:
-        first, second = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
+        first, second = load_tensors(file)
+    except (OSError, ValueError):
         return None
     return (first, second) if len(first) == len(second) == n_pairs else None
 

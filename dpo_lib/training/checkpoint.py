@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from dpo_lib._files import replacing
+from dpo_lib._files import load_tensors, replacing
 from dpo_lib.losses import loss_name
 from dpo_lib.reference import fingerprint
 from dpo_lib.training.config import DPOConfig
@@ -105,7 +104,7 @@ def read_checkpoint(path: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
 
 def updates_in(path: Path) -> int:
     """How many updates the run had made when `write_checkpoint` wrote this file."""
-    return len(json.loads(_load(path, mmap=True)["history"])[0])
+    return len(json.loads(_load(path, checked=False)["history"])[0])
 
 
 def trained_weights(path: Path) -> dict[str, Tensor]:
@@ -113,15 +112,14 @@ def trained_weights(path: Path) -> dict[str, Tensor]:
     return _load(path)["policy"]
 
 
-def _load(path: Path, mmap: bool = False) -> dict[str, Any]:
+def _load(path: Path, checked: bool = True) -> dict[str, Any]:
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        state = load_tensors(path, checked=checked)
         return {**state, "run": dict(state["run"])}
-    except (RuntimeError, ValueError, EOFError, KeyError, AttributeError, TypeError,
-            pickle.UnpicklingError) as error:  # fmt: skip
+    except (ValueError, KeyError, TypeError, IndexError) as error:
         raise ValueError(
-            f"checkpoint {path} is empty, cut off or no checkpoint of this version: delete it "
-            "(train --restart does) to train from the start"
+            f"checkpoint {path} is empty, cut off, damaged or no checkpoint of this version: "
+            "delete it (train --restart does) to train from the start"
         ) from error
 
 

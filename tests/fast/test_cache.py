@@ -2,12 +2,15 @@
 
 import contextlib
 import resource
+import subprocess
+import sys
+import textwrap
 import warnings
 
 import pytest
 import torch
 
-from dpo_lib.fast.cache import cache_reference_log_probs
+from dpo_lib.fast.cache import cache_reference_log_probs, read_cache, write_cache
 from tests.fast.packed import random_rows, tiny
 
 
@@ -45,3 +48,35 @@ def test_a_folder_that_cannot_be(tmp_path):
     (tmp_path / "file").write_text("no folder")
     with pytest.warns(UserWarning, match="not kept for the next run: .*Not a directory"):
         cache_reference_log_probs(tiny(), random_rows(3), folder=tmp_path / "file" / "cache")
+
+
+def test_a_changed_number_is_not_read(tmp_path):
+    values, file = (torch.arange(1, 10.0), torch.arange(9.0)), tmp_path / "a.pt"
+    write_cache(file, values)
+    assert all(map(torch.equal, read_cache(file, 9), values))
+    data, numbers = file.read_bytes(), values[0].numpy().tobytes()
+    assert data.count(numbers) == 1
+    file.write_bytes(data.replace(numbers, b"\x01" + numbers[1:]))
+    assert read_cache(file, 9) is None
+
+
+def test_two_processes_keep_their_values_in_one_file(tmp_path):
+    """One of them is this one."""
+    code = textwrap.dedent("""
+        import pathlib, sys, torch
+        from dpo_lib.fast.cache import write_cache
+
+        for _ in range(100):
+            write_cache(pathlib.Path(sys.argv[1]), (torch.full((9,), 2.0), torch.full((9,), 2.0)))
+    """)
+    file, seen = tmp_path / "a.pt", set()
+    command = [sys.executable, "-W", "error::UserWarning", "-c", code, str(file)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as other:
+        while other.poll() is None:
+            write_cache(file, (torch.ones(9), torch.ones(9)))
+            for values in (read_cache(file, 9) for _ in range(3)):
+                assert values is not None
+                seen.add(tuple(torch.cat(values).tolist()))
+        assert other.returncode == 0, other.stderr.read()
+    assert seen == {(1.0,) * 18, (2.0,) * 18}
+    assert [left.name for left in tmp_path.iterdir()] == ["a.pt"]

@@ -12,7 +12,7 @@ from dpo_lib.data import PreferenceDataset, make_preferences
 from dpo_lib.losses import dpo_loss, ipo_loss
 from dpo_lib.models import InstructionTokenizer
 from dpo_lib.training import train_dpo
-from dpo_lib.training.checkpoint import differences, run_identity
+from dpo_lib.training.checkpoint import differences, run_identity, trained_weights
 from tests.training.runs import CONFIG, Stopped, evaluate_until, new_policy, run
 
 
@@ -144,8 +144,28 @@ def test_a_file_that_is_cut_off_is_named_with_the_remedy(dataset, tmp_path, kept
     run(dataset, checkpoint=file)
     whole = file.read_bytes()
     file.write_bytes(whole[: int(kept * len(whole))])
-    with pytest.raises(ValueError, match=r"run\.pt is empty, cut off or .*: delete it .* to train"):
+    with pytest.raises(ValueError, match=r"run\.pt is empty, cut off, .*: delete it .* to train"):
         run(dataset, checkpoint=file)
+
+
+def test_no_changed_byte_is_taken_for_a_number(dataset, tmp_path):
+    file = tmp_path / "run.pt"
+    run(dataset, checkpoint=file)
+    data, weights = file.read_bytes(), trained_weights(file)
+    said = []
+    for place in range(0, len(data), len(data) // 97):
+        changed = bytes([data[place] ^ 16])
+        for damaged in (data[:place], data[:place] + changed + data[place + 1 :]):
+            file.write_bytes(damaged)
+            try:
+                found = trained_weights(file)
+            except ValueError as error:
+                said.append(str(error))
+            else:  # what was changed is not read
+                assert all(torch.equal(found[name], weights[name]) for name in weights)
+    assert len(said) > 150
+    assert len({*said}) == 1
+    assert said[0].startswith(f"checkpoint {file} is empty, cut off, damaged")
 
 
 @pytest.mark.parametrize("content", [{"policy": {}}, {"run": "of a first edition"}, [1.0]])
