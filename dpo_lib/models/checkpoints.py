@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from functools import cache
 from pathlib import Path
@@ -43,10 +44,17 @@ def save_weights(model: TinyGPT, name: str, folder: Path = WEIGHTS) -> Path:
 
 
 def _load(name: str, dtype: torch.dtype) -> TinyGPT:
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
     if not dtype.is_floating_point:
         raise ValueError(f"dtype must be a floating type, got {dtype}")
-    model = TinyGPT(TinyGPTConfig(**training_record()["config"]))
-    model.load_state_dict(load_file(WEIGHTS / f"{name}.safetensors"))
+    path, record = WEIGHTS / f"{name}.safetensors", training_record()
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != record[name]["sha256"]:
+        raise ValueError(
+            f"{path} is damaged: its SHA-256 is not that of the trained weights; install dpo_lib "
+            "again"
+        )
+    model = TinyGPT(TinyGPTConfig(**record["config"]))
+    model.load_state_dict(load(data))
     return model.to(dtype).eval()

