@@ -53,7 +53,7 @@ SEEDS = range(3)
 RATES, BETAS = (2e-5, 5e-5, 1e-4), (0.1, 0.05)
 STEPS, LONGER = 12, 24
 ENDS, MOST_KL, FACTS_LESS = 0.85, 3.0, 2
-SHOWN = 6  # prompts whose greedy answers are stored
+SHOWN = 4  # prompts of which answers are stored
 FACTS = {
     "What is the capital of France?": "paris",
     "What is the capital of Italy?": "rome",
@@ -206,7 +206,13 @@ def row_of(arm: str, seed: int, setting: Setting, found: dict[str, Any]) -> dict
     kept = {key: found[key] for key in ("prompts", "per_prompt", "kl", "price", "change")}
     sides = {side: found[side] for side in ("before", "after")}
     answers = [
-        {"prompt": answer["prompt"], **{side: answer[side]["greedy"] for side in sides}}
+        {
+            "prompt": answer["prompt"],
+            **{
+                side: {"drawn": answer[side]["drawn"][0], "greedy": answer[side]["greedy"]}
+                for side in sides
+            },
+        }
         for answer in found["answers"][:SHOWN]
     ]
     return {"arm": arm, "seed": seed, **setting._asdict(), **kept, **sides, "answers": answers}
@@ -240,7 +246,7 @@ def verdict(rows: Sequence[dict[str, Any]]) -> dict[str, tuple[float, float, boo
     found["ends"] = ENDS, ends, ends >= ENDS
     found["kl"] = MOST_KL, kl, kl < MOST_KL
     shares = (mean("facts", side, "greedy", "share") for side in ("before", "after"))
-    before, after = (len(FACTS) * share for share in shares)
+    before, after = (round(len(FACTS) * share, 3) for share in shares)  # stored with six digits
     found["facts"] = before, after, after >= before - FACTS_LESS
     return found
 

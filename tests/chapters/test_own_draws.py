@@ -92,6 +92,8 @@ def test_each_point_of_the_rule_can_be_missed(change, missed):
     assert {name for name, (*_, met) in verdict(rows).items() if not met} == missed
     rows[3] = row("facts", 0.49, before=0.56)  # 2.1 facts less
     assert not verdict(rows)["facts"][2]
+    rows[3] = row("facts", 0.8, before=0.866667)  # 24 after 26: two less are allowed
+    assert verdict(rows)["facts"] == (26.0, 24.0, True)
 
 
 def test_a_command_is_not_said_again(tmp_path, monkeypatch):
@@ -140,7 +142,8 @@ def test_the_whole_of_it_on_the_books_own_model(tmp_path, monkeypatch):
     assert [found["arm"] for found in rows] == arms
     assert rows[3]["steps"] == choose(rows[:3])["steps"]
     assert [answer["prompt"] for answer in rows[3]["answers"]] == given["held_out"]
-    assert all(answer[side]["text"] for answer in rows[3]["answers"] for side in ("before", "after"))
+    (first, *_), sides = rows[3]["answers"], ("before", "after")
+    assert all(first[side][way]["text"] for side in sides for way in ("drawn", "greedy"))
     assert [row["per_prompt"] for row in rows if "per_prompt" in row] == [2, 2, 2, 4, 1, 2, 2, 4]
     monkeypatch.setattr(subprocess, "run", None)  # everything is there
     assert own_draws.run(Work(tmp_path)) == rows
