@@ -43,7 +43,7 @@ def run(cells, monkeypatch):
 FULL_RUN = [
     "import matplotlib",
     "config = DPOConfig(\n    beta=1.0",
-    "labelled = ",
+    "labeled = ",
     "def measure(",
     "history = train_dpo(",
     "plt.subplots(3, 2",
