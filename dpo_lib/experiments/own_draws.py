@@ -218,6 +218,13 @@ def row_of(arm: str, seed: int, setting: Setting, found: dict[str, Any]) -> dict
     return {"arm": arm, "seed": seed, **setting._asdict(), **kept, **sides, "answers": answers}
 
 
+def pairs_row(seed: int, pairs: Path) -> dict[str, Any]:
+    """How many pairs a seed has, and in which share the rejected answer has more characters."""
+    longer = [len(pair.rejected) > len(pair.chosen) for pair in read_jsonl(pairs)]
+    share = sum(longer) / len(longer)
+    return {"arm": "pairs", "seed": seed, "pairs": len(longer), "rejected_longer": share}
+
+
 def is_allowed(found: dict[str, Any]) -> bool:
     """Whether a setting may be chosen at all."""
     return found["after"]["ends"]["share"] >= ENDS and found["kl"]["mean"] < MOST_KL
@@ -287,6 +294,7 @@ def run(work: Work) -> list[dict[str, Any]]:
     runs = {}
     for seed in SEEDS:
         pairs[seed] = work.judge(work.draw(f"drawn-{seed}", seed))
+        rows.append(pairs_row(seed, pairs[seed]))
         runs[seed] = work.train(f"dpo-{seed}", pairs[seed], setting, seed)
         add("dpo", seed, runs[seed])
         facts = work.evaluate(runs[seed], "facts", 1, seed, "is_right")

@@ -2,10 +2,12 @@
 
 import json
 import subprocess
+from statistics import mean
 
 import pytest
 
 from dpo_lib.cli import main
+from dpo_lib.data import read_jsonl
 from dpo_lib.experiments import own_draws
 from dpo_lib.experiments.own_draws import Work, choose, flip, is_brief, is_right, verdict
 from dpo_lib.world import load_pairs
@@ -138,11 +140,25 @@ def test_the_whole_of_it_on_the_books_own_model(tmp_path, monkeypatch):
 
     monkeypatch.setattr(subprocess, "run", say)
     rows = own_draws.run(Work(tmp_path))
-    arms = ["grid", "grid", "grid", "dpo", "facts", "sft", "flipped", "best of 8", "second round"]
+    arms = [
+        "grid",
+        "grid",
+        "grid",
+        "pairs",
+        "dpo",
+        "facts",
+        "sft",
+        "flipped",
+        "best of 8",
+        "second round",
+    ]
     assert [found["arm"] for found in rows] == arms
-    assert rows[3]["steps"] == choose(rows[:3])["steps"]
-    assert [answer["prompt"] for answer in rows[3]["answers"]] == given["held_out"]
-    (first, *_), sides = rows[3]["answers"], ("before", "after")
+    made = read_jsonl(tmp_path / "drawn-0-pairs.jsonl")
+    longer = mean(len(pair.rejected) > len(pair.chosen) for pair in made)
+    assert rows[3] == {"arm": "pairs", "seed": 0, "pairs": len(made), "rejected_longer": longer}
+    assert rows[4]["steps"] == choose(rows[:3])["steps"]
+    assert [answer["prompt"] for answer in rows[4]["answers"]] == given["held_out"]
+    (first, *_), sides = rows[4]["answers"], ("before", "after")
     assert all(first[side][way]["text"] for side in sides for way in ("drawn", "greedy"))
     assert [row["per_prompt"] for row in rows if "per_prompt" in row] == [2, 2, 2, 4, 1, 2, 2, 4]
     monkeypatch.setattr(subprocess, "run", None)  # everything is there
