@@ -90,9 +90,7 @@ mutants: $(READY) ## break the project one line at a time and see that its tests
 
 mutmut: $(READY) ## let mutmut change every word of the derivation's core, and list what no test notices
 	@$(PY) -m pip install --quiet --target _build/mutmut/site -c constraints.txt -r tools/mutmut.txt
-	@cp -r dpo_lib tests tools pyproject.toml _build/mutmut/
-	@cd _build/mutmut && export PYTHONPATH=$(CURDIR)/_build/mutmut/site && $(CURDIR)/$(PY) -m mutmut run --max-children $(JOBS) && \
-	  $(CURDIR)/$(PY) -m mutmut results
+	@$(PY) -m tools.mutmut --jobs $(JOBS)
 
 picture: $(READY) ## take the README's picture from the built book
 	@tools/system.sh chromium

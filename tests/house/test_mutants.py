@@ -12,6 +12,7 @@ import pytest
 
 from dpo_lib.experiments.bug_zoo import BUGS
 from tools.mutant_list import KINDS, MUTANTS
+from tools.mutmut import undecorated
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -82,3 +83,40 @@ for new in ("copy.deepcopy(policy, {})", "policy"):
         "nobody",
         "core/test_reference.py::test_make_reference_copies_and_freezes",
     ], result.stderr
+
+
+def test_mutmut_reaches_what_is_decorated():
+    source = """
+import functools
+
+def twice(f):
+    return lambda *args: 2 * f(*args)
+
+def plus(n):
+    return lambda f: lambda *args: n + f(*args)
+
+@twice
+@plus(3)
+def f(x):
+    "Its text."
+    return x
+
+@functools.cache
+def kept(x):
+    return x
+
+class A:
+    @property
+    def x(self):
+        return f(1)
+"""
+    before, after = {}, {}
+    changed = undecorated(source)
+    exec(source, before)
+    exec(changed, after)
+    assert before["f"](4) == after["f"](4) == 14
+    assert before["A"]().x == after["A"]().x
+    assert [line for line in changed.splitlines() if line.startswith(("@", "f ="))] == [
+        "f = twice(plus(3)(f))",
+        "@functools.cache",
+    ]
