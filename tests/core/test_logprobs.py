@@ -1,6 +1,7 @@
 """Sequence log-probabilities: the chain rule by brute force, padding, gradients, memory, errors."""
 
 import math
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -405,7 +406,7 @@ def test_bad_tokens_are_named(knows, change, words):
 
     if knows == "its config":
         model.config = SimpleNamespace(vocab_size=4, max_position_embeddings=10)
-    with pytest.raises(ValueError, match=r"prompt|response") as error:
+    with pytest.raises(ValueError, match=rf"\b{words[0].split(' ')[0]}\b") as error:
         get_sequence_log_probs(model, **{**GOOD, **change})
     for word in words:
         assert word in str(error.value)
@@ -461,8 +462,56 @@ def test_rows_are_padded_on_the_side_that_is_asked_for():
     for wrong in ([], [[1], []]):
         with pytest.raises(ValueError, match="rows must"):
             pad_to_one_length(wrong, 9, "left")
-    with pytest.raises(ValueError, match="'middle'"):
-        pad_to_one_length(rows, 9, "middle")
+
+
+def test_a_batch_of_rows_has_each_side_and_its_mask():
+    rows = [
+        {"prompt": [5, 6], "chosen": [7], "rejected": [8, 9]},
+        {"prompt": [5], "chosen": [7, 8, 9], "rejected": [4]},
+    ]
+    batch = pad_rows(rows, 3)
+    assert {name: x.tolist() for name, x in batch.items()} == {
+        "prompt": [[5, 6], [3, 5]],
+        "prompt_mask": [[1, 1], [0, 1]],
+        "chosen": [[7, 3, 3], [7, 8, 9]],
+        "chosen_mask": [[1, 0, 0], [1, 1, 1]],
+        "rejected": [[8, 9], [4, 3]],
+        "rejected_mask": [[1, 1], [1, 0]],
+    }
+    assert pad_rows(rows)["prompt"].tolist() == [[5, 6], [0, 5]]
+    assert {x.device.type for x in pad_rows(rows, device="meta").values()} == {"meta"}
+
+
+PAIR = {"prompt": [1], "chosen": [2], "rejected": [3]}
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: pad_to_one_length([1], 9, "left"), "rows must be sequences of token ids, got [1]"),
+        (lambda: pad_to_one_length([[1]], 9, "middle"), "side must be 'left' or 'right', got 'mid"),
+        (lambda: pad_to_one_length([[1]], 9, 1), "side must be 'left' or 'right', got 1"),
+        (lambda: pad_to_one_length([[1]], 0.5, "left"), "pad_id must be a whole number, got 0.5"),
+        (
+            lambda: pad_to_one_length([["a"]], 2**99, "left"),
+            f"rows and pad_id must be token ids, got [['a']] and {2**99}",
+        ),
+        (
+            lambda: pad_to_one_length([[0.5]], 9, "left"),
+            "rows must hold whole numbers, got dtype t",
+        ),
+        (lambda: pad_rows(3), "rows must be a sequence of mappings, got 3"),
+        (lambda: pad_rows([PAIR, 4]), "rows must be a sequence of mappings, got [{"),
+        (
+            lambda: pad_rows([PAIR, {"prompt": [1], "chosen": [2]}]),
+            "rows must all have rejected, row 1 has ['prompt', 'chosen']",
+        ),
+        (lambda: get_pair_log_probs(MODEL, [PAIR]), "batch must be a mapping, got list"),
+    ],
+)
+def test_what_makes_no_batch_is_named(call, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        call()
 
 
 def test_thumbs_are_scored_as_pairs_are():

@@ -104,10 +104,16 @@ def test_accuracy_counts_a_tie_as_one_half(chosen, rejected, expected):
             ["rewards (2,)", "desirable (1, 2)"],
         ),
         (lambda: reward_auc("x", torch.tensor([True])), ["rewards", "'x'"]),
+        (lambda: reward_auc([1.0], [True]), ["desirable", "bools, got [True]"]),
+        (lambda: reward_auc([1.0], torch.tensor([1])), ["desirable", "bools, got tensor([1])"]),
+        (
+            lambda: reward_auc([1.0], torch.tensor([True]), torch.zeros(2)),
+            ["rewards (1,)", "tie (2,)"],
+        ),
     ],
 )
 def test_bad_input_is_named(call, words):
-    with pytest.raises(ValueError, match=words[0].split(" ")[0]) as error:
+    with pytest.raises(ValueError, match=rf"\b{words[0].split(' ')[0]}\b") as error:
         call()
     for word in words:
         assert word in str(error.value)
@@ -143,3 +149,10 @@ def test_auc_counts_all_couples(rows, tie):
     # within 1e-6 of the tie a float32 reward may fall to either side
     wins = [(u - d > tie + 1e-6) + 0.5 * (abs(u - d) <= tie + 1e-6) for u in ups for d in downs]
     assert found.item() == pytest.approx(sum(wins) / len(wins))
+
+
+def test_auc_of_rewards_as_near_as_can_be_unless_told_otherwise():
+    thumbs = torch.tensor([True, False])
+    assert reward_auc(torch.tensor([0.5 + 1e-6, 0.5]), thumbs) == 1
+    assert reward_auc([2.0, 1.0], thumbs, torch.tensor([0.0, 1.0])) == 1  # the thumb up's own
+    assert reward_auc([2.0, 1.0], thumbs, torch.tensor([1.0, 0.0])) == 0.5

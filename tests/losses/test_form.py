@@ -3,6 +3,7 @@
 import copy
 import functools
 import inspect
+import math
 import pickle
 
 import pytest
@@ -28,6 +29,13 @@ from dpo_lib.losses import (
     takes_lengths,
     uses_reference,
     weighted_sum,
+)
+from dpo_lib.losses.form import (
+    FOUR,
+    on_both,
+    on_log_ratios,
+    on_mean_log_probs,
+    on_mean_log_ratios,
 )
 from tests.helpers import deterministic
 
@@ -67,6 +75,9 @@ def test_declarations_are_seen_through_options():
 def test_names():
     assert loss_name(simpo_loss) == "simpo_loss"
     assert loss_name(functools.partial(simpo_loss, gamma=0.5)) == "simpo_loss(gamma=0.5)"
+    assert (
+        loss_name(functools.partial(simpo_loss, -1.0, gamma=0.5)) == "simpo_loss(-1.0, gamma=0.5)"
+    )
     assert loss_name(Stateful()) == "Stateful"
 
 
@@ -74,6 +85,79 @@ def test_a_loss_can_be_copied_and_pickled_and_shows_its_formula():
     assert pickle.loads(pickle.dumps(ipo_loss)) is ipo_loss
     assert copy.deepcopy(ipo_loss) is ipo_loss
     assert "chosen - rejected - 1 / (2 * beta)" in inspect.getsource(ipo_loss)
+
+
+# --- from a formula to a loss --------------------------------------------------------------------
+
+# Policy, then reference: log-ratios of 4 and -1 nats, over lengths of 2 and 5 tokens.
+VALUES, SIZES = (-6.0, -9.0, -10.0, -8.0), {"chosen_lengths": 2, "rejected_lengths": 5}
+
+
+def of_two(chosen, rejected, beta=0.5, *, gain=2.0, offset=0.0):
+    """What it is."""
+    return torch.stack([chosen, rejected, offset * beta * gain])
+
+
+def of_four(chosen, rejected, chosen_mean, rejected_mean, beta=0.5):
+    """What it is."""
+    return torch.stack([chosen, rejected, chosen_mean, rejected_mean])
+
+
+@pytest.mark.parametrize(
+    ("made_by", "formula", "compared", "sizes"),
+    [
+        (on_log_ratios, of_two, [4.0, -1.0], {}),
+        (on_mean_log_ratios, of_two, [2.0, -0.2], SIZES),
+        (on_mean_log_probs, of_two, [-3.0, -1.8], SIZES),
+        (on_both, of_four, [4.0, -1.0, -3.0, -1.8], SIZES),
+    ],
+)
+def test_a_formula_is_given_what_it_compares_and_rewards_follow(made_by, formula, compared, sizes):
+    loss = made_by(formula)
+    four = [torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in VALUES]
+    given = loss(*four, **sizes)
+    assert given.losses[: len(compared)].tolist() == pytest.approx(compared)
+    assert given.chosen_rewards.item() == pytest.approx(0.5 * compared[0])
+    assert given.rejected_rewards.item() == pytest.approx(0.5 * compared[1])
+    assert [x.requires_grad for x in given] == [True, False, False]
+    other = loss(**dict(zip(FOUR, four, strict=True)), beta=3.0, **sizes)
+    assert other.rejected_rewards.item() == pytest.approx(3 * compared[1])
+    assert (takes_lengths(loss), uses_reference(loss)) == (
+        bool(sizes),
+        made_by is not on_mean_log_probs,
+    )
+
+
+def test_a_loss_shows_the_public_form_and_what_its_formula_says():
+    loss = on_mean_log_ratios(of_two)
+    assert (loss.__name__, loss.__doc__) == ("of_two", "What it is.")
+    assert str(inspect.signature(loss)) == (
+        "(policy_chosen_logps: 'LogProbs', policy_rejected_logps: 'LogProbs', "
+        "reference_chosen_logps: 'LogProbs', reference_rejected_logps: 'LogProbs', beta=0.5, *, "
+        "gain=2.0, offset=0.0, chosen_lengths: 'Lengths', rejected_lengths: 'Lengths')"
+        " -> 'PreferenceLoss'"
+    )
+
+
+def test_options_reach_the_formula_checked_by_their_names():
+    loss = on_log_ratios(of_two)
+    assert loss(*VALUES, offset=7).losses[2] == 7 * 0.5 * 2.0  # the formula's defaults
+    assert loss(*VALUES, 3.0, gain=1, offset=7).losses[2] == 21
+    each = [torch.tensor([x, x], dtype=torch.float64) for x in VALUES]
+    offsets = torch.tensor([1.0, -7.0], requires_grad=True)
+    result = loss(*each, offset=offsets).losses
+    assert (result[2].tolist(), result.dtype) == ([1.0, -7.0], torch.float64)
+    assert not result.requires_grad  # an offset is data
+    for options, words in (
+        ({"beta": 0}, "beta must be"),
+        ({"gain": -1}, "gain must be a number, at least 0, got -1"),
+        ({"offset": math.nan}, "offset must be finite"),
+        ({"offset": torch.zeros(3)}, r"policy_chosen_logps \(\), offset \(3,\)"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            loss(*VALUES, **options)
+    with pytest.raises(TypeError, match="gian"):
+        loss(*VALUES, gian=1)
 
 
 # --- weighted sums -------------------------------------------------------------------------------
@@ -113,7 +197,7 @@ def test_gradients_flow_through_every_term_of_a_sum():
 
 
 def test_bad_sums_are_refused():
-    with pytest.raises(ValueError, match="terms must be at least one"):
+    with pytest.raises(ValueError, match=r"^terms must be at least one"):
         weighted_sum()
     with pytest.raises(ValueError, match="weight must be a number, at least 0, got -1"):
         weighted_sum((dpo_loss, -1))

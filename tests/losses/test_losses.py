@@ -37,6 +37,15 @@ those = lambda fact: [name for name, facts in FACTS.items() if fact(facts)]  # n
 
 
 @every_loss
+def test_defaults_are_those_of_the_plain_formula(name):
+    """So a default that changes unseen fails here."""
+    values, needs = (-11.0, -15.5, -10.0, -14.0), FACTS[name].needs
+    result = call(name, values, lw=3, ll=7).losses.item()
+    expected = plain_value(name, values, FACTS[name].beta, 3, 7, **needs)
+    assert result == pytest.approx(expected, rel=1e-12)
+
+
+@every_loss
 @given(st.data())
 @deterministic
 def test_each_loss_equals_plain_arithmetic(name, data):
@@ -46,15 +55,6 @@ def test_each_loss_equals_plain_arithmetic(name, data):
     result = LOSSES[name](*values, beta, **lengths_for(name, lw, ll), **options).losses
     expected = plain_value(name, values, beta, lw, ll, **options)
     assert result.item() == pytest.approx(expected, rel=1e-9, abs=1e-8)
-
-
-@every_loss
-def test_defaults_are_those_of_the_plain_formula(name):
-    """So a default that changes unseen fails here."""
-    values, needs = (-11.0, -15.5, -10.0, -14.0), FACTS[name].needs
-    result = call(name, values, lw=3, ll=7).losses.item()
-    expected = plain_value(name, values, FACTS[name].beta, 3, 7, **needs)
-    assert result == pytest.approx(expected, rel=1e-12)
 
 
 @every_loss
@@ -397,9 +397,19 @@ def test_what_a_loss_says_of_itself(name):
     assert takes_lengths(loss) == facts.lengths
     assert looks_across_pairs(loss) == facts.coupled
     assert uses_reference(loss) == facts.reference
-    row = losses.__doc__.partition(f"* - ``{name}``\n")[2].partition("* - ")[0]
-    said = [cell.strip() == "- yes" for cell in row.splitlines()[1:4]]
-    assert said == [facts.reference, facts.lengths, facts.coupled]
+    row = losses._table().partition(f"   * - ``{name}``\n")[2].partition("   * - ")[0]
+    cells = [loss.__doc__.splitlines()[0]]
+    cells += ["yes" if said else "" for said in (facts.reference, facts.lengths, facts.coupled)]
+    assert row.rstrip("\n") == "\n".join(f"     - {cell}" for cell in cells)
+
+
+def test_the_table_of_losses_stands_in_the_documentation():
+    table = losses._table()
+    assert table in losses.__doc__
+    header = "name in `LOSSES`", "what it is", "reference", "lengths", "looks across pairs"
+    top = [".. list-table::", "   :header-rows: 1", "", f"   * - {header[0]}"]
+    assert table.splitlines()[:8] == top + [f"     - {cell}" for cell in header[1:]]
+    assert table.count("   * - ") == 1 + len(LOSSES)
 
 
 @every_loss
