@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+import torch
 
 from dpo_lib.cli import behavior as command
 from dpo_lib.cli import main
@@ -196,6 +197,60 @@ def test_wins_by_scores():
 def test_wins_in_both_orders(judge, share, turned):
     found = wins(judge, ["aaa", "b"], ["a", "c"])
     assert (found["share"], found["turned"]) == (share, turned)
+
+
+def test_how_a_judge_is_asked():
+    def both(prompt, one, other, ended=True):
+        return 0
+
+    assert command._positional(both) == 3
+    assert command._positional(lambda prompt, answer, *, ended: 0) == 2
+    assert command._positional(lambda prompt, answer, strict=False, **more: 0) == 2
+    assert command._positional(min) == 2  # says nothing of itself
+    given = True, False, 0.25, -3, 0
+    assert [command._as_verdict(value, "j", "p") for value in given] == [1, -1, 1, -1, 0]
+
+
+# --- numbers -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "high", "after", "share", "least"),
+    [
+        (0.25, 0.5, 0.75, 0.25, least_kl(0.25, 0.75)),
+        (0.75, 0.9, 0.25, 0.75, least_kl(0.75, 0.25)),  # less of it has a price, too
+        (0.0, 0.5, 0.75, 0.5, least_kl(0.5, 0.75)),
+        (0.0, 0.5, 0.25, 0.5, 0.0),  # may be as it was
+    ],
+)
+def test_the_price_of_a_share(before, high, after, share, least):
+    found = {"before": {"drawn": {"share": before, "high": high}}, "after": {"drawn": {}}}
+    found["after"]["drawn"]["share"] = after
+    assert command._price(found) == {"share": share, "all": -math.log(share), "this_share": least}
+
+
+def test_means_over_what_was_written():
+    def reply(length, finished=True):
+        return command.Reply("p", "", finished, (1,) * length)
+
+    drawn = [[reply(3), reply(5, False)], [reply(4), reply(8)]]
+    written = command.Written(drawn, [[reply(7, False)], [reply(2)]])
+    seen = {"drawn": [[1.0, 0.0], [1.0, 1.0]], "greedy": [[0.0], [1.0]]}
+    assert command._means(written, seen) == {
+        "drawn": clustered_share(seen["drawn"])._asdict(),
+        "greedy": clustered_share(seen["greedy"])._asdict(),
+        "ends": clustered_share([[1, 0], [1, 1]])._asdict(),
+        "tokens": 5.0,
+        "greedy_ends": 0.5,
+        "greedy_tokens": 4.5,
+    }
+
+
+def test_the_kl_is_a_mean_over_prompts_of_means_over_their_answers():
+    policy = torch.tensor([-1.0, -2.0, -4.0, -3.0])
+    reference = torch.tensor([-2.0, -5.0, -4.0, -4.0])  # by 1 and 3, by 0 and 1
+    found = command._kl(policy, reference, 2)
+    assert found == {"mean": 1.25, "error": pytest.approx(0.75)}
 
 
 # --- what goes wrong -----------------------------------------------------------------------------

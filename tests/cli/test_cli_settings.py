@@ -229,3 +229,9 @@ def test_evaluation_takes_at_most_a_fifth_of_the_work(steps, batch_size, held_ou
 def test_where_there_is_time_everything_is_evaluated():
     assert plan(1000, 32, True, 1.0, 110) == (110, 64, 200)
     assert plan(4, 4, True, 1.0, 110) == (16, 16, 4)
+
+
+def test_the_time_for_evaluation_is_used():
+    assert plan(100, 8, False, 1.0, 1000) == (240, 24, 20)  # of 600 units; 120 in five rounds
+    assert plan(100, 8, True, 1.0, 1000) == (160, 16, 20)  # of 400
+    assert plan(100, 8, True, 2.0, 1000) == (80, 80, 100)  # of 200: 8 pairs a round say nothing

@@ -1,6 +1,7 @@
 """What a run held out, what it says of it, and what `eval` scores: the same pairs, no others."""
 
 import contextlib
+import itertools
 import json
 from types import SimpleNamespace
 
@@ -8,12 +9,14 @@ import pytest
 import torch
 
 from dpo_lib.cli import answers, main
+from dpo_lib.cli.answers import answer_seed
 from dpo_lib.cli.evaluate import held_out_paths
-from dpo_lib.cli.held_out import score
+from dpo_lib.cli.held_out import HeldOut, lengths, make_loss, say_scores, score
 from dpo_lib.cli.train import _summary
 from dpo_lib.data import split_by_prompt
+from dpo_lib.data.formats import Conversation, make_prompt
 from dpo_lib.evaluation import estimate_kl, reply_log_probs
-from dpo_lib.losses import dpo_loss, unpaired_kto_loss
+from dpo_lib.losses import dpo_loss, kto_loss, simpo_loss, unpaired_kto_loss
 from dpo_lib.models import Reply, load_base, load_sft, respond
 from dpo_lib.world import label_by_reward, load_pairs, preference_prompts, world_tokenizer
 
@@ -56,6 +59,91 @@ def test_thumbs_of_each_kind_are_counted():
     assert tied["auc"] == 0.5
 
 
+def test_thumbs_are_held_against_the_level_of_mismatched_responses():
+    rows = [{"prompt": [2], "response": [3], "desirable": up} for up in (True, False, False)]
+    reference = torch.tensor([[-3.0, -4.0, -5.0], [-6.0, -6.0, -6.0]], dtype=WIDE)
+    policy = reference + torch.tensor([[1.0, 0.0, -1.0], [2.0, 1.0, 3.0]], dtype=WIDE)
+    found = score(policy, reference, rows, unpaired_kto_loss, 0.5)
+    thumbs = torch.tensor([row["desirable"] for row in rows])
+    losses = unpaired_kto_loss(policy[0], reference[0], thumbs, 0.5, kl=2.0).losses
+    assert found["loss"] == pytest.approx(losses.mean().item())
+    assert found["level"] == 2.0
+    alone = score(policy[:1, :1], reference[:1, :1], rows[:1], unpaired_kto_loss, 0.5)
+    assert (alone["thumbs_up"], alone["thumbs_down"], alone["desirable_logp"]) == (1, 0, 1.0)
+    assert not {"level", "auc", "undesirable_logp"} & alone.keys()  # of none there is no mean
+
+
+def test_lengths_are_means_of_each_kind():
+    assert lengths(rows_of([(3, 2), (1, 5)])) == {"chosen": 2.0, "rejected": 3.5}
+    thumbs = [(3, True), (6, True), (2, False)]
+    rows = [{"prompt": [2], "response": [3] * n, "desirable": up} for n, up in thumbs]
+    assert lengths(rows) == {"desirable": 4.5, "undesirable": 2.0}
+    assert lengths(rows[:2]) == {"desirable": 4.5}
+
+
+def test_scores_in_words_are_the_scores():
+    found = {"accuracy": 0.754, "margin": -1.236, "chosen_logp": 0.26, "rejected_logp": -3.14}
+    assert say_scores(found) == (
+        "accuracy 0.75, margin -1.24, log-probability of chosen +0.3, of rejected -3.1 nats"
+    )
+    found = {"auc": 0.754, "margin": 1.236, "desirable_logp": -0.26, "undesirable_logp": -3.14}
+    ups = "log-probability of thumbs up -0.3 nats"
+    both = f"AUC 0.75, margin 1.24, {ups}, log-probability of thumbs down -3.1 nats"
+    assert say_scores(found) == both
+    assert say_scores({"desirable_logp": -0.26}) == ups
+
+
+def test_the_reference_is_scored_once_and_kept(tmp_path):
+    rows, kept = rows_of([(3, 2), (2, 5), (4, 4)]), tmp_path / "kept.json"
+    sides = ("chosen", "rejected")
+
+    def scale(by):
+        return lambda some: tuple(
+            torch.tensor([-by * len(row[side]) for row in some], dtype=WIDE) for side in sides
+        )
+
+    def never(some):
+        raise AssertionError("computed again")
+
+    reference = torch.tensor([[-3.0, -2.0, -4.0], [-2.0, -5.0, -4.0]], dtype=WIDE)
+    HeldOut(rows, dpo_loss, 0.5, scale(1.0), kept, write=False).at_start(2)
+    assert not kept.exists()
+    start = HeldOut(rows, dpo_loss, 0.5, scale(1.0), kept, write=True).at_start(2)
+    assert start == score(reference[:, :2], reference[:, :2], rows[:2], dpo_loss, 0.5)
+    resumed = HeldOut(rows, dpo_loss, 0.5, never, kept, write=True)
+    assert resumed.reference.dtype == WIDE
+    assert resumed.at_start(2) == start
+    resumed.log_probs = scale(0.5)
+    assert resumed(2) == score(reference[:, :2] / 2, reference[:, :2], rows[:2], dpo_loss, 0.5)
+    assert resumed() == score(reference / 2, reference, rows, dpo_loss, 0.5)
+    assert resumed(log_probs=scale(2.0)) == score(reference * 2, reference, rows, dpo_loss, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "unpaired", "words"),
+    [
+        ("dpo", {"gamma": 1.0}, False, "loss dpo has no setting 'gamma'; it has .'label_smoothing"),
+        ("ipo", {"beta": 1.0}, False, "loss ipo has no setting 'beta'; it has none"),
+        ("odpo", {}, False, "loss odpo needs a value of its own for 'offset': offset=VALUE"),
+        ("simpo", {"gamma": -1.0}, False, "gamma must be a number, at least 0, got -1.0"),
+        ("kto", {"desirable_weight": 0.0}, True, "desirable_weight must be"),
+        ("kto", {"desirable": 1.0}, True, "loss kto has no setting 'desirable'"),
+        ("dpo", {}, True, "dpo_loss compares the two responses of a pair"),
+    ],
+)
+def test_a_loss_that_cannot_be_is_refused_before_training(name, options, unpaired, words):
+    with pytest.raises(ValueError, match=f"^{words}"):
+        make_loss(name, options, unpaired)
+
+
+def test_a_loss_has_the_settings_that_were_typed():
+    made = make_loss("simpo", {"gamma": 0.5})
+    assert (made.func, made.keywords) == (simpo_loss, {"gamma": 0.5})
+    assert make_loss("simpo", {}) is simpo_loss
+    assert make_loss("kto", {}, unpaired=True) is unpaired_kto_loss
+    assert make_loss("kto", {}) is kto_loss
+
+
 # --- answers -------------------------------------------------------------------------------------
 
 
@@ -96,6 +184,57 @@ def test_answers_before_and_after_stay_apart(tmp_path, monkeypatch):
     ]
     said = _summary(tmp_path, {"results": {"held_out": None, **means}, "advice": []})
     assert "answers: 7.0 tokens before, 3.0 after" in said
+
+
+def test_a_seed_for_every_place_is_the_same_in_every_process():
+    assert answer_seed(0, 1, 2) == 50402195975666066
+    seeds = {answer_seed(*places) for places in itertools.product(range(3), range(12), range(12))}
+    assert len(seeds) == 3 * 12 * 12  # 1, 11 is not 11, 1
+    assert all(0 <= seed < 2**56 for seed in seeds)
+
+
+def test_answers_are_drawn_some_at_a_time_from_the_seeds_of_their_places(monkeypatch):
+    asked = []
+
+    def respond(model, tokenizer, prompts, new, temperature, seed):
+        asked.append((prompts, new, temperature, seed))
+        return [f"to {prompt}" for prompt in prompts]
+
+    monkeypatch.setattr(answers, "respond", respond)
+    tokenizer = SimpleNamespace(encode_prompt=lambda prompt: [1] * len(prompt))
+    opened = SimpleNamespace(model=None, tokenizer=tokenizer, context=10)
+    prompts = ["a", "bbb", "cc"]
+    replies = ["to a", "to bbb", "to cc"]
+    assert answers.answer(opened, prompts, 5, 0.5, seed=7, together=2) == replies
+    assert answers.answer(opened, prompts, 99, seed=[4, 9, 2], together=2) == replies
+    assert asked == [
+        (["a", "bbb"], 5, 0.5, 7),
+        (["cc"], 5, 0.5, 9),  # the place of its first one
+        (["a", "bbb"], 7, 0.0, [4, 9]),  # behind the longest prompt there is room for 7
+        (["cc"], 7, 0.0, [2]),
+    ]
+    assert answers.answer(opened, [], 5) == []
+    with pytest.raises(ValueError, match="a prompt has 10 tokens, the model reads 10"):
+        answers.answer(opened, ["a", "b" * 10], 5)
+    tokenizer.encode_prompt = lambda prompt: 1 / 0 if prompt == "a" else int(prompt)
+    with pytest.raises(ValueError, match="the prompt 'b': invalid literal"):
+        answers.room_for_answers(opened, ["b", "a"])
+
+
+def test_a_prompt_is_read_from_a_file_as_it_was_written():
+    messages = ({"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"})
+    messages += ({"role": "user", "content": "No."},)
+    tools = ({"name": "clock"},)
+    for prompt in ("Hi", Conversation(messages), Conversation(messages, tools)):
+        row = json.loads(json.dumps(answers.as_prompt_row(prompt)))
+        again = answers.prompt_of_row(row)
+        data = json.loads(json.dumps(answers.as_data_row(prompt)))
+        for found in (again, make_prompt(data)):
+            assert found == prompt
+            for name in ("messages", "tools"):
+                mine, theirs = (getattr(x, name, None) for x in (found, prompt))
+                assert (mine and list(mine)) == (theirs and list(theirs))
+        assert row["prompt"] == str(prompt)
 
 
 # --- eval ----------------------------------------------------------------------------------------
