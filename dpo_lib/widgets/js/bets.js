@@ -1,18 +1,35 @@
 // The bets that the reader has placed in this browser: name: { title, bet, truth }, truth null until a
 // page has shown it. Where nothing can be stored, a bet lasts as long as its page.
 
-import { plain, read, write } from "./storage.js";
+import { erase, plain, read, setAside, write } from "./storage.js";
 
 const KEY = "dpo-book-bets";
 const VERSION = 1;
 
-export function allBets() {
-  const kept = read(KEY);
-  const bets = kept?.version === VERSION && plain(kept.bets) ? kept.bets : {};
-  return Object.fromEntries(Object.entries(bets).filter(([, entry]) => plain(entry)));
+const isValue = (value) => [value].flat().every((part) => ["number", "string"].includes(typeof part));
+
+// A bet as it is kept, or null where it is none.
+export function betOf(entry) {
+  if (!plain(entry)) return null;
+  const { title, bet, truth } = entry;
+  return typeof title === "string" && isValue(bet) && (truth === null || isValue(truth)) ? { title, bet, truth } : null;
 }
 
-export const keepBets = (bets) => write(KEY, Object.keys(bets).length ? { version: VERSION, bets } : null);
+// All bets, and whether that is all that stands there.
+function look() {
+  const kept = read(KEY, KEY);
+  const stored = kept?.version === VERSION && plain(kept.bets) ? Object.entries(kept.bets) : null;
+  const bets = (stored ?? []).map(([name, entry]) => [name, betOf(entry)]).filter(([, bet]) => bet);
+  return { bets: Object.fromEntries(bets), whole: kept === null || bets.length === stored?.length };
+}
+
+export const allBets = () => look().bets;
+
+// Says whether they are kept now.
+export const keepBets = (bets) =>
+  (look().whole || setAside(KEY)) && write(KEY, Object.keys(bets).length ? { version: VERSION, bets } : null);
+
+export const eraseBets = () => erase(KEY);
 
 export function keptBet(name) {
   const bets = allBets();

@@ -1,7 +1,7 @@
 // The reader's clicks, kept in this browser for all pages: rows { prompt, chosen, rejected, seconds?, from },
 // at most one for a pair of answers. `from` is one of FROM.
 
-import { plain, read, textOf, write } from "./storage.js";
+import { erase as eraseKey, plain, read, setAside, textOf, write } from "./storage.js";
 
 const KEY = "dpo-book-clicks";
 const VERSION = 1;
@@ -23,12 +23,12 @@ function wrongWith(row) {
   if (missing) return `${missing} must be a text of 1 to ${LONGEST} characters`;
   if (row.chosen === row.rejected) return "chosen and rejected are the same";
   const { seconds } = row;
-  if (seconds !== undefined && !(Number.isFinite(seconds) && seconds >= 0)) return "seconds must be a number, 0 or more";
+  if (seconds != null && !(Number.isFinite(seconds) && seconds >= 0)) return "seconds must be a number, 0 or more";
   return "";
 }
 
 const clean = ({ prompt, chosen, rejected, seconds }, from) =>
-  seconds === undefined ? { prompt, chosen, rejected, from } : { prompt, chosen, rejected, seconds, from };
+  seconds == null ? { prompt, chosen, rejected, from } : { prompt, chosen, rejected, seconds, from };
 
 // The same for two rows on one pair of answers, whichever was chosen.
 export const pairOf = ({ prompt, chosen, rejected }) => JSON.stringify([prompt, ...[chosen, rejected].sort()]);
@@ -42,13 +42,14 @@ export function kept() {
   // Before there was a version, a bare list of chapter 1's rows.
   if (Array.isArray(stored)) all = stored.map((row) => (plain(row) ? { ...row, from: FROM[0] } : row));
   if (!Array.isArray(all)) return { rows: [], note: FOREIGN };
-  const rows = all.filter((row) => !wrongWith(row) && FROM.includes(row.from));
+  const rows = all.filter((row) => !wrongWith(row) && FROM.includes(row.from)).map((row) => clean(row, row.from));
   const left = all.length - rows.length;
   return { rows, note: left ? `${left} of the ${all.length} rows kept here cannot be read: left out.` : "" };
 }
 
 function store(rows) {
-  memory = write(KEY, rows.length ? { version: VERSION, rows } : null) ? null : rows;
+  const free = memory || !kept().note || setAside(KEY);
+  memory = free && write(KEY, rows.length ? { version: VERSION, rows } : null) ? null : rows;
   window.dispatchEvent(new Event(CHANGED));
   return memory ? FULL : "";
 }
@@ -60,7 +61,10 @@ export function change(gone, come) {
   return store([...kept().rows.filter((row) => !touched.has(pairOf(row))), ...come]);
 }
 
-export const erase = () => store([]);
+export function erase() {
+  eraseKey(KEY);
+  return store([]);
+}
 
 // Calls back when the rows have changed, here or on another page; returns what ends that. A page that opens
 // while another writes can miss the browser's event, so it looks again when the reader comes to it.
@@ -89,6 +93,9 @@ export function whose(rows) {
   const parts = [`${rows.length - file} of yours`, `${file} from a file`];
   return parts.filter((part) => !part.startsWith("0 ")).join(", ");
 }
+
+// A row of another file as it is kept, or null.
+export const clickOf = (row) => (wrongWith(row) ? null : clean(row, FROM.includes(row.from) ? row.from : "file"));
 
 // Rows of a JSONL text; throws one sentence that names the line. Nothing is taken of a file with a fault.
 export function fromJsonl(text) {

@@ -101,5 +101,8 @@ export function liveModel(model, report) {
 
 // What the reader leaves in this browser for other pages: the loss (the clicks: clicks.js). Without storage: nothing.
 const KEYS = { loss: "dpo-book-loss" };
-export const recall = (name) => read(KEYS[name]);
+export function recall(name) {
+  const value = read(KEYS[name]);
+  return typeof value === "string" ? value : null;
+}
 export const remember = (name, value) => write(KEYS[name], value);

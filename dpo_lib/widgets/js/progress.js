@@ -1,15 +1,23 @@
 // What the reader has done in this browser: { "exercise 9.2": day }. Where nothing is kept: nothing.
 
-import { plain, read, write } from "./storage.js";
+import { erase, plain, read, setAside, write } from "./storage.js";
 
 const KEY = "dpo-book-done";
 
-export function done() {
-  const kept = read(KEY);
-  return plain(kept) ? kept : {};
+// What is done, and whether that is all that stands there.
+function look() {
+  const kept = read(KEY, KEY);
+  const all = plain(kept) ? Object.entries(kept) : [];
+  const days = all.filter(([, day]) => typeof day === "string");
+  return { days: Object.fromEntries(days), whole: kept === null || (plain(kept) && days.length === all.length) };
 }
 
-export const keepDone = (kept) => write(KEY, Object.keys(kept).length ? kept : null);
+export const done = () => look().days;
+
+// Says whether it is kept now.
+export const keepDone = (kept) => (look().whole || setAside(KEY)) && write(KEY, Object.keys(kept).length ? kept : null);
+
+export const eraseDone = () => erase(KEY);
 
 export const today = () => new Date().toISOString().slice(0, 10);
 

@@ -32,4 +32,20 @@ export function write(key, value) {
   }
 }
 
+// What stands under a key and cannot be read, left by a later version of the book perhaps, goes to a place beside
+// it before it is written over. Says whether it is there now.
+const aside = (key) => `${key}-unread`;
+export function setAside(key) {
+  try {
+    const texts = [textOf(aside(key)), textOf(key)].filter((text) => text !== null);
+    localStorage.setItem(aside(key), texts.join("\n"));
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+// Removes what stands under a key, and beside it.
+export const erase = (key) => [key, aside(key)].forEach((name) => write(name, null));
+
 export const plain = (value) => typeof value === "object" && value !== null && !Array.isArray(value);

@@ -1,9 +1,9 @@
 // What the reader has done in this browser, chapter by chapter, beside what there is. It can be saved as a
 // file, read back, erased and printed.
 
-import { allBets, keepBets } from "../bets.js";
-import { change, erase as eraseClicks, fromJsonl, kept as keptClicks, pairOf, whose } from "../clicks.js";
-import { done, keepDone, today } from "../progress.js";
+import { allBets, betOf, eraseBets, keepBets } from "../bets.js";
+import { change, clickOf, erase as eraseClicks, kept as keptClicks, pairOf, whose } from "../clicks.js";
+import { done, eraseDone, keepDone, today } from "../progress.js";
 import { KEPT, plain, read, write } from "../storage.js";
 import { assign, button, download, h, readout, rich } from "../ui.js";
 import { compare, isBet } from "./bet.js";
@@ -11,6 +11,7 @@ import { compare, isBet } from "./bet.js";
 const FIRST = "All of this stays in this browser. Nothing is sent anywhere.";
 const KIND = "dpo-book";
 const VERSION = 1;
+const HEAD = ["kind", "version", "day"];
 const DAY = /^\d{4}-\d\d-\d\d$/;
 const DONE = /^(exercise|quiz) [\w.-]+$/;
 const BET = /^[a-z][a-z0-9-]*$/;
@@ -21,19 +22,9 @@ const PROBE = "dpo-book-probe";
 export const toFile = (kept) => JSON.stringify({ kind: KIND, version: VERSION, day: today(), ...kept }, null, 1);
 
 const sound = {
-  done: (name, day) => DONE.test(name) && DAY.test(day),
-  bets: (name, entry) => BET.test(name) && plain(entry) && typeof entry.title === "string" && "bet" in entry && "truth" in entry,
+  done: (name, day) => (DONE.test(name) && typeof day === "string" && DAY.test(day) ? day : null),
+  bets: (name, entry) => (BET.test(name) ? betOf(entry) : null),
 };
-
-// A click of a file as it is kept, or null.
-function clickOf(row) {
-  try {
-    const [click] = fromJsonl(JSON.stringify(row));
-    return { ...click, from: row.from ?? click.from };
-  } catch {
-    return null;
-  }
-}
 
 // What of a file is new here: { fresh: { done, bets, clicks }, added, present, unsound }. Throws what is wrong
 // with it.
@@ -45,13 +36,18 @@ export function fromFile(text, here) {
     throw new Error("This is no JSON, so nothing was read.");
   }
   if (!plain(file) || file.kind !== KIND) throw new Error("This is no file that this page saved, so nothing was read.");
-  if (file.version !== VERSION) throw new Error(`This file has version ${file.version}, not ${VERSION}, so nothing was read.`);
+  const version = Number.isInteger(file.version) ? file.version : "unknown";
+  if (version !== VERSION) throw new Error(`This file has version ${version}, not ${VERSION}, so nothing was read.`);
   const fresh = {};
   let [added, present, unsound] = [0, 0, 0];
-  for (const [part, isSound] of Object.entries(sound)) {
+  for (const [part, found] of Object.entries(file)) {
+    if (!HEAD.includes(part) && part !== "clicks" && !(Object.hasOwn(sound, part) && plain(found))) unsound++;
+  }
+  for (const [part, taken] of Object.entries(sound)) {
     fresh[part] = {};
-    for (const [name, entry] of Object.entries(plain(file[part]) ? file[part] : {})) {
-      if (!isSound(name, entry)) unsound++;
+    for (const [name, found] of Object.entries(plain(file[part]) ? file[part] : {})) {
+      const entry = taken(name, found);
+      if (entry === null) unsound++;
       else if (Object.hasOwn(here[part], name)) present++;
       else {
         fresh[part][name] = entry;
@@ -61,7 +57,7 @@ export function fromFile(text, here) {
   }
   const pairs = new Set(here.clicks.map(pairOf));
   fresh.clicks = [];
-  for (const row of Array.isArray(file.clicks) ? file.clicks : []) {
+  for (const row of [file.clicks ?? []].flat()) {
     const click = clickOf(row);
     if (!click) unsound++;
     else if (pairs.has(pairOf(click))) present++;
@@ -91,7 +87,7 @@ function whereWords(live) {
   return `Kept by this browser for ${location.origin}.`;
 }
 
-const listed = (value) => (Array.isArray(value) ? value.join(", ") : String(value));
+const listed = (value) => [value].flat().join(", ");
 const link = (href, ...words) => (href ? h("a", { href }, ...words) : h("span", {}, ...words));
 
 export function render({ model, el, spec }) {
@@ -225,19 +221,18 @@ export function render({ model, el, spec }) {
     try {
       const here = everything();
       const { fresh, added, present, unsound } = fromFile(await file.files[0].text(), here);
-      keepDone({ ...here.done, ...fresh.done });
-      keepBets({ ...here.bets, ...fresh.bets });
-      change([], fresh.clicks);
+      const kept = [keepDone({ ...here.done, ...fresh.done }), keepBets({ ...here.bets, ...fresh.bets }), !change([], fresh.clicks)];
+      const lost = kept.every(Boolean) ? "" : " This browser does not keep all of it.";
       const left = unsound ? ` ${unsound} could not be read and were left out.` : "";
-      say(`Added: ${added}. Here already, and left as they were: ${present}.${left}`);
+      say(`Added: ${added}. Here already, and left as they were: ${present}.${left}${lost}`);
     } catch (error) {
       say(error.message);
     }
     file.value = "";
   });
   const yes = button("Yes, erase it all", () => {
-    keepDone({});
-    keepBets({});
+    eraseDone();
+    eraseBets();
     eraseClicks();
     assign(model, { asked: false, note: "Erased: exercises, quizzes, bets and clicks." });
     erase.focus();
