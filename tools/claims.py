@@ -36,6 +36,22 @@ TOKEN = re.compile(
     rf"(?:\d{{1,3}}(?:{_GROUP}\d{{3}})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?:[eE][+\-−]?\d+)?"
     rf"|[{''.join(_FRACTIONS).replace('½', '')}]"
 )
+_FROM_THREE = (
+    "three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+    "seventeen eighteen nineteen twenty"
+)
+WORDS = {word: 3 + i for i, word in enumerate(re.findall(r"\w+", _FROM_THREE))}
+WORDS |= {"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60}
+_WORD = "|".join(sorted(WORDS, key=len, reverse=True))
+# What the code or an experiment counts: "five seeds", "three held-out prompts".
+COUNTED = (
+    "seeds|runs|chapters|bugs|checks|prompts|pairs|updates|replies|countries|cities|wordings|"
+    "raters|statements|losses|exercises|bets"
+)
+COUNT = re.compile(
+    rf"(?<![\w-])(?:{_WORD})(?=\s+(?:of\s+(?:the\s+)?(?:{_WORD})\s+)?(?:[a-z-]+\s+)?(?:{COUNTED})\b)",
+    re.IGNORECASE,
+)
 _PRINTED = re.compile(
     r"(?P<sign>[+-]?)"
     r"(?P<mantissa>\d+(?:\.\d*)?|\.\d+)?"
@@ -48,8 +64,11 @@ def read_number(text: str) -> tuple[float, float]:
     r"""Return the value of a printed number and half a unit of its last digit.
 
     Signs (- and −), thousands (25,600 and 25{,}600 and thin spaces), percent (the percentage),
-    powers (1e-9, 10^{-9}, 2\times10^{-7}, 3·10⁻⁴), fractions (3/4, ¾, \frac34) are understood.
+    powers (1e-9, 10^{-9}, 2\times10^{-7}, 3·10⁻⁴), fractions (3/4, ¾, \frac34) and whole numbers
+    in words (five) are understood.
     """
+    if text.lower() in WORDS:
+        return float(WORDS[text.lower()]), 1e-9
     plain = re.sub(r"10([⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]+)", lambda m: "10^" + m[1].translate(_SUPERSCRIPTS), text)
     plain = re.sub(r"\\text\w*\{([^{}]*)\}|\\mathbf\{([^{}]*)\}", r"\1\2", plain.strip().strip("$"))
     plain = re.sub(r"\\(times|cdot)(?![A-Za-z])|[×·]", "*", plain.replace("−", "-"))
@@ -170,7 +189,8 @@ class Place:
     def numbers(self) -> list[re.Match[str]]:
         """Every number that needs a row."""
         text = self._visible()
-        return [match for match in TOKEN.finditer(text) if not _structural(match)]
+        found = [match for match in TOKEN.finditer(text) if not _structural(match)]
+        return sorted([*found, *COUNT.finditer(text)], key=lambda match: match.start())
 
     def _visible(self) -> str:
         """Return the text with everything that needs no row blanked out, position by position."""

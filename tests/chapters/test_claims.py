@@ -75,6 +75,8 @@ def test_sections_are_files_of_the_book_in_order():
         ("¾", 0.75, 1e-9),
         (r"-\tfrac14", -0.25, 1e-9),
         (r"\frac{5}{16}", 0.3125, 1e-9),
+        ("five", 5, 1e-9),
+        ("Twelve", 12, 1e-9),
     ],
 )
 def test_printed_numbers_are_read(text, value, half):
@@ -155,6 +157,11 @@ def needed(text, **options):
         ("<!-- 3.5 -->\n% 4.5\n[^5]", []),
         ("_0.35_ and **0.45**", ["0.35", "0.45"]),
         ("The price of 5 apples\\. It takes 25 minutes.", ["5", "25"]),
+        (
+            "Five seeds; in three of five held-out runs,\ntwelve prompts",
+            ["Five", "three", "five", "twelve"],
+        ),
+        ("two runs, four reasons, `five seeds`, one of the seeds, a twenty-five seeds mix", []),
     ],
 )
 def test_numbers_that_need_a_row(text, numbers):
@@ -325,6 +332,18 @@ def test_code_rows_define_functions(write):
     broken = write({"code": "1 /"}, text="3.5")
     assert "SyntaxError" in broken.problems()[0]
     assert len(broken.uncovered()) == 1
+
+
+def test_counts_in_words_are_computed_too(write):
+    row = {"words": "in [[three]] of [[five]] seeds", "value": ["1 + 2", "len(range(5))"]}
+    text = "It falls in three of five seeds."
+    file = write(row, text=text)
+    assert file.problems() == file.uncovered() == []
+    assert len(write(text=text).uncovered()) == 1
+    wrong = {**row, "words": "in [[four]] of [[five]] seeds"}
+    file = write(wrong, text=text.replace("three", "four"))
+    (message,) = file.problems()
+    assert "the text says four, but 1 + 2 gives 3.0" in message
 
 
 def test_words_match_whole_numbers_only(write):
