@@ -65,19 +65,22 @@ def run(seed: int, name: str, beta: float = CONFIG.beta) -> list[dict[str, Any]]
     return [{"seed": seed, "loss": name} | row for row in history.evaluations]
 
 
-def runs(beta: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Every seed with both losses: the settings and the rows."""
-    rows = [row for seed in SEEDS for name in LOSSES for row in run(seed, name, beta)]
-    settings = {key: value for key, value in asdict(CONFIG).items() if key != "seed"}
-    settings |= {"seeds": list(SEEDS), "sampling": SAMPLING, "labels": "each pair in both orders"}
-    return settings | {"beta": beta}, rows
+def settings(beta: float) -> dict[str, Any]:
+    """What is stored beside the rows."""
+    kept = {key: value for key, value in asdict(CONFIG).items() if key != "seed"} | {"beta": beta}
+    return kept | {"seeds": [*SEEDS], "sampling": SAMPLING, "labels": "each pair in both orders"}
+
+
+def runs(beta: float) -> list[dict[str, Any]]:
+    """Every seed with both losses."""
+    return [row for seed in SEEDS for name in LOSSES for row in run(seed, name, beta)]
 
 
 def main() -> None:
     """Run both values of beta and store the rows."""
     torch.set_num_threads(1)
-    store("coin_flip", *runs(CONFIG.beta))
-    store("coin_flip_low_beta", *runs(LOW_BETA))
+    store("coin_flip", settings(CONFIG.beta), runs(CONFIG.beta))
+    store("coin_flip_low_beta", settings(LOW_BETA), runs(LOW_BETA))
 
 
 if __name__ == "__main__":
