@@ -412,3 +412,11 @@ def test_freed_memory_is_kept_for_the_next_update():
     command = [sys.executable, "-c", PAGE_FAULTS]
     faults = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     assert faults < 1000  # without: 100,000
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_memory_is_kept_only_if_the_config_says_so(monkeypatch, dataset, kept):
+    asked = []
+    monkeypatch.setattr("dpo_lib.training.loop.keep_freed_memory", lambda: asked.append(1))
+    run(dataset, config=dataclasses.replace(CONFIG, steps=1, keep_memory=kept))
+    assert len(asked) == kept
