@@ -32,18 +32,20 @@ UNNOTICED = (0, 5, 33)  # exit codes: all tests passed, or there were none
 
 
 def undecorated(source: str) -> str:
-    """Write ``f = decorator(f)`` below each function of a module that is decorated above.
+    """Write ``f = decorator(f)`` below each function and method that is decorated above.
 
     Caches keep their decorator: they would answer from before the change.
     """
+    tree = ast.parse(source)
+    homes = [tree, *(node for node in tree.body if isinstance(node, ast.ClassDef))]
+    functions = [node for home in homes for node in home.body if isinstance(node, ast.FunctionDef)]
     lines = source.splitlines(keepends=True)
-    for node in reversed(ast.parse(source).body):
-        if isinstance(node, ast.FunctionDef) and node.decorator_list:
-            calls = [ast.unparse(decorator) for decorator in node.decorator_list]
-            if not any("cache" in call for call in calls):
-                applied = "(".join([*calls, node.name]) + ")" * len(calls)
-                lines.insert(node.end_lineno, f"{node.name} = {applied}\n")
-                del lines[node.decorator_list[0].lineno - 1 : node.lineno - 1]
+    for node in sorted(functions, key=lambda node: -node.lineno):
+        calls = [ast.unparse(decorator) for decorator in node.decorator_list]
+        if calls and not any(kept in call for call in calls for kept in ("cache", ".setter")):
+            applied = "(".join([*calls, node.name]) + ")" * len(calls)
+            lines.insert(node.end_lineno, f"{' ' * node.col_offset}{node.name} = {applied}\n")
+            del lines[node.decorator_list[0].lineno - 1 : node.lineno - 1]
     return "".join(lines)
 
 

@@ -479,6 +479,7 @@ def test_a_batch_of_rows_has_each_side_and_its_mask():
         "rejected_mask": [[1, 1], [1, 0]],
     }
     assert pad_rows(rows)["prompt"].tolist() == [[5, 6], [0, 5]]
+    assert pad_rows(rows[1:])["chosen"].tolist() == [[7, 8, 9]]
     assert {x.device.type for x in pad_rows(rows, device="meta").values()} == {"meta"}
 
 
@@ -500,6 +501,7 @@ PAIR = {"prompt": [1], "chosen": [2], "rejected": [3]}
             lambda: pad_to_one_length([[0.5]], 9, "left"),
             "rows must hold whole numbers, got dtype t",
         ),
+        (lambda: pad_rows([]), "rows must be given and not empty, got lengths []"),
         (lambda: pad_rows(3), "rows must be a sequence of mappings, got 3"),
         (lambda: pad_rows([PAIR, 4]), "rows must be a sequence of mappings, got [{"),
         (
@@ -520,6 +522,8 @@ def test_thumbs_are_scored_as_pairs_are():
     (found,) = get_response_log_probs(model, pad_rows(rows))
     expected = [log_probs_by_hand(model, r["prompt"], r["response"]).sum() for r in rows]
     assert_close(found, torch.stack(expected))
+    unpadded = {name: torch.tensor([[1, 2]]) for name in ("prompt", "chosen", "rejected")}
+    assert get_response_log_probs(model, unpadded) == get_pair_log_probs(model, unpadded)
 
 
 def test_a_vocabulary_is_read_from_the_configuration():

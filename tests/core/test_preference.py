@@ -251,6 +251,12 @@ def test_malformed_comparisons_are_named(winners, losers, n_items, words):
         assert word in str(error.value)
 
 
+def test_what_is_no_index_is_named():
+    words = r"^winners and losers must be index vectors, got \['a'\] and \[1\]"
+    with pytest.raises(ValueError, match=words):
+        fit_bradley_terry(["a"], [1], 2)
+
+
 def test_too_few_steps_is_an_error():
     with pytest.raises(ValueError, match="max_steps=1"):
         fit_bradley_terry(*comparisons(WINS), n_items=3, max_steps=1)

@@ -108,15 +108,22 @@ def kept(x):
 class A:
     @property
     def x(self):
-        return f(1)
+        return self.y(1)
+
+    @staticmethod
+    @twice
+    def y(n):
+        return n
 """
     before, after = {}, {}
     changed = undecorated(source)
     exec(source, before)
     exec(changed, after)
     assert before["f"](4) == after["f"](4) == 14
-    assert before["A"]().x == after["A"]().x
-    assert [line for line in changed.splitlines() if line.startswith(("@", "f ="))] == [
+    assert before["A"]().x == after["A"]().x == 2
+    assert [line for line in changed.splitlines() if "@" in line or " = " in line] == [
         "f = twice(plus(3)(f))",
         "@functools.cache",
+        "    x = property(x)",
+        "    y = staticmethod(twice(y))",
     ]

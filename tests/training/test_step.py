@@ -242,7 +242,7 @@ def test_nothing_is_updated_upon_an_error(batch, reference, beta, words):
     optimizer = torch.optim.AdamW(policy.parameters(), lr=0.1)
     before = fingerprint(policy)
     changed = {k: v for k, v in {**padded_batch(), **batch}.items() if v is not None}
-    with pytest.raises(ValueError, match=words[0]) as error:
+    with pytest.raises(ValueError, match=rf"\b{words[0]}\b") as error:
         dpo_training_step(policy, reference or policy, optimizer, changed, beta=beta)
     for word in words:
         assert word in str(error.value)
