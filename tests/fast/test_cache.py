@@ -60,6 +60,27 @@ def test_a_changed_number_is_not_read(tmp_path):
     assert read_cache(file, 9) is None
 
 
+def test_only_the_values_of_all_rows_are_read(tmp_path):
+    file = tmp_path / "a.pt"
+    assert read_cache(file, 9) is None
+    write_cache(file, (torch.ones(9), torch.ones(9)))
+    assert read_cache(file, 8) is None
+    write_cache(file, (torch.ones(9), torch.ones(8)))
+    assert read_cache(file, 9) is read_cache(file, 8) is None
+
+
+def test_as_many_pairs_at_a_time_as_asked_for(tmp_path):
+    rows, model, seen = random_rows(9), tiny(), []
+    model.register_forward_hook(lambda _, given, __: seen.append(len(given[0])))
+    whole = cache_reference_log_probs(model, rows, batch_size=9)
+    assert seen == [9, 9]  # with the chosen, then with the rejected responses
+    parts = cache_reference_log_probs(model, rows, batch_size=4)
+    assert sorted(seen[2:]) == [1, 1, 4, 4, 4, 4]
+    torch.testing.assert_close(parts, whole)
+    with pytest.raises(ValueError, match=r"^dataset holds no pairs$"):
+        cache_reference_log_probs(model, [])
+
+
 def test_two_processes_keep_their_values_in_one_file(tmp_path):
     """One of them is this one."""
     code = textwrap.dedent("""

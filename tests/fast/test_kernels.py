@@ -1,5 +1,7 @@
 """Each kernel against the formula that it stands for, and its derivative against differences."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.autograd import gradcheck
@@ -123,6 +125,24 @@ def test_linear_without_onednn(monkeypatch, ops, lacks, dtype):
     inputs = normal(7, 5, dtype=dtype), normal(3, 5, seed=1, dtype=dtype)
     assert_same(kernels.linear, F.linear, *inputs, atol=1e-5 if dtype == torch.float32 else 0.1)
     assert not calls
+
+
+def test_glibc_is_told_to_keep_what_is_freed(monkeypatch):
+    told = []
+    library = SimpleNamespace(mallopt=lambda *given: told.append(given))
+    monkeypatch.setattr(kernels.ctypes, "CDLL", {"libc.so.6": library}.__getitem__)
+    kernels.keep_freed_memory()
+    assert told == [(-1, 2**31 - 1), (-3, 2**25)]  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+    for other in (SimpleNamespace(), OSError("no such library")):
+
+        def load(name, other=other):
+            if isinstance(other, OSError):
+                raise other
+            return other
+
+        monkeypatch.setattr(kernels.ctypes, "CDLL", load)
+        kernels.keep_freed_memory()  # nothing to tell it to
+    assert len(told) == 2
 
 
 def test_frozen_weights_get_no_gradient():

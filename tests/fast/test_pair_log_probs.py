@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import itertools
 import math
 import warnings
 
@@ -11,7 +12,11 @@ from torch import nn
 from torch.testing import assert_close
 
 from dpo_lib.fast import kernels, pair_log_probs
-from dpo_lib.fast.pair_log_probs import PairLogProbs, packed_pair_log_probs
+from dpo_lib.fast.pair_log_probs import (
+    PairLogProbs,
+    log_probs_of_rows,
+    packed_pair_log_probs,
+)
 from dpo_lib.logprobs import get_pair_log_probs, pad_rows
 from dpo_lib.models import TinyGPT
 from tests.fast.packed import (
@@ -105,6 +110,33 @@ def test_bad_rows_are_named(rows, message):
 def test_the_longest_sequence_that_fits():
     rows = [{"prompt": [1] * 38, "chosen": [1, 2], "rejected": [2]}]
     assert_equal_paths(tiny(), rows, 1e-12)
+
+
+@pytest.mark.parametrize(("batch_size", "n_tokens"), [(4, 10**6), (64, 60), (4, 60), (64, 1)])
+def test_many_rows_are_scored_some_at_a_time_and_come_back_in_their_order(batch_size, n_tokens):
+    rows, asked = random_rows(20, longest=6), []
+
+    def log_probs(some):
+        assert not torch.is_grad_enabled()
+        asked.append(some)
+        return tuple(
+            torch.tensor([sum(row[side]) for row in some]) for side in ("chosen", "rejected")
+        )
+
+    chosen, rejected = log_probs_of_rows(log_probs, rows, batch_size, n_tokens)
+    assert chosen.tolist() == [sum(row["chosen"]) for row in rows]
+    assert rejected.tolist() == [sum(row["rejected"]) for row in rows]
+
+    def tokens(some):
+        return sum(len(ids) for row in some for ids in row.values())
+
+    assert all(len(some) <= batch_size for some in asked)
+    assert all(tokens(some) <= n_tokens or len(some) == 1 for some in asked)
+    for some, more in itertools.pairwise(asked):  # as many as may be
+        assert len(some) == batch_size or tokens([*some, more[0]]) > n_tokens
+    prompts = [row["prompt"] for some in asked for row in some]
+    assert [*map(len, prompts)] == sorted(map(len, prompts))
+    assert len([*itertools.groupby(prompts)]) == len({tuple(ids) for ids in prompts})
 
 
 # --- the choice of the path ----------------------------------------------------------------------

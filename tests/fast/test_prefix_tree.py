@@ -65,6 +65,14 @@ def test_one_row_holds_every_prefix_once():
     assert packed.tokens.shape == (1, len(prefixes))
 
 
+def test_everything_goes_to_another_device():
+    packed = pack_pairs(random_rows(3))
+    there = packed.to("meta")
+    assert {x.device.type for x in there[:-2]} == {"meta"}
+    assert [x.shape for x in there[:-2]] == [x.shape for x in packed[:-2]]
+    assert there[-2:] == packed[-2:] == (3, 2)
+
+
 def test_rows_are_of_about_one_length():
     rows = random_rows(60, seed=4, prompts=20)
     packed = pack_pairs(rows, row_length=100)
