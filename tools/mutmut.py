@@ -1,34 +1,40 @@
-"""Let mutmut change every operator, number, name and text, and list what no test notices.
+"""Change every operator, number, name and text, one at a time, and list what no test notices.
 
 Usage: ``python -m tools.mutmut [--jobs N] [NAME …]``; a name is ``dpo_lib.rewards*``, say.
 The modules, and the tests that must notice, stand in pyproject.toml.
 
-mutmut puts a switch before every function and throws it when a test begins. Two things are out of
-its reach so. It leaves decorated functions alone: it is given a copy of the library in which they
-are decorated by a call. And what is made at import has been made by then: where that matters, the
-changes that are left over are tried once more in the file itself.
+mutmut makes the changes, with a switch before every function. Its own runs start pytest for each of
+them, which takes longer than the tests do: here all tests are collected once, and a process for
+each function tries its changes, one after the other, on the tests that go through it. mutmut leaves
+decorated functions alone: it is given a copy of the library in which they are decorated by a call.
+What is made at import has been made before a switch is thrown: where that matters, what is left
+over is tried once more in the file itself.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import fnmatch
-import json
+import gc
+import io
 import os
+import select
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from tools.mutant_list import LOSSES
-from tools.mutants import prepare, try_tests
-
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build" / "mutmut"
-AT_IMPORT = tuple(f"dpo_lib/losses/{name}.py" for name in ("__init__", "form", "relatives"))
-UNNOTICED = (0, 5, 33)  # exit codes: all tests passed, or there were none
+AT_IMPORT = tuple(f"dpo_lib/losses/{name}.py" for name in ("form", "relatives"))
 
 
 def undecorated(source: str) -> str:
@@ -49,19 +55,127 @@ def undecorated(source: str) -> str:
     return "".join(lines)
 
 
-def _copy() -> None:
-    """What mutmut works on; it knows by itself which functions are as they were."""
+def make_changes() -> dict[str, list[str]]:
+    """Let mutmut write the changed library; names of the changes of each file."""
     for name in ("dpo_lib", "tests", "tools"):
         shutil.copytree(ROOT / name, BUILD / name, dirs_exist_ok=True)
     shutil.copy(ROOT / "pyproject.toml", BUILD)
     for path in (BUILD / "dpo_lib").rglob("*.py"):
         path.write_text(undecorated(path.read_text()))
+    os.chdir(BUILD)
+    (BUILD / "mutants").mkdir(exist_ok=True)
+    from mutmut import __main__ as mutmut
+    from mutmut.mutation.data import SourceFileMutationData
+    from mutmut.mutation.trampoline import set_mutant_under_test
+    from mutmut.utils.file_utils import walk_mutatable_files
+
+    set_mutant_under_test("mutant_generation")
+    with contextlib.redirect_stdout(io.StringIO()):  # it names every file
+        mutmut.copy_src_dir()
+        mutmut.copy_also_copy_files()
+        mutmut.setup_source_paths()
+        mutmut.create_mutants(1)
+    found = {}
+    for path in walk_mutatable_files():
+        data = SourceFileMutationData(path=path)
+        data.load()
+        found[str(path)] = [name.replace("__init__.", "") for name in data.exit_code_by_key]
+    return found
 
 
-def _mutmut(*arguments: str) -> None:
-    environment = os.environ | {"PYTHONPATH": str(BUILD / "site")}
-    command = [sys.executable, "-m", "mutmut", *arguments]
-    subprocess.run(command, cwd=BUILD, env=environment, check=True)
+class Trial:
+    """Pytest plugin: which test goes through which function, and which change one of them notices.
+
+    Parameters
+    ----------
+    changes : sequence of str
+        Names of changes.
+    jobs : int
+        Processes at a time.
+    """
+
+    def __init__(self, changes: Sequence[str], jobs: int) -> None:
+        self.functions: dict[str, list[str]] = defaultdict(list)
+        for name in changes:
+            self.functions[name.rpartition("__mutmut_")[0]].append(name)
+        self.jobs, self.left, self.tried = jobs, [], 0
+
+    def pytest_collection_modifyitems(self, items: list) -> None:
+        """Leave out what starts a browser."""
+        items[:] = [item for item in items if "browser" not in item.fixturenames]
+
+    def pytest_runtestloop(self, session) -> bool:
+        """In the place of one pass over the tests."""
+        from mutmut.mutation.trampoline import set_mutant_under_test
+        from mutmut.state import state
+
+        set_mutant_under_test("stats")
+        through, seconds = defaultdict(list), {}
+        for item, following in zip(session.items, [*session.items[1:], None], strict=True):
+            state()._stats.clear()
+            started = time.perf_counter()
+            if not _passes(item, following):
+                raise session.Failed(f"{item.nodeid} fails without any change")
+            seconds[item] = time.perf_counter() - started
+            for function in state()._stats:
+                through[function].append(item)
+        print(f"{len(session.items)} tests pass in {sum(seconds.values()):.0f} s")
+        gc.freeze()
+        with ThreadPoolExecutor(self.jobs) as pool:
+            jobs = {name: sorted(through[name], key=seconds.get) for name in self.functions}
+            limits = {name: 15 * (1 + sum(map(seconds.get, items))) for name, items in jobs.items()}
+            outcomes = pool.map(
+                lambda name: self._try(self.functions[name], jobs[name], limits[name]), jobs
+            )
+            for name, left in zip(jobs, outcomes, strict=True):
+                self.tried += len(self.functions[name])
+                self.left += left
+                print(f"{name}: {len(left)} of {len(self.functions[name])} left", flush=True)
+        return True
+
+    def _try(self, changes: list[str], items: list, limit: float) -> list[str]:
+        """Those of a function's changes that no test notices; to hang, or crash, is to notice."""
+        left = []
+        while changes:
+            for name, noticed in _in_a_process(changes, items, limit):
+                changes = changes[1:]
+                if not noticed:
+                    left.append(name)
+            changes = changes[1:]  # at which the process ended
+        return left
+
+
+def _in_a_process(changes: list[str], items: list, limit: float) -> Iterator[tuple[str, bool]]:
+    """Try changes in a process of their own, as far as it comes."""
+    read, write = os.pipe()
+    process = os.fork()
+    if not process:
+        os.setsid()
+        os.close(read)
+        from mutmut.mutation.trampoline import set_mutant_under_test
+
+        for name in changes:
+            set_mutant_under_test(name)
+            noticed = not all(map(_passes, items, [*items[1:], None]))
+            os.write(write, b"1" if noticed else b"0")
+        os._exit(0)
+    os.close(write)
+    for name in changes:
+        ready, _, _ = select.select([read], [], [], limit)
+        verdict = os.read(read, 1) if ready else b""
+        if not verdict:
+            break
+        yield name, verdict == b"1"
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    os.close(read)
+
+
+def _passes(item, following) -> bool:
+    from _pytest.runner import runtestprotocol
+
+    return all(report.passed for report in runtestprotocol(item, nextitem=following, log=False))
 
 
 class _Change(NamedTuple):
@@ -76,10 +190,15 @@ class _Change(NamedTuple):
 
 def noticed_in_the_file(name: str, file: str) -> bool:
     """Whether a test of the losses notices the change if it stands in the file itself."""
+    from tools.mutant_list import LOSSES  # imports the library, as do all tests
+    from tools.mutants import try_tests
+
     path = BUILD / file
     source = path.read_text()
     try:
-        _mutmut("apply", name)
+        command = [sys.executable, "-m", "mutmut", "apply", name]
+        environment = os.environ | {"PYTHONPATH": str(BUILD / "site")}
+        subprocess.run(command, cwd=BUILD, env=environment, check=True)
         change = _Change(file, path.read_text())
     finally:
         path.write_text(source)
@@ -87,27 +206,33 @@ def noticed_in_the_file(name: str, file: str) -> bool:
 
 
 def main() -> int:
-    """Run mutmut, try again what is made at import, and print the score of each module."""
+    """Try all changes and print the score of each module."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
-    parser.add_argument("names", nargs="*")
+    parser.add_argument("names", nargs="*", default=["*"])
     arguments = parser.parse_args()
-    _copy()
-    prepare()  # for mutmut, too: plugins take longer than a change
-    _mutmut("run", "--max-children", str(arguments.jobs), *arguments.names)
-    for meta in sorted((BUILD / "mutants").rglob("*.py.meta")):
-        file = str(meta.relative_to(BUILD / "mutants").with_suffix(""))
-        tried = {
-            name: code
-            for name, code in json.loads(meta.read_text())["exit_code_by_key"].items()
-            if code is not None
-            and any(fnmatch.fnmatch(name, wanted) for wanted in arguments.names or ["*"])
-        }
-        left = [name for name, code in tried.items() if code in UNNOTICED]
+    sys.path.append(str(BUILD / "site"))
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    changes = {
+        file: [n for n in names if any(fnmatch.fnmatch(n, wanted) for wanted in arguments.names)]
+        for file, names in make_changes().items()
+    }
+    import pytest
+    from mutmut.configuration import config
+
+    selection = config().pytest_add_cli_args_test_selection
+    options = ["--rootdir=.", "-q", "-p", "no:cacheprovider", *config().pytest_add_cli_args]
+    os.chdir(BUILD / "mutants")
+    trial = Trial([name for names in changes.values() for name in names], arguments.jobs)
+    code = pytest.main([*options, *selection], plugins=[trial])
+    if code not in (0, 5):
+        return int(code)
+    for file, names in changes.items():
+        left = [name for name in trial.left if name in {*names}]
         if file in AT_IMPORT:
             left = [name for name in left if not noticed_in_the_file(name, file)]
-        if tried:
-            print(f"{file}: {len(tried) - len(left)} of {len(tried)} noticed", *left, sep="\n  ")
+        if names:
+            print(f"{file}: {len(names) - len(left)} of {len(names)} noticed", *left, sep="\n  ")
     return 0
 
 

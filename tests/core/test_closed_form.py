@@ -111,6 +111,7 @@ def test_expected_dpo_loss_by_a_double_loop():
         (([-0.1, -0.2], [0.0, 1.0], 1.0), "reference_logps must sum to one"),
         (([math.log(0.5)] * 2, [0.0, 1.0, 2.0], 1.0), r"reference_logps \(2,\), rewards \(3,\)"),
         (([math.log(0.5)] * 2, [0.0, math.nan], 1.0), "rewards must be finite"),
+        (([math.log(0.5)] * 2, "good", 1.0), "^rewards must be a number"),
         (([math.log(0.5)] * 2, [0.0, 1.0], 0.0), "beta must be .* above 0"),
         ((0.0, 1.0, 1.0), "must list the responses"),
     ],
@@ -118,6 +119,12 @@ def test_expected_dpo_loss_by_a_double_loop():
 def test_bad_input_is_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         optimal_policy(*arguments)
+
+
+@pytest.mark.parametrize("function", [rlhf_objective, expected_dpo_loss])
+def test_a_bad_beta_is_named(function):
+    with pytest.raises(ValueError, match=r"^beta must be .* above 0, got 0.0"):
+        function(HALVES, HALVES, [0.0, 1.0], 0.0)
 
 
 def test_one_response_makes_no_pair():
@@ -198,6 +205,8 @@ def test_policies_of_two_shapes_are_not_broadcast(function):
     for function in (rlhf_objective, expected_dpo_loss):
         with pytest.raises(ValueError, match=r"policy_logps \(2,\), .*rewards \(1, 2\)"):
             function(HALVES, HALVES, [[0.0, 1.0]], 1.0)
+        with pytest.raises(ValueError, match=r"logps \(2,\), (reference|other)_logps \(1, 2\)"):
+            function(HALVES, [HALVES], [0.0, 1.0], 1.0)
 
 
 def test_one_policy_and_many_in_any_number_of_dimensions_give_the_same():

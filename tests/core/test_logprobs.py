@@ -211,6 +211,17 @@ def test_masks_and_positions_are_passed_to_a_model_that_takes_them():
     assert seen["use_cache"] is False
 
 
+def test_a_module_is_given_what_its_forward_takes():
+    spy, seen = spy_on(MODEL)
+
+    class Module(torch.nn.Module):
+        def forward(self, tokens, attention_mask, position_ids):
+            return spy(tokens, attention_mask, position_ids)
+
+    get_sequence_log_probs(Module(), *pad(PROMPTS, RESPONSES))
+    assert seen["attention_mask"].tolist()[2] == [0, 1, 1, 1, 0, 0, 0]
+
+
 def test_only_the_logits_that_are_needed_are_asked_for():
     spy, seen = spy_on(MODEL)
     get_sequence_log_probs(spy, *pad(PROMPTS, RESPONSES))
@@ -425,6 +436,15 @@ def test_the_context_counts_real_tokens_and_may_be_filled(name):
         get_sequence_log_probs(model, torch.ones(1, 3).long(), torch.ones(1, 3).long())
 
 
+def test_what_a_model_cannot_embed_is_said_with_its_own_words():
+    words = (
+        "^prompt_tokens and response_tokens must lie in the model's vocabulary and context, "
+        r"got ids up to 7 in 4 positions \(index"
+    )
+    with pytest.raises(ValueError, match=words):
+        get_sequence_log_probs(MODEL, torch.tensor([[1, 2]]), torch.tensor([[3, 7]]))
+
+
 def test_a_model_that_cannot_embed_a_prompt_id_but_scores_it_is_caught():
     with pytest.raises(ValueError, match=r"prompt_tokens must be ids in \[0, 4\), got 1 to 6"):
         get_sequence_log_probs(
@@ -439,7 +459,7 @@ def test_a_model_that_cannot_embed_a_prompt_id_but_scores_it_is_caught():
     [
         (torch.zeros(1, 5), ["model", "(1, 5)"]),
         (torch.zeros(2, 5, 4), ["model", "(2, 5, 4)"]),
-        (torch.zeros(1, 4, 4), ["model", "5 tokens", "4"]),
+        (torch.zeros(1, 3, 4), ["model", "5 tokens, got 3"]),
         ((torch.zeros(1, 5, 4),), ["model", "tuple"]),
         (None, ["model", "NoneType"]),
     ],

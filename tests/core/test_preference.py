@@ -122,7 +122,11 @@ def test_scores_broadcast():
         (10**400, 0.0, ["chosen_score", "1000"]),
         (1j, 0.0, ["chosen_score", "1j"]),
         (torch.tensor(1j), 0.0, ["chosen_score", "complex"]),
-        ([1.0, 2.0], [1.0, 2.0, 3.0], ["chosen_score (2,)", "rejected_score (3,)"]),
+        (
+            [1.0, 2.0],
+            [1.0, 2.0, 3.0],
+            ["chosen_score (2,)", "rejected_score (3,) cannot be broadcast"],
+        ),
     ],
 )
 def test_bad_scores_are_named(function, chosen, rejected, words):

@@ -99,6 +99,7 @@ def test_accuracy_counts_a_tie_as_one_half(chosen, rejected, expected):
         (lambda: reward_accuracy([1.0], "x"), ["rejected_rewards", "'x'"]),
         (lambda: reward_accuracy([1.0], [1.0], "x"), ["tie", "'x'"]),
         (lambda: reward_accuracy([1.0], [1.0], -1.0), ["tie", "-1.0"]),
+        (lambda: reward_accuracy([1.0], [1.0], torch.zeros(2)), ["rewards (1,)", "tie (2,)"]),
         (
             lambda: reward_auc([1.0, 2.0], torch.tensor([[True, False]])),
             ["rewards (2,)", "desirable (1, 2)"],
