@@ -98,7 +98,7 @@ class Trial:
         self.functions: dict[str, list[str]] = defaultdict(list)
         for name in changes:
             self.functions[name.rpartition("__mutmut_")[0]].append(name)
-        self.jobs, self.left, self.tried = jobs, [], 0
+        self.jobs, self.left = jobs, []
 
     def pytest_collection_modifyitems(self, items: list) -> None:
         """Leave out what starts a browser."""
@@ -128,9 +128,9 @@ class Trial:
                 lambda name: self._try(self.functions[name], jobs[name], limits[name]), jobs
             )
             for name, left in zip(jobs, outcomes, strict=True):
-                self.tried += len(self.functions[name])
                 self.left += left
-                print(f"{name}: {len(left)} of {len(self.functions[name])} left", flush=True)
+                number = len(self.functions[name])
+                print(f"{name}: {len(left)} of {number} left", *left, sep="\n  ", flush=True)
         return True
 
     def _try(self, changes: list[str], items: list, limit: float) -> list[str]:
@@ -232,7 +232,8 @@ def main() -> int:
         if file in AT_IMPORT:
             left = [name for name in left if not noticed_in_the_file(name, file)]
         if names:
-            print(f"{file}: {len(names) - len(left)} of {len(names)} noticed", *left, sep="\n  ")
+            again = left if file in AT_IMPORT else ()
+            print(f"{file}: {len(names) - len(left)} of {len(names)} noticed", *again, sep="\n  ")
     return 0
 
 

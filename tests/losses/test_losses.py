@@ -40,9 +40,10 @@ those = lambda fact: [name for name, facts in FACTS.items() if fact(facts)]  # n
 def test_defaults_are_those_of_the_plain_formula(name):
     """So a default that changes unseen fails here."""
     values, needs = (-11.0, -15.5, -10.0, -14.0), FACTS[name].needs
-    result = call(name, values, lw=3, ll=7).losses.item()
+    result = call(name, values, lw=3, ll=7)
     expected = plain_value(name, values, FACTS[name].beta, 3, 7, **needs)
-    assert result == pytest.approx(expected, rel=1e-12)
+    assert result.losses.item() == pytest.approx(expected, rel=1e-12)
+    assert result == call(name, values, FACTS[name].beta, lw=3, ll=7)  # rewards, too
 
 
 @every_loss
