@@ -134,6 +134,13 @@ def test_extreme_margins_give_finite_losses_and_gradients(dtype, beta, epsilon):
     assert not losses.signbit().any()  # no "-0.0" in print
 
 
+@pytest.mark.parametrize("margin", [-45.0, -36.0, -20.5, 20.5, 36.0, 45.0])
+def test_float64_keeps_its_digits_in_the_tails(margin):
+    loss = dpo_loss(margin - 100.0, -100.0, -100.0, -100.0, beta=1.0).losses
+    exact = max(-margin, 0) + math.log1p(math.exp(-abs(margin)))
+    assert loss.item() == pytest.approx(exact, rel=4e-16)
+
+
 # --- properties ----------------------------------------------------------------------------------
 
 

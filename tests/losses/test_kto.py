@@ -134,6 +134,12 @@ def test_the_level_of_mismatched_responses_is_a_mean_and_not_below_0():
     assert mismatched_level(reference, own.detach()) == 0
 
 
+def test_a_thumb_weighs_one_and_beta_is_a_tenth_unless_given():
+    thumbs = torch.tensor([-1.0, -2.0]), torch.tensor([-2.5, -1.0]), torch.tensor([True, False])
+    said = {"kl": None, "desirable_weight": 1.0, "undesirable_weight": 1.0}
+    assert_close(unpaired_kto_loss(*thumbs), unpaired_kto_loss(*thumbs, 0.1, **said))
+
+
 def test_a_batch_of_thumbs_is_coupled():
     assert looks_across_pairs(unpaired_kto_loss)
 
@@ -144,10 +150,12 @@ def test_a_batch_of_thumbs_is_coupled():
         ({"desirable": torch.tensor([1, 0])}, "desirable must be of bools"),
         ({"desirable": torch.tensor([True])}, r"shapes must agree.* desirable \(1,\)"),
         ({"policy_logps": torch.tensor([-1.0, 1.0])}, "policy_logps .* at most 0"),
-        ({"reference_logps": torch.tensor([-1.0])}, r"reference_logps \(1,\)"),
+        ({"reference_logps": torch.tensor([-1.0])}, r"shapes must agree.* reference_logps \(1,\)"),
+        ({"reference_logps": torch.tensor([-1.0, 1.0])}, "reference_logps .* at most 0"),
         ({"beta": 0}, "beta must be"),
         ({"kl": -1}, "kl must be at least 0"),
-        ({"undesirable_weight": 0}, "undesirable_weight must be"),
+        ({"desirable_weight": 0}, "desirable_weight must be .* above 0, got 0"),
+        ({"undesirable_weight": 0}, "undesirable_weight must be .* above 0, got 0"),
     ],
 )
 def test_bad_thumbs_are_named(changed, words):
@@ -156,7 +164,7 @@ def test_bad_thumbs_are_named(changed, words):
         "reference_logps": torch.tensor([-1.5, -2.0]),
         "desirable": torch.tensor([True, False]),
     }
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=f"^{words}"):
         unpaired_kto_loss(**{**arguments, **changed})
 
 
