@@ -168,10 +168,13 @@ def test_the_best_margin_is_least_on_a_grid():
 
 def test_the_best_margin_says_what_is_wrong():
     for p in (-0.1, 1.1, float("nan")):
-        with pytest.raises(ValueError, match="probability"):
+        with pytest.raises(ValueError, match=rf"^probability must be in \[0, 1\], got \[{p}"):
             optimal_margin(dpo_loss, p)
-    with pytest.raises(ValueError, match="beta"):
+    with pytest.raises(ValueError, match=r"^probability must be a number"):
+        optimal_margin(dpo_loss, "often")
+    with pytest.raises(ValueError, match=r"^beta must be"):
         optimal_margin(dpo_loss, 0.5, beta=0.0)
+    assert optimal_margin(dpo_loss, 0.7) == optimal_margin(dpo_loss, 0.7, beta=0.1)
     assert optimal_margin(dpo_loss, torch.full((2, 3), 0.5)).shape == (2, 3)
 
 

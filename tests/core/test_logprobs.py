@@ -400,9 +400,25 @@ GOOD = {"prompt_tokens": torch.tensor([[1, 2]]), "response_tokens": torch.tensor
         ({"prompt_mask": [[1, 1]]}, ["prompt_mask", "list"]),
         ({"response_mask": torch.tensor([[1, 2, 0]])}, ["response_mask", "0 and 1", "2"]),
         ({"response_mask": torch.tensor([[1, 0.5, 0]])}, ["response_mask", "0 and 1", "0.5"]),
-        ({"response_mask": torch.tensor([[0, 1, 1]])}, ["response_mask", "right", "[0, 1, 1]"]),
-        ({"response_mask": torch.tensor([[1, 0, 1]])}, ["response_mask", "right", "[1, 0, 1]"]),
-        ({"prompt_mask": torch.tensor([[1, 0]])}, ["prompt_mask", "left", "[1, 0]", "row 0"]),
+        (
+            {"response_mask": torch.tensor([[0, 1, 1]])},
+            ["response_mask", "padding on the right only", "[0, 1, 1]"],
+        ),
+        (
+            {"response_mask": torch.tensor([[1, 0, 1]])},
+            ["response_mask", "padding on the right only", "[1, 0, 1]"],
+        ),
+        (
+            {"prompt_mask": torch.tensor([[1, 0]])},
+            ["prompt_mask", "padding on the left only", "[1, 0] in row 0"],
+        ),
+        (
+            {
+                "prompt_tokens": torch.ones(1, 4).long(),
+                "prompt_mask": torch.tensor([[0, 1, 0, 1]]),
+            },
+            ["prompt_mask", "padding on the left only", "[0, 1, 0, 1]"],
+        ),
         ({"response_tokens": torch.tensor([[3, -1]])}, ["response_tokens", "-1"]),
         ({"prompt_tokens": torch.tensor([[-100, 1]])}, ["prompt_tokens", "-100"]),
         ({"response_tokens": torch.tensor([[3, 7]])}, ["response_tokens", "7"]),
