@@ -102,6 +102,12 @@ def path_of(number: str) -> Path:
 
 
 @cache
+def sheet_numbers() -> list[str]:
+    """The exercises that have a file of cases."""
+    return sorted(path.stem for path in CASES.glob("*.json"))
+
+
+@cache
 def read_sheet(number: str) -> dict[str, Any]:
     """The content of an exercise's file."""
     return json.loads(path_of(number).read_text(encoding="utf-8"))

@@ -57,4 +57,13 @@ class Annotator(BookWidget):
     @property
     def rows(self) -> list[dict[str, Any]]:
         """The rows clicked so far, as the downloaded file holds them."""
-        return rows_of([*pairs(), *self.values["fresh"]], self.values["judged"])
+        judged, fresh = self.values["judged"], self.values["fresh"]
+        for name, value in (("judged", judged), ("fresh", fresh)):
+            if not isinstance(value, list):
+                raise ValueError(f"{name} must be a list, got {value!r:.80}")
+        for place, pair in enumerate(fresh):
+            if not isinstance(pair, dict) or not {"prompt", "first", "second", "practice"} <= {
+                *pair
+            }:
+                raise ValueError(f"fresh[{place}] must be a pair, got {pair!r:.80}")
+        return rows_of([*pairs(), *fresh], judged)

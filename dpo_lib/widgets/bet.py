@@ -103,6 +103,7 @@ class Bet(BookWidget):
             If the name is none, the step does not divide the axis, or the truth is off it.
         """
         low, high, step = _check_axis(name, axis)
+        _check_text(question=question, said=said, unit=unit)
         _check_truth(name, [truth], low, high)
         start = low + step * round((high - low) / step / 2)
         data = {"form": "number", **_axis(low, high, step), "unit": unit, "truth": truth}
@@ -131,6 +132,9 @@ class Bet(BookWidget):
             As for `number_spec`; also if there are not as many truths as points, or too few.
         """
         low, high, step = _check_axis(name, axis)
+        _check_text(question=question, said=said, x_label=x_label, y_label=y_label)
+        _check_numbers(name, "x", x)
+        _check_numbers(name, "truth", truth)
         if len(x) < 2 or len(truth) != len(x):
             raise ValueError(
                 f"{name}: truth must have one value for each of two or more x, "
@@ -164,6 +168,15 @@ class Bet(BookWidget):
             As for `number_spec`; also if a truth is not an option, or their numbers differ.
         """
         _check_name(name)
+        _check_text(question=question, said=said)
+        lists = {"options": options, "rows": rows, "why": why}
+        if truth is not None and not isinstance(truth, str):
+            lists["truth"] = truth
+        for what, texts in lists.items():
+            if not isinstance(texts, (list, tuple)):
+                raise ValueError(f"{name}: {what} must be a list of texts, got {texts!r:.80}")
+            for text in texts:
+                _check_text(**{what: text})
         truths = [truth] if isinstance(truth, str) else truth
         if len(set(options)) != len(options) or len(options) < 2:
             raise ValueError(f"{name}: options must be two or more and differ, got {options}")
@@ -198,13 +211,33 @@ def _axis(low: float, high: float, step: float) -> dict[str, Any]:
     return {"min": low, "max": high, "step": step, "digits": digits}
 
 
+def _check_text(**texts: object) -> None:
+    for name, text in texts.items():
+        if not isinstance(text, str):
+            raise ValueError(f"{name} must be text, got {text!r:.80}")
+
+
+def _check_numbers(name: str, what: str, values: object) -> None:
+    if not isinstance(values, (list, tuple)):
+        raise ValueError(f"{name}: {what} must be a list of numbers, got {values!r:.80}")
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ValueError(f"{name}: {what} must be a number, got {value!r:.80}")
+
+
 def _check_name(name: str) -> None:
+    _check_text(name=name)
     if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
         raise ValueError(f"name must be lower-case letters, digits and -, got {name!r}")
 
 
 def _check_axis(name: str, axis: tuple[float, float, float]) -> tuple[float, float, float]:
     _check_name(name)
+    _check_numbers(name, "axis", axis)
+    if len(axis) != 3:
+        raise ValueError(
+            f"{name}: axis must be least, largest and a step between, got {axis!r:.80}"
+        )
     low, high, step = axis
     steps = (high - low) / step if step > 0 else math.nan
     if not (steps >= 1 and abs(steps - round(steps)) < GRID_TOLERANCE * steps):
@@ -215,6 +248,7 @@ def _check_axis(name: str, axis: tuple[float, float, float]) -> tuple[float, flo
 def _check_truth(
     name: str, values: Sequence[float], low: float, high: float, what: str = "truth"
 ) -> None:
+    _check_numbers(name, what, values)
     for value in values:
         if not low <= value <= high:
             raise ValueError(f"{name}: {what} {value} is outside [{low}, {high}]")

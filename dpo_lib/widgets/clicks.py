@@ -47,7 +47,9 @@ def rows_of(
 ) -> list[dict[str, Any]]:
     """Preference rows of the judgments, in the order of the pairs; practice and skips left out."""
     rows = []
-    for pair, entry in zip(shown, judged, strict=False):
+    for place, (pair, entry) in enumerate(zip(shown, judged, strict=False)):
+        if not isinstance(entry, Mapping) or not _is_judgment(entry):
+            raise ValueError(f"judged[{place}] must be a choice and its seconds, got {entry!r:.80}")
         if pair["practice"] or entry["choice"] == "skip":
             continue
         other = "second" if entry["choice"] == "first" else "first"
@@ -60,6 +62,15 @@ def rows_of(
             }
         )
     return rows
+
+
+def _is_judgment(entry: Mapping[str, Any]) -> bool:
+    choice, seconds = entry.get("choice"), entry.get("seconds", "missing")
+    return (
+        isinstance(choice, str)
+        and choice in ("first", "second", "skip")
+        and (seconds is None or isinstance(seconds, (int, float)))
+    )
 
 
 def annotator_rows() -> list[dict[str, str]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dpo_lib.exercises import diagnosis
-from dpo_lib.exercises.sheet import read_sheet
+from dpo_lib.exercises.sheet import read_sheet, sheet_numbers
 from dpo_lib.widgets import live
 from dpo_lib.widgets.base import BookWidget
 from dpo_lib.widgets.spec import WidgetSpec
@@ -32,7 +32,9 @@ class Exercise(BookWidget):
 
     @staticmethod
     def spec_of(number: str) -> WidgetSpec:
-        """Describe the editor of one exercise."""
+        """Describe the editor of one exercise; `ValueError` if it has none."""
+        if not isinstance(number, str) or number not in sheet_numbers():
+            raise ValueError(f"number must be one of {', '.join(sheet_numbers())}, got {number!r}")
         sheet = read_sheet(number)
         return WidgetSpec(
             kind="exercise",

@@ -57,11 +57,15 @@ class Quiz(BookWidget):
         return f"{given} of {len(verdicts)} answered, {right} right."
 
 
-@functools.cache
 def questions(chapter: str) -> list[dict[str, Any]]:
     """Return the questions of a chapter as they stand in its file."""
-    if chapter not in CHAPTERS:
+    if not isinstance(chapter, str) or chapter not in CHAPTERS:
         raise ValueError(f"chapter must be one of {', '.join(CHAPTERS)}, got {chapter!r}")
+    return _read(chapter)
+
+
+@functools.cache
+def _read(chapter: str) -> list[dict[str, Any]]:
     return json.loads((FOLDER / f"{chapter}.json").read_text(encoding="utf-8"))
 
 

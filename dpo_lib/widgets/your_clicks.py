@@ -42,7 +42,7 @@ class YourClicks(BookWidget):
     @staticmethod
     def spec_of(mode: str) -> WidgetSpec:
         """Describe a form; see `of`."""
-        if mode not in ACTIONS:
+        if not isinstance(mode, str) or mode not in ACTIONS:
             raise ValueError(f"mode must be one of {list(ACTIONS)}, got {mode!r}")
         return WidgetSpec(
             kind="your_clicks",

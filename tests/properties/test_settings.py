@@ -93,6 +93,58 @@ def test_a_widget_that_starts_from_anything(name, data):
     widget.close()
 
 
+BET = {"name": "a", "question": "Q", "said": "S."}
+AXIS = {"axis": (0.0, 2.0, 0.1)}
+MAKERS = {
+    "number": (
+        widgets.Bet.number_spec,
+        {**BET, **AXIS, "truth": 1.0, "unit": "sd"},
+    ),
+    "curve": (
+        widgets.Bet.curve_spec,
+        {**BET, **AXIS, "x": [0, 1], "truth": [1.0, 2.0], "x_label": "x", "y_label": "y"},
+    ),
+    "choice": (
+        widgets.Bet.choice_spec,
+        {**BET, "options": ("a", "b"), "truth": "a", "rows": ("",), "why": ("w",)},
+    ),
+    "quiz": (widgets.Quiz.spec_of, {"chapter": "2"}),
+    "clicks": (widgets.YourClicks.spec_of, {"mode": "loss"}),
+    "exercise": (widgets.Exercise.spec_of, {"number": "2.1"}),
+}
+
+
+@given(st.data())
+@tried(60)
+def test_a_widget_made_of_anything(data):
+    make, arguments = MAKERS[data.draw(st.sampled_from([*MAKERS]), label="maker")]
+    broken = data.draw(st.sampled_from([*arguments]), label="argument")
+    spec, refusal = outcome(make, **{**arguments, broken: data.draw(junk, label="value")})
+    assert broken in refusal if refusal else json.loads(json.dumps(spec.to_json(), allow_nan=False))
+
+
+@pytest.fixture(scope="module")
+def annotator():
+    """One widget, whose states the browser sets."""
+    widget = widgets.Annotator()
+    yield widget
+    widget.close()
+
+
+entries = st.fixed_dictionaries(
+    {"choice": st.sampled_from(["first", "second", "skip"]) | json_values, "seconds": json_values}
+)
+
+
+@given(st.lists(entries | json_values, max_size=3) | json_values, json_values)
+@tried(30)
+def test_rows_of_whatever_state_the_browser_sets(annotator, judged, fresh):
+    annotator.plot.set_trait("judged", judged)
+    annotator.plot.set_trait("fresh", fresh)
+    rows, refusal = outcome(lambda: annotator.rows)
+    assert ("judged" in refusal or "fresh" in refusal) if refusal else len(rows) <= len(judged)
+
+
 # --- exercises -----------------------------------------------------------------------------------
 
 
