@@ -28,32 +28,35 @@ python -m dpo_lib.experiments.own_draws [FOLDER]    goes on from what is in FOLD
 from __future__ import annotations
 
 import argparse
-import json
-import random
 import re
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from dpo_lib.cli.drawn import read_drawn
-from dpo_lib.data import read_jsonl, write_jsonl
-from dpo_lib.experiments.real_model import DATA
+from dpo_lib.data import read_jsonl
+from dpo_lib.experiments.by_commands import (
+    CHOSEN_BY,
+    DRAWS,
+    HELD_OUT,
+    LONGEST,
+    TRAINED,
+    Setting,
+    Work,
+    flip,
+    row_of,
+    sentences,
+    split_prompts,
+)
 from dpo_lib.experiments.store import store
 
 MODULE = "dpo_lib.experiments.own_draws"  # also where it is run as a program
-ASKED_BEFORE, ASKED = " Answer in two sentences.", " Answer briefly."
-TRAINED, CHOSEN_BY = 120, 24  # prompts; then
-HELD_OUT = 60
-DRAWS, LONGEST = 8, 72  # answers to a prompt, and their most tokens
+ASKED = " Answer briefly."
 SEEDS = range(3)
 RATES, BETAS = (2e-5, 5e-5, 1e-4), (0.1, 0.05)
 STEPS, LONGER = 12, 24
 ENDS, MOST_KL, FACTS_LESS = 0.85, 3.0, 2
-SHOWN = 4  # prompts of which answers are stored
+JUDGE = f"{MODULE}:is_brief"
 FACTS = {
     "What is the capital of France?": "paris",
     "What is the capital of Italy?": "rome",
@@ -86,7 +89,6 @@ FACTS = {
     "What is the opposite of hot?": "cold",
     "What language is spoken in Brazil?": "portuguese",
 }
-_END = re.compile(r"[.!?][\"')\]]*(?=\s+[\"'(\[]*[A-Z0-9]|\s*$)")
 
 
 def is_brief(prompt: str, answer: str, ended: bool) -> bool:
@@ -94,8 +96,7 @@ def is_brief(prompt: str, answer: str, ended: bool) -> bool:
     text = answer.strip()
     if not ended or "\n" in text or len(text.split()) < 3:
         return False
-    ends = [match.end() for match in _END.finditer(text)]
-    return ends == [len(text)]
+    return len(sentences(text)) == 1
 
 
 def is_right(prompt: str, answer: str) -> bool:
@@ -106,116 +107,7 @@ def is_right(prompt: str, answer: str) -> bool:
 
 def prompts() -> dict[str, list[str]]:
     """The prompts by what they are for; none is for two things."""
-    asked = [row.prompt.removesuffix(ASKED_BEFORE) + ASKED for row in read_jsonl(DATA)]
-    random.Random(0).shuffle(asked)
-    second, third = TRAINED + CHOSEN_BY, TRAINED + CHOSEN_BY + HELD_OUT
-    return {
-        "train": asked[:TRAINED],
-        "choose": asked[TRAINED:second],
-        "held_out": asked[second:third],
-        "facts": [question + ASKED for question in FACTS],
-    }
-
-
-class Setting(NamedTuple):
-    """What is chosen between."""
-
-    rate: float
-    beta: float
-    steps: int
-
-
-class Work:
-    """A folder in which each command leaves what it makes, and is not said again."""
-
-    def __init__(self, folder: Path, threads: int = 1) -> None:
-        self.folder, self.threads = folder, threads
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, asked in prompts().items():
-            (folder / f"{name}.txt").write_text("\n".join(asked) + "\n", encoding="utf-8")
-
-    def command(self, made: Path, *words: object) -> Path:
-        """Say ``python -m dpo_lib WORDS`` unless ``made`` is there; note the seconds it took."""
-        if not made.exists():
-            started = time.perf_counter()
-            command = [sys.executable, "-m", "dpo_lib", *map(str, words)]
-            print("$", " ".join(command[1:]), flush=True)
-            subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
-            row = {"made": made.relative_to(self.folder).as_posix()}
-            row["seconds"] = round(time.perf_counter() - started, 1)
-            with (self.folder / "seconds.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-        return made
-
-    def draw(self, name: str, seed: int, asked: str = "train", model: object = "smollm2") -> Path:
-        """Eight answers to each prompt."""
-        drawn, done = self.folder / f"{name}.jsonl", self.folder / f"{name}.done"
-        words = ["draw", "--model", model, "--prompts", self.folder / f"{asked}.txt"]
-        words += ["--per-prompt", DRAWS, "--max-new-tokens", LONGEST, "--seed", seed]
-        self.command(done, *words, "--threads", self.threads, "--quiet", "--out", drawn)
-        done.touch()
-        return drawn
-
-    def judge(self, drawn: Path) -> Path:
-        """Of each prompt an answer that has the behavior against one that has not."""
-        pairs = drawn.with_name(f"{drawn.stem}-pairs.jsonl")
-        judge = f"{MODULE}:is_brief"
-        return self.command(pairs, "judge", drawn, "--judge", judge, "--out", pairs)
-
-    def train(
-        self, name: str, pairs: Path, setting: Setting, seed: int, *more: object, model: object = ""
-    ) -> Path:
-        """A run; ``more`` are further options."""
-        run = self.folder / name
-        words = ["train", "--model", model or "smollm2", "--data", pairs, "--out", run]
-        words += ["--lr", setting.rate, "--beta", setting.beta, "--steps", setting.steps]
-        words += ["--batch-size", 8, "--held-out", 0, "--samples", 1, "--seed", seed]
-        self.command(run / "model", *words, "--threads", self.threads, "--quiet", *more)
-        return run
-
-    def evaluate(
-        self, run: Path, asked: str, each: int, seed: int, shows: str = "is_brief"
-    ) -> dict[str, Any]:
-        """What ``eval --behavior`` finds: ``each`` draws to a prompt and a greedy answer."""
-        made = self.folder / f"{run.name}-{asked}.json"
-        words = ["eval", "--model", run, "--reference", "smollm2", "--out", made, "--seed", seed]
-        words += ["--behavior", f"{MODULE}:{shows}", "--prompts", self.folder / f"{asked}.txt"]
-        words += ["--per-prompt", each, "--max-new-tokens", LONGEST]
-        return json.loads(self.command(made, *words).read_text(encoding="utf-8"))
-
-
-def flip(pairs: Path) -> Path:
-    """The same pairs with the labels exchanged."""
-    made = pairs.with_name(f"{pairs.stem}-flipped.jsonl")
-    turned = [
-        replace(
-            pair,
-            chosen=pair.rejected,
-            rejected=pair.chosen,
-            chosen_ended=pair.rejected_ended,
-            rejected_ended=pair.chosen_ended,
-        )
-        for pair in read_jsonl(pairs)
-    ]
-    write_jsonl(made, turned)
-    return made
-
-
-def row_of(arm: str, seed: int, setting: Setting, found: dict[str, Any]) -> dict[str, Any]:
-    """What is stored of an evaluation: shares with their intervals, lengths, KL, price, answers."""
-    kept = {key: found[key] for key in ("prompts", "per_prompt", "kl", "price", "change")}
-    sides = {side: found[side] for side in ("before", "after")}
-    answers = [
-        {
-            "prompt": answer["prompt"],
-            **{
-                side: {"drawn": answer[side]["drawn"][0], "greedy": answer[side]["greedy"]}
-                for side in sides
-            },
-        }
-        for answer in found["answers"][:SHOWN]
-    ]
-    return {"arm": arm, "seed": seed, **setting._asdict(), **kept, **sides, "answers": answers}
+    return {**split_prompts(ASKED), "facts": [question + ASKED for question in FACTS]}
 
 
 def pairs_row(seed: int, pairs: Path) -> dict[str, Any]:
@@ -264,7 +156,7 @@ def search(work: Work, pairs: Path) -> list[dict[str, Any]]:
     def tried(setting: Setting) -> dict[str, Any]:
         name = f"try-{setting.rate:g}-{setting.beta:g}-{setting.steps}"
         run = work.train(name, pairs, setting, 0)
-        return row_of("grid", 0, setting, work.evaluate(run, "choose", 2, 0))
+        return row_of("grid", 0, setting, work.evaluate(run, "choose", 2, 0, JUDGE))
 
     rows = [tried(Setting(rate, beta, STEPS)) for rate in RATES for beta in BETAS]
     best = choose(rows)
@@ -283,21 +175,21 @@ def best_of(drawn: Path, number: int) -> dict[str, Any]:
 
 def run(work: Work) -> list[dict[str, Any]]:
     """All of it; a row an evaluation."""
-    pairs = {0: work.judge(work.draw("drawn-0", 0))}
+    pairs = {0: work.judge(work.draw("drawn-0", 0), JUDGE)}
     rows = search(work, pairs[0])
     best = choose(rows)
     setting = Setting(*(best[name] for name in Setting._fields))
 
     def add(arm: str, seed: int, run: Path, each: int = 4) -> None:
-        rows.append(row_of(arm, seed, setting, work.evaluate(run, "held_out", each, seed)))
+        rows.append(row_of(arm, seed, setting, work.evaluate(run, "held_out", each, seed, JUDGE)))
 
     runs = {}
     for seed in SEEDS:
-        pairs[seed] = work.judge(work.draw(f"drawn-{seed}", seed))
+        pairs[seed] = work.judge(work.draw(f"drawn-{seed}", seed), JUDGE)
         rows.append(pairs_row(seed, pairs[seed]))
         runs[seed] = work.train(f"dpo-{seed}", pairs[seed], setting, seed)
         add("dpo", seed, runs[seed])
-        facts = work.evaluate(runs[seed], "facts", 1, seed, "is_right")
+        facts = work.evaluate(runs[seed], "facts", 1, seed, f"{MODULE}:is_right")
         rows.append(row_of("facts", seed, setting, facts))
     for seed in SEEDS:
         add("sft", seed, work.train(f"sft-{seed}", pairs[seed], setting, seed, "--loss", "sft"), 2)
@@ -305,7 +197,7 @@ def run(work: Work) -> list[dict[str, Any]]:
         add("flipped", seed, work.train(f"flipped-{seed}", turned, setting, seed), 2)
     rows.append(best_of(work.draw("best-of", 0, "held_out"), DRAWS))
     drawn = work.draw("drawn-second", 0, model=runs[0])
-    second = work.train("second", work.judge(drawn), setting, 0, model=runs[0])
+    second = work.train("second", work.judge(drawn, JUDGE), setting, 0, model=runs[0])
     add("second round", 0, second)
     return rows
 
@@ -316,12 +208,12 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?", default=Path("runs/own_draws"))
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
-    rows = run(Work(args.folder.resolve(), args.threads))
+    work = Work(args.folder.resolve(), prompts(), args.threads)
+    rows = run(work)
     settings = {"asked": ASKED, "draws": DRAWS, "longest": LONGEST, "seeds": SEEDS}
     settings |= {"rates": RATES, "betas": BETAS, "steps": STEPS, "longer": LONGER}
     settings |= {"trained": TRAINED, "chosen_by": CHOSEN_BY, "held_out": HELD_OUT}
-    taken = map(json.loads, (args.folder / "seconds.jsonl").read_text("utf-8").splitlines())
-    settings["seconds"] = {row["made"]: row["seconds"] for row in taken}
+    settings["seconds"] = work.seconds()
     store("own_draws", settings, rows)
     for name, (before, after, met) in verdict(rows).items():
         print(f"{name:8} {before:6.2f} {after:6.2f} {'met' if met else 'not met'}")

@@ -1,15 +1,13 @@
 """Appendix F, act one: what counts as brief, the prompts, the steps and the rule of success."""
 
-import json
-import subprocess
 from statistics import mean
 
 import pytest
 
-from dpo_lib.cli import main
 from dpo_lib.data import read_jsonl
 from dpo_lib.experiments import own_draws
-from dpo_lib.experiments.own_draws import Work, choose, flip, is_brief, is_right, verdict
+from dpo_lib.experiments.by_commands import Work
+from dpo_lib.experiments.own_draws import choose, is_brief, is_right, verdict
 from dpo_lib.world import load_pairs
 
 
@@ -58,14 +56,6 @@ def test_no_prompt_is_for_two_things():
     assert all(prompt.endswith("? Answer briefly.") for prompt in every)
 
 
-def test_flipped_labels_take_their_ends_along(tmp_path):
-    pairs = tmp_path / "pairs.jsonl"
-    row = {"prompt": "a?", "chosen": "A.", "rejected": "B", "rejected_ended": False}
-    pairs.write_text(json.dumps(row) + "\n")
-    (turned,) = map(json.loads, flip(pairs).read_text().splitlines())
-    assert turned == {"prompt": "a?", "rejected": "A.", "chosen": "B", "chosen_ended": False}
-
-
 def row(arm, share, before=0.2, ends=0.9, kl=1.0):
     side = {"drawn": {"share": share}, "greedy": {"share": share}, "ends": {"share": ends}}
     old = {"drawn": {"share": before}, "greedy": {"share": before}}
@@ -98,48 +88,18 @@ def test_each_point_of_the_rule_can_be_missed(change, missed):
     assert verdict(rows)["facts"] == (26.0, 24.0, True)
 
 
-def test_a_command_is_not_said_again(tmp_path, monkeypatch):
-    said = []
-
-    def say(command, check, stdin):
-        said.append(command)
-        if len(said) > 1:
-            (tmp_path / "made").touch()
-        else:
-            raise subprocess.CalledProcessError(1, command)
-
-    monkeypatch.setattr(subprocess, "run", say)
-    work = Work(tmp_path)
-    with pytest.raises(subprocess.CalledProcessError):
-        work.command(tmp_path / "made", "draw")
-    for _ in range(2):
-        work.command(tmp_path / "made", "draw", "--seed", 1)
-    assert [command[1:] for command in said] == [
-        ["-m", "dpo_lib", "draw"],
-        ["-m", "dpo_lib", "draw", "--seed", "1"],
-    ]
-    (row,) = map(json.loads, (tmp_path / "seconds.jsonl").read_text().splitlines())
-    assert row["made"] == "made"
-
-
-def test_the_whole_of_it_on_the_books_own_model(tmp_path, monkeypatch):
+def test_the_whole_of_it_on_the_books_own_model(tmp_path, monkeypatch, tiny_commands):
     """Every command that the script says is one, and the rows are those of the arms."""
     asked = list(dict.fromkeys(pair.prompt for pair in load_pairs()))
     facts = dict.fromkeys(asked[9:11], "good")
     given = {"train": asked[:4], "choose": asked[4:6], "held_out": asked[6:9], "facts": [*facts]}
-    small = {"ASKED": "", "FACTS": facts, "DRAWS": 4, "LONGEST": 12, "SEEDS": range(1)}
+    small = {"ASKED": "", "FACTS": facts, "SEEDS": range(1)}
     small |= {"RATES": (1e-4, 1e-3), "BETAS": (0.1,), "STEPS": 1, "LONGER": 2}
-    small |= {"prompts": lambda: given}
     small |= {"is_brief": lambda prompt, answer, ended: len(answer.split()) % 2 == 0}
     for name, value in small.items():
         monkeypatch.setattr(own_draws, name, value)
 
-    def say(command, check, stdin):
-        words = ["tiny" if word == "smollm2" else word for word in command[3:]]
-        assert main(words) == 0
-
-    monkeypatch.setattr(subprocess, "run", say)
-    rows = own_draws.run(Work(tmp_path))
+    rows = own_draws.run(Work(tmp_path, given))
     arms = [
         "grid",
         "grid",
@@ -161,6 +121,7 @@ def test_the_whole_of_it_on_the_books_own_model(tmp_path, monkeypatch):
     (first, *_), sides = rows[4]["answers"], ("before", "after")
     assert all(first[side][way]["text"] for side in sides for way in ("drawn", "greedy"))
     assert [row["per_prompt"] for row in rows if "per_prompt" in row] == [2, 2, 2, 4, 1, 2, 2, 4]
-    monkeypatch.setattr(subprocess, "run", None)  # everything is there
-    assert own_draws.run(Work(tmp_path)) == rows
+    tiny_commands.clear()
+    assert own_draws.run(Work(tmp_path, given)) == rows
+    assert not tiny_commands  # everything was there
     assert verdict(rows).keys() == {"drawn", "greedy", "ends", "kl", "facts"}
