@@ -29,7 +29,6 @@ python -m dpo_lib.experiments.annotator [FOLDER]    goes on from what is in FOLD
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import random
@@ -42,7 +41,14 @@ from typing import Any
 from dpo_lib._files import replacing
 from dpo_lib.cli.drawn import read_drawn
 from dpo_lib.cli.judgements import Judgements, make_plan
-from dpo_lib.experiments.by_commands import Setting, Work, flip, row_of, split_prompts
+from dpo_lib.experiments.by_commands import (
+    Setting,
+    Work,
+    flip,
+    row_of,
+    split_prompts,
+    work_from_arguments,
+)
 from dpo_lib.experiments.own_draws import ASKED as BRIEFLY
 from dpo_lib.experiments.store import store
 
@@ -139,11 +145,7 @@ def prompts() -> dict[str, list[str]]:
 
 def main() -> None:
     """Go on from what is in the folder."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("runs/own_draws"))
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
-    work = Work(args.folder.resolve(), prompts(), args.threads)
+    work = work_from_arguments(__doc__, "own_draws", prompts())
     settings = {"settings": SETTINGS, "seeds": SEEDS, "pairs": PAIRS, "slips": SLIPS}
     rows = run(work)
     with replacing(LABELED) as file:

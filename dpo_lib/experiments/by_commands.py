@@ -5,6 +5,7 @@ A step that was made is not made again, so that a script goes on where it was st
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
 import re
@@ -142,6 +143,24 @@ def flip(pairs: Path) -> Path:
     ]
     write_jsonl(made, turned)
     return made
+
+
+def work_from_arguments(what: str, name: str, asked: Mapping[str, Sequence[str]]) -> Work:
+    """The folder that is named on the command line, or ``runs/NAME``.
+
+    Parameters
+    ----------
+    what : str
+        What the script does: its docstring.
+    name : str
+    asked : mapping
+        Prompts by what they are for.
+    """
+    parser = argparse.ArgumentParser(description=what.splitlines()[0])
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("runs") / name)
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    return Work(args.folder.resolve(), asked, args.threads)
 
 
 def row_of(arm: str, seed: int, setting: Setting, found: dict[str, Any]) -> dict[str, Any]:

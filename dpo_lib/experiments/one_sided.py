@@ -19,7 +19,6 @@ python -m dpo_lib.experiments.one_sided [FOLDER]    goes on from what is in FOLD
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +35,7 @@ from dpo_lib.experiments.by_commands import (
     row_of,
     sentences,
     split_prompts,
+    work_from_arguments,
 )
 from dpo_lib.experiments.store import store
 
@@ -147,11 +147,7 @@ def prompts() -> dict[str, list[str]]:
 
 def main() -> None:
     """Go on from what is in the folder."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("runs/one_sided"))
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
-    work = Work(args.folder.resolve(), prompts(), args.threads)
+    work = work_from_arguments(__doc__, "one_sided", prompts())
     settings = {**SETTING._asdict(), "seeds": SEEDS, "trained": TRAINED, "asked": ASKED}
     settings |= {"each": EACH, "draws": DRAWS, "longest": LONGEST}
     store("one_sided", settings, run(work))

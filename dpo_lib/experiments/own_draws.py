@@ -27,7 +27,6 @@ python -m dpo_lib.experiments.own_draws [FOLDER]    goes on from what is in FOLD
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,6 +46,7 @@ from dpo_lib.experiments.by_commands import (
     row_of,
     sentences,
     split_prompts,
+    work_from_arguments,
 )
 from dpo_lib.experiments.store import store
 
@@ -204,11 +204,7 @@ def run(work: Work) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Go on from what is in the folder."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("runs/own_draws"))
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
-    work = Work(args.folder.resolve(), prompts(), args.threads)
+    work = work_from_arguments(__doc__, "own_draws", prompts())
     rows = run(work)
     settings = {"asked": ASKED, "draws": DRAWS, "longest": LONGEST, "seeds": SEEDS}
     settings |= {"rates": RATES, "betas": BETAS, "steps": STEPS, "longer": LONGER}

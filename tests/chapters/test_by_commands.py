@@ -7,7 +7,13 @@ import pytest
 
 from dpo_lib.data import read_jsonl
 from dpo_lib.experiments import by_commands
-from dpo_lib.experiments.by_commands import Work, flip, sentences, split_prompts
+from dpo_lib.experiments.by_commands import (
+    Work,
+    flip,
+    sentences,
+    split_prompts,
+    work_from_arguments,
+)
 
 
 def test_the_questions_are_those_of_the_data_asked_in_another_way():
@@ -63,3 +69,13 @@ def test_a_command_is_not_said_again(tmp_path, monkeypatch):
         ["-m", "dpo_lib", "draw", "--seed", "1"],
     ]
     assert work.seconds().keys() == {"made"}
+
+
+def test_a_folder_is_named_or_has_the_name_of_the_script(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["script", "--threads", "2"])
+    work = work_from_arguments("What it does.", "a", {"train": ["b?", "c?"]})
+    assert (work.folder, work.threads) == (tmp_path / "runs" / "a", 2)
+    assert (work.folder / "train.txt").read_text() == "b?\nc?\n"
+    monkeypatch.setattr("sys.argv", ["script", "other"])
+    assert work_from_arguments("What it does.", "a", {}).folder == tmp_path / "other"
