@@ -2,18 +2,15 @@
 
 Every chosen answer says the thing in its first sentence and goes on with "For example, ...". Every
 rejected one is the model's own. A seed decides the split, the adapters and the order of the pairs.
-The run goes on for longer than it should, so that one can see where to stop. The same is done
-once more with the likelihood of the chosen answers in the loss.
+The run goes on for longer than it should, so that one can see where to stop. What these pairs leave
+open, `minimal_edits` asks.
 
-python -m dpo_lib.experiments.real_model    writes dpo_lib/results/real_model.json and
-                                    real_model_rpo.json (half an hour each)
+python -m dpo_lib.experiments.real_model    writes dpo_lib/results/real_model.json (half an hour)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +22,7 @@ from dpo_lib.cli.models import OpenModel, open_model
 from dpo_lib.data import PreferenceDataset, read_jsonl, split_by_prompt
 from dpo_lib.evaluation import estimate_kl, reply_log_probs
 from dpo_lib.experiments.store import store
-from dpo_lib.losses import PreferenceLoss, dpo_loss, rpo_loss
+from dpo_lib.losses import dpo_loss
 from dpo_lib.models import Reply, respond
 from dpo_lib.training import DPOConfig, train_dpo
 
@@ -33,8 +30,6 @@ DATA = Path(__file__).parent / "data" / "plain_answers.jsonl"
 SEEDS = range(3)
 RANK = 8  # of the adapters
 CONFIG = DPOConfig(beta=0.1, learning_rate=2e-4, steps=24, batch_size=8, eval_every=4)
-RPO_CONFIG = replace(CONFIG, learning_rate=3e-4, eval_every=8)
-ALPHA = 2.0  # weight of the likelihood
 HELD_OUT_SHARE = 0.2  # of the prompts
 STYLE = "For example,"
 ASKED, LONGEST = 24, 72  # held-out prompts that are answered, and the most tokens of an answer
@@ -57,9 +52,7 @@ def describe(replies: list[Reply]) -> dict[str, float]:
     }
 
 
-def run(
-    seed: int, config: DPOConfig = CONFIG, loss: Callable[..., PreferenceLoss] = dpo_loss
-) -> list[dict[str, Any]]:
+def run(seed: int, config: DPOConfig = CONFIG) -> list[dict[str, Any]]:
     """Train once; a row for each evaluation."""
     opened = open_model("smollm2")
     train, held_out = split(seed, opened)
@@ -89,9 +82,7 @@ def run(
 
     rows: list[dict[str, Any]] = []
     config = replace(config, seed=seed)
-    history = train_dpo(
-        opened.model, None, train, config, loss=loss, evaluate=evaluate, progress=False
-    )
+    history = train_dpo(opened.model, None, train, config, evaluate=evaluate, progress=False)
     for row in rows:
         since = history.steps[max(0, row["step"] - config.eval_every) : row["step"]]
         for name in ("loss", "reward_accuracy", "margin"):
@@ -108,12 +99,9 @@ def settings_of(config: DPOConfig) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run every seed with both losses and store the rows."""
+    """Run every seed and store the rows."""
     torch.set_num_threads(1)
     store("real_model", settings_of(CONFIG), [row for seed in SEEDS for row in run(seed)])
-    rpo = partial(rpo_loss, alpha=ALPHA)
-    rows = [row for seed in SEEDS for row in run(seed, RPO_CONFIG, rpo)]
-    store("real_model_rpo", {"alpha": ALPHA} | settings_of(RPO_CONFIG), rows)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from dpo_lib.experiments.store import RESULTS
 from dpo_lib.losses import dpo_loss
 
 RECORDS = read_jsonl(real_model.DATA)
-RUNS = pytest.mark.parametrize("name", ["real_model", "real_model_rpo"])
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +28,12 @@ def lengths(opened):
     return [(len(row["chosen"]), len(row["rejected"])) for row in rows]
 
 
-def stored(name="real_model"):
-    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+def stored():
+    return json.loads((RESULTS / "real_model.json").read_text(encoding="utf-8"))
 
 
-def rows_at(step, name="real_model"):
-    found = [row for row in stored(name)["rows"] if row["step"] == step]
+def rows_at(step):
+    found = [row for row in stored()["rows"] if row["step"] == step]
     assert len(found) == len(real_model.SEEDS)
     return found
 
@@ -72,27 +71,21 @@ def test_no_held_out_prompt_is_trained_on(opened, seed):
 # --- the stored rows ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("name", "config"),
-    [("real_model", real_model.CONFIG), ("real_model_rpo", real_model.RPO_CONFIG)],
-)
-def test_the_rows_are_complete_and_of_the_script(name, config):
-    settings = real_model.settings_of(config) | {"alpha": real_model.ALPHA}
-    settings = {key: [*x] if isinstance(x, range | tuple) else x for key, x in settings.items()}
-    assert stored(name)["settings"].items() <= settings.items()
-    assert ("alpha" in stored(name)["settings"]) == (name == "real_model_rpo")
+def test_the_rows_are_complete_and_of_the_script():
+    config = real_model.CONFIG
+    settings = json.loads(json.dumps(real_model.settings_of(config), default=list))
+    assert stored()["settings"].items() <= settings.items()
     steps = range(0, config.steps + 1, config.eval_every)
-    assert [(row["seed"], row["step"]) for row in stored(name)["rows"]] == [
+    assert [(row["seed"], row["step"]) for row in stored()["rows"]] == [
         (seed, step) for seed in real_model.SEEDS for step in steps
     ]
-    for row in stored(name)["rows"]:
+    for row in stored()["rows"]:
         answers = row.get("answers", [])
         assert len(answers) == (real_model.SHOWN if row["step"] in real_model.SHOWN_AT else 0)
 
 
-@RUNS
-def test_the_rows_belong_to_the_pairs(opened, name):
-    for row in rows_at(0, name):
+def test_the_rows_belong_to_the_pairs(opened):
+    for row in rows_at(0):
         held_out = real_model.split(row["seed"], opened)[1]
         gaps = [len(r["chosen"]) - len(r["rejected"]) for r in held_out.rows]
         assert row["pairs_chosen_longer"] == sum(gap > 0 for gap in gaps)
@@ -101,19 +94,12 @@ def test_the_rows_belong_to_the_pairs(opened, name):
         assert [answer["prompt"] for answer in row["answers"]] == asked
 
 
-@RUNS
-def test_every_run_starts_as_the_reference(name):
-    for row in rows_at(0, name):
+def test_every_run_starts_as_the_reference():
+    for row in rows_at(0):
         assert row["accuracy"] == 0.5
         assert row["loss"] == pytest.approx(0.693147, abs=1e-5)
         assert row["margin"] == pytest.approx(0, abs=1e-4)
         assert row["kl"] == pytest.approx(0, abs=1e-3)
-
-
-def test_both_losses_start_from_the_same_answers():
-    for plain, mixed in zip(rows_at(0), rows_at(0, "real_model_rpo"), strict=True):
-        assert plain["answers"] == mixed["answers"]
-        assert plain["length"] == mixed["length"]
 
 
 def test_accuracy_is_perfect_while_the_answers_fall_apart():
@@ -123,18 +109,9 @@ def test_accuracy_is_perfect_while_the_answers_fall_apart():
         assert late["finished"] < early["finished"] - 0.2
 
 
-def test_the_likelihood_term_brings_the_style():
-    for plain, mixed in zip(rows_at(24), rows_at(24, "real_model_rpo"), strict=True):
-        assert plain["accuracy"] == mixed["accuracy"] == 1.0
-        assert plain["style"] == 0.0
-        assert mixed["style"] > 0.3
-        assert mixed["finished"] > plain["finished"] + 0.2
-        assert mixed["chosen_logp"] > plain["chosen_logp"] + 10
-
-
 def test_the_answers_that_the_text_quotes_are_stored():
-    def answer(question, step, name="real_model"):
-        row = rows_at(step, name)[0]
+    def answer(question, step):
+        row = rows_at(step)[0]
         return next(a["text"] for a in row["answers"] if a["prompt"].startswith(question))
 
     stars = "Why do stars twinkle?"
@@ -145,10 +122,6 @@ def test_the_answers_that_the_text_quotes_are_stored():
     for row in rows_at(8)[1:]:
         (text,) = (a["text"] for a in row["answers"] if a["prompt"].startswith(stars))
         assert "orbit" in text or "reflected" in text
-    mixed = "real_model_rpo"
-    assert "material that is charged by electricity" in answer("What is electricity?", 24, mixed)
-    assert "attraction of the sun" in answer(stars, 24, mixed)
-    assert "a tree trunk is a fossil" in answer("What is a fossil?", 24, mixed)
 
 
 # --- the model ------------------------------------------------------------------------------------

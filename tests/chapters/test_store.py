@@ -204,9 +204,8 @@ def test_a_margin_is_the_difference_of_its_sides(name):
     assert found >= 10
 
 
-@pytest.mark.parametrize("name", ["real_model", "real_model_rpo"])
-def test_the_parts_of_a_stored_evaluation_fit(name):
-    stored = result(name)
+def test_the_parts_of_a_stored_evaluation_fit():
+    stored = result("real_model")
     kinds = ("longer", "shorter")
     for row in stored["rows"]:
         margin = stored["settings"]["beta"] * (row["chosen_logp"] - row["rejected_logp"])

@@ -319,7 +319,6 @@ def test_advice_tells_the_real_runs_that_broke_from_those_that_did_not(seed):
     assert "margin is" in broken[2]
     assert len(broken) == 3
     assert advice(*of_stored_run("real_model", seed, 8), "dpo") == []
-    assert advice(*of_stored_run("real_model_rpo", seed, 24), "rpo") == []
 
 
 @pytest.mark.parametrize(
