@@ -131,8 +131,8 @@ def run(work: Work) -> list[dict[str, Any]]:
     tried = [
         add("second", "grid", setting, 0, labeled("second", 0), "choose") for setting in SETTINGS
     ]
-    best = max(range(len(SETTINGS)), key=lambda i: tried[i]["wins"]["share"])
-    add_all("second", SETTINGS[best])
+    best = max(tried, key=lambda row: row["wins"]["share"])
+    add_all("second", Setting.of(best))
     add_all("third", SETTINGS[0])
     return rows
 
@@ -146,10 +146,10 @@ def prompts() -> dict[str, list[str]]:
 def main() -> None:
     """Go on from what is in the folder."""
     work = work_from_arguments(__doc__, "own_draws", prompts())
-    settings = {"settings": SETTINGS, "seeds": SEEDS, "pairs": PAIRS, "slips": SLIPS}
     rows = run(work)
     with replacing(LABELED) as file:
         file.write((work.folder / "third-labeled-0.jsonl").read_bytes())
+    settings = {"settings": SETTINGS, "seeds": SEEDS, "pairs": PAIRS, "slips": SLIPS}
     settings |= {"asked": ASKED, "each": EACH}
     store("annotator", settings, rows)
     for who in LIKES:

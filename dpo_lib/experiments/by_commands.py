@@ -6,6 +6,7 @@ A step that was made is not made again, so that a script goes on where it was st
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import re
@@ -46,7 +47,7 @@ def sentences(answer: str) -> list[str]:
     ends = [match.end() for match in _END.finditer(text)]
     if not ends or ends[-1] != len(text):
         return []
-    return [text[a:b].strip() for a, b in zip([0, *ends], ends, strict=False)]
+    return [text[a:b].strip() for a, b in itertools.pairwise([0, *ends])]
 
 
 class Setting(NamedTuple):
@@ -55,6 +56,11 @@ class Setting(NamedTuple):
     rate: float
     beta: float
     steps: int
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Setting:
+        """The setting of a stored row."""
+        return cls(*(row[name] for name in cls._fields))
 
 
 class Work:

@@ -178,7 +178,7 @@ def run(work: Work) -> list[dict[str, Any]]:
     pairs = {0: work.judge(work.draw("drawn-0", 0), JUDGE)}
     rows = search(work, pairs[0])
     best = choose(rows)
-    setting = Setting(*(best[name] for name in Setting._fields))
+    setting = Setting.of(best)
 
     def add(arm: str, seed: int, run: Path, each: int = 4) -> None:
         rows.append(row_of(arm, seed, setting, work.evaluate(run, "held_out", each, seed, JUDGE)))
