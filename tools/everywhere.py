@@ -5,8 +5,10 @@ Usage: ``python -m tools.everywhere [--jobs N] [WORDS …]``; words choose rows 
 A row of the table in ``tools/everywhere.md`` is one run of all chapters and appendices: each output
 is compared with the stored one, as in ``make test``. The rows are the instruction sets that torch
 can be held to on this processor, with one thread and with two, and one more with the newest
-versions of requirements.txt's packages that agree with each other, in an environment of its own. A
-row that is run again replaces the old one. Exits 0 if no output differs.
+versions of requirements.txt's packages that agree with each other, in an environment of its own.
+The rows of another Python come from a clone whose environment it has made (``make
+PYTHON=python3.13 everywhere``). A row that is run again replaces the old one. Exits 0 if no output
+differs.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TABLE = ROOT / "tools" / "everywhere.md"
 CHAPTERS = ("notebooks", "book/appendices")
 ONEDNN = {"default": "SSE41", "avx2": "AVX2", "avx512": "AVX512_CORE"}  # its names for the same
+PYTHON = "{}.{}".format(*sys.version_info)
 NEWEST = ROOT / "_build" / "newest"
 SHOWN = ("torch", "numpy", "transformers", "matplotlib")  # versions that stand in the table
 HEAD = (
@@ -39,7 +42,6 @@ HEAD = (
     *SHOWN,
     "outputs compared",
     "differ",
-    "minutes",
     "day",
 )
 
@@ -54,7 +56,8 @@ class Row(NamedTuple):
     @property
     def name(self) -> str:
         """In the table, and on the command line."""
-        return f"{'newest' if self.newest else 'pinned'}-{self.instructions}-{self.threads}"
+        packages = "newest" if self.newest else "pinned"
+        return f"{PYTHON}-{packages}-{self.instructions}-{self.threads}"
 
     def environment(self) -> dict[str, str]:
         """What the processes get to see."""
@@ -116,7 +119,6 @@ def measure(row: Row, jobs: int) -> dict[str, str]:
     versions = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
     words = ["-q", "-n", jobs, "--dist", "loadfile", "-p", "tools.nbval_whole"]
     words += ["--nbval", "--nbval-current-env", *CHAPTERS]
-    started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [python, "-m", "pytest", *words, f"--junit-xml={report}"]
@@ -130,7 +132,6 @@ def measure(row: Row, jobs: int) -> dict[str, str]:
         *versions.stdout.split(),
         f"{compared:,}",
         f"{differ:,}",
-        f"{(time.monotonic() - started) / 60:.1f}",
         time.strftime("%Y-%m-%d"),
     )
     return dict(zip(HEAD, values, strict=True))

@@ -11,8 +11,9 @@ LINE = dict.fromkeys(HEAD, "x")
 def test_each_row_is_held_to_what_it_says(monkeypatch):
     monkeypatch.setattr(everywhere, "has", lambda instructions: instructions != "avx512")
     names = [row.name for row in everywhere.rows()]
-    pinned = [f"pinned-{name}-{threads}" for name in ("default", "avx2") for threads in (1, 2)]
-    assert names == [*pinned, "newest-avx2-1"]
+    one, two = (f"{everywhere.PYTHON}-{packages}" for packages in ("pinned", "newest"))
+    pinned = [f"{one}-{name}-{threads}" for name in ("default", "avx2") for threads in (1, 2)]
+    assert names == [*pinned, f"{two}-avx2-1"]
     seen = Row("avx2", 2).environment()
     assert (seen["ATEN_CPU_CAPABILITY"], seen["ONEDNN_MAX_CPU_ISA"]) == ("avx2", "AVX2")
     assert (seen["OMP_NUM_THREADS"], seen["MKL_NUM_THREADS"]) == ("2", "2")
@@ -28,9 +29,9 @@ def test_a_line_takes_the_place_of_the_old_one():
     head = TABLE.read_text(encoding="utf-8").split("|---")[0] + "|---|\n"
     first, second = ({**LINE, "run": name} for name in ("a-1", "a-12"))
     text = merged(merged(head, first), second)
-    assert text.endswith(f"|---|\n| a-1 |{' x |' * 11}\n| a-12 |{' x |' * 11}\n")
+    assert text.endswith(f"|---|\n| a-1 |{' x |' * 10}\n| a-12 |{' x |' * 10}\n")
     assert merged(text, {**first, "day": "y"}) == text.replace(
-        f"| a-1 |{' x |' * 11}", f"| a-1 |{' x |' * 10} y |"
+        f"| a-1 |{' x |' * 10}", f"| a-1 |{' x |' * 9} y |"
     )
 
 
