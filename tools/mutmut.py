@@ -1,7 +1,8 @@
 """Change every operator, number, name and text, one at a time, and list what no test notices.
 
-Usage: ``python -m tools.mutmut [--jobs N] [NAME …]``; a name is ``dpo_lib.rewards*``, say.
-The modules, and the tests that must notice, stand in pyproject.toml.
+Usage: ``python -m tools.mutmut [--jobs N] [--tests PATH] [NAME …]``; a name is
+``dpo_lib.rewards*``, say, or that of a group. The groups of modules, and the tests that must
+notice, stand in pyproject.toml; ``--tests`` takes others, such as the ones of a single module.
 
 mutmut makes the changes, with a switch before every function. Its own runs start pytest for each of
 them, which takes longer than the tests do: here all tests are collected once, and a process for
@@ -20,12 +21,14 @@ import fnmatch
 import gc
 import io
 import os
+import re
 import select
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +38,13 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build" / "mutmut"
 AT_IMPORT = tuple(f"dpo_lib/losses/{name}.py" for name in ("form", "relatives"))
+
+
+class Group(NamedTuple):
+    """Files that are changed, and the tests that must notice."""
+
+    files: list[str]
+    tests: list[str]
 
 
 def undecorated(source: str) -> str:
@@ -55,7 +65,27 @@ def undecorated(source: str) -> str:
     return "".join(lines)
 
 
-def make_changes() -> dict[str, list[str]]:
+def chosen_groups(names: Sequence[str]) -> dict[str, Group]:
+    """Groups of pyproject.toml, each with those of its files in which the names may lie."""
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mutmut"]["groups"]
+    chosen = {}
+    for group, entry in table.items():
+        found = sorted({path for glob in entry["files"] for path in ROOT.glob(glob)})
+        files = [path.relative_to(ROOT).as_posix() for path in found if path.suffix == ".py"]
+        if group not in names:
+            files = [file for file in files if any(_may_lie_in(file, name) for name in names)]
+        if files:
+            chosen[group] = Group(files, entry["tests"])
+    return chosen
+
+
+def _may_lie_in(file: str, name: str) -> bool:
+    module = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".") + "."
+    start = re.split(r"[*?[]", name)[0]
+    return module.startswith(start) or start.startswith(module)
+
+
+def make_changes(files: Sequence[str]) -> dict[str, list[str]]:
     """Let mutmut write the changed library; names of the changes of each file."""
     for name in ("dpo_lib", "tests", "tools"):
         shutil.copytree(ROOT / name, BUILD / name, dirs_exist_ok=True)
@@ -65,10 +95,12 @@ def make_changes() -> dict[str, list[str]]:
     os.chdir(BUILD)
     (BUILD / "mutants").mkdir(exist_ok=True)
     from mutmut import __main__ as mutmut
+    from mutmut.configuration import config
     from mutmut.mutation.data import SourceFileMutationData
     from mutmut.mutation.trampoline import set_mutant_under_test
     from mutmut.utils.file_utils import walk_mutatable_files
 
+    config().only_mutate = files
     set_mutant_under_test("mutant_generation")
     with contextlib.redirect_stdout(io.StringIO()):  # it names every file
         mutmut.copy_src_dir()
@@ -88,16 +120,19 @@ class Trial:
 
     Parameters
     ----------
-    changes : sequence of str
-        Names of changes.
+    changes : dict
+        Names of changes, and the paths of the tests that must notice each.
     jobs : int
         Processes at a time.
     """
 
-    def __init__(self, changes: Sequence[str], jobs: int) -> None:
+    def __init__(self, changes: dict[str, Sequence[str]], jobs: int) -> None:
         self.functions: dict[str, list[str]] = defaultdict(list)
-        for name in changes:
-            self.functions[name.rpartition("__mutmut_")[0]].append(name)
+        self.tests: dict[str, Sequence[str]] = {}
+        for name, tests in changes.items():
+            function = name.rpartition("__mutmut_")[0]
+            self.functions[function].append(name)
+            self.tests[function] = tests
         self.jobs, self.left = jobs, []
 
     def pytest_collection_modifyitems(self, items: list) -> None:
@@ -106,6 +141,7 @@ class Trial:
 
     def pytest_runtestloop(self, session) -> bool:
         """In the place of one pass over the tests."""
+        import pytest
         from mutmut.mutation.trampoline import set_mutant_under_test
         from mutmut.state import state
 
@@ -115,10 +151,12 @@ class Trial:
             state()._stats.clear()
             started = time.perf_counter()
             if not _passes(item, following):
-                raise session.Failed(f"{item.nodeid} fails without any change")
+                pytest.exit(f"{item.nodeid} fails without any change", 1)
             seconds[item] = time.perf_counter() - started
             for function in state()._stats:
-                through[function].append(item)
+                own = self.tests.get(function, ())
+                if any(f"{item.nodeid}/".startswith((f"{path}/", f"{path}::")) for path in own):
+                    through[function].append(item)
         print(f"{len(session.items)} tests pass in {sum(seconds.values()):.0f} s")
         gc.freeze()
         with ThreadPoolExecutor(self.jobs) as pool:
@@ -209,21 +247,30 @@ def main() -> int:
     """Try all changes and print the score of each module."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--tests", action="append", help="a path, in the place of the groups'")
     parser.add_argument("names", nargs="*", default=["*"])
     arguments = parser.parse_args()
+    groups = chosen_groups(arguments.names)
+    if not groups:
+        parser.error(f"no group of pyproject.toml has changes in {arguments.names}")
     sys.path.append(str(BUILD / "site"))
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-    changes = {
-        file: [n for n in names if any(fnmatch.fnmatch(n, wanted) for wanted in arguments.names)]
-        for file, names in make_changes().items()
-    }
+    os.environ["PYTHONPATH"] = f"{BUILD / 'mutants'}{os.pathsep}{BUILD / 'site'}"  # of what is run
+    changes, tests = {}, {}
+    made = make_changes([file for group in groups.values() for file in group.files])
+    for group, (files, own) in groups.items():
+        for file in files:
+            wanted = ["*"] if group in arguments.names else arguments.names
+            names = [n for n in made[file] if any(fnmatch.fnmatch(n, name) for name in wanted)]
+            changes[file] = names
+            tests |= dict.fromkeys(names, arguments.tests or own)
     import pytest
     from mutmut.configuration import config
 
-    selection = config().pytest_add_cli_args_test_selection
+    selection = [*dict.fromkeys(path for paths in tests.values() for path in paths)]
     options = ["--rootdir=.", "-q", "-p", "no:cacheprovider", *config().pytest_add_cli_args]
     os.chdir(BUILD / "mutants")
-    trial = Trial([name for names in changes.values() for name in names], arguments.jobs)
+    trial = Trial(tests, arguments.jobs)
     code = pytest.main([*options, *selection], plugins=[trial])
     if code not in (0, 5):
         return int(code)

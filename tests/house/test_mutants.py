@@ -12,7 +12,7 @@ import pytest
 
 from dpo_lib.experiments.bug_zoo import BUGS
 from tools.mutant_list import KINDS, MUTANTS
-from tools.mutmut import undecorated
+from tools.mutmut import chosen_groups, undecorated
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -83,6 +83,24 @@ for new in ("copy.deepcopy(policy, {})", "policy"):
         "nobody",
         "core/test_reference.py::test_make_reference_copies_and_freezes",
     ], result.stderr
+
+
+def test_mutmut_takes_groups_and_names():
+    groups = chosen_groups(["*"])
+    assert "dpo_lib/losses/form.py" in groups["core"].files
+    assert "dpo_lib/fast/cache.py" in groups["fast"].files
+    assert len({file for group in groups.values() for file in group.files}) == sum(
+        len(group.files) for group in groups.values()
+    )
+    assert all((ROOT / path).exists() for group in groups.values() for path in group.tests)
+    assert chosen_groups(["fast"]) == {"fast": groups["fast"]}
+    two = {name: groups[name] for name in ("core", "fast")}
+    assert chosen_groups(["dpo_lib.fast*", "core"]) == two
+    for name in ("dpo_lib.fast.cache*", "dpo_lib.fast.cache.x_read_cache__mutmut_1"):
+        files = ["dpo_lib/fast/__init__.py", "dpo_lib/fast/cache.py"]
+        assert chosen_groups([name])["fast"].files == files
+    assert chosen_groups(["dpo_lib.losses.x_*"])["core"].files == ["dpo_lib/losses/__init__.py"]
+    assert not chosen_groups(["dpo_lib.faster*"])
 
 
 def test_mutmut_reaches_what_is_decorated():
