@@ -373,7 +373,7 @@ LOOP = ("training/test_loop.py", "training/test_unpaired.py")
 SHARED = ("training/test_processes.py",)
 DRAWN = "widgets/test_drawn.py"  # what `update()` puts on the screen
 ENGINE = ("widgets/test_engine.py",)
-CACHE = ("core/test_reference.py", "fast/test_cache.py")
+CACHE = ("fast/test_cache.py",)
 HELD_OUT = ("cli/test_held_out.py", TRAIN, THUMBS)
 PACKED = ("fast/test_prefix_tree.py", "fast/test_pair_log_probs.py")
 

@@ -4,15 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from dpo_lib import (
-    assert_reference_invariants,
-    cache_reference_log_probs,
-    fingerprint,
-    make_reference,
-)
-from dpo_lib.data import PreferenceDataset, make_preferences
-from dpo_lib.models import InstructionTokenizer, TinyGPT, TinyGPTConfig
-from dpo_lib.training import DPOConfig, train_dpo
+from dpo_lib import assert_reference_invariants, fingerprint, make_reference
 
 
 def small_policy():
@@ -191,92 +183,3 @@ def test_a_fingerprint_of_every_kind_of_tensor():
         "empty": torch.empty(0, 3),
     }
     assert fingerprint(Holder(**tensors)) == fingerprint(Holder(**tensors))
-
-
-# --- values kept between runs --------------------------------------------------------------------
-
-
-def tiny_reference(context=128):
-    torch.manual_seed(0)
-    sizes = {"context_length": context, "width": 16, "heads": 2, "layers": 1}
-    return make_reference(TinyGPT(TinyGPTConfig(260, **sizes)).double())
-
-
-def pairs(winners="shorter"):
-    return PreferenceDataset(make_preferences(winners), InstructionTokenizer())
-
-
-def count_calls(reference):
-    calls = []
-    reference.register_forward_hook(lambda *_: calls.append(1))
-    return calls
-
-
-def test_kept_values_are_read_back(tmp_path):
-    reference = tiny_reference()
-    calls = count_calls(reference)
-    first = cache_reference_log_probs(reference, pairs(), folder=tmp_path)
-    assert len(calls) == 2
-    again = cache_reference_log_probs(tiny_reference(), pairs(), folder=tmp_path)
-    cache_reference_log_probs(reference, pairs(), folder=tmp_path)
-    assert len(calls) == 2
-    assert all(map(torch.equal, first, again))
-    assert len([*tmp_path.iterdir()]) == 1
-
-
-def other_weights(folder):
-    reference = tiny_reference()
-    reference.final_norm.bias.data[0] += 1e-9
-    cache_reference_log_probs(reference, pairs(), folder=folder)
-
-
-def other_heads(folder):
-    reference = tiny_reference()
-    reference.config = TinyGPTConfig(260, context_length=128, width=16, heads=4, layers=1)
-    cache_reference_log_probs(reference, pairs(), folder=folder)
-
-
-def other_pairs(folder):
-    cache_reference_log_probs(tiny_reference(), pairs("longer"), folder=folder)
-
-
-def other_precision(folder):
-    cache_reference_log_probs(
-        tiny_reference(), pairs(), dtype="bfloat16", force_dtype=True, folder=folder
-    )
-
-
-@pytest.mark.parametrize("change", [other_weights, other_heads, other_pairs, other_precision])
-def test_values_of_something_else_are_computed_anew(tmp_path, change):
-    cache_reference_log_probs(tiny_reference(), pairs(), folder=tmp_path)
-    change(tmp_path)
-    assert len([*tmp_path.iterdir()]) == 2
-
-
-@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b""])
-def test_a_damaged_file_is_written_anew(tmp_path, damage):
-    first = cache_reference_log_probs(tiny_reference(), pairs(), folder=tmp_path)
-    (file,) = tmp_path.iterdir()
-    file.write_bytes(damage(file.read_bytes()))
-    again = cache_reference_log_probs(tiny_reference(), pairs(), folder=tmp_path)
-    assert all(map(torch.equal, first, again))
-    assert all(map(torch.equal, first, torch.load(file, weights_only=True)))
-
-
-def test_only_weights_can_be_kept(tmp_path):
-    with pytest.raises(ValueError, match="folder needs a reference with weights, got function"):
-        cache_reference_log_probs(lambda tokens: tokens, pairs(), folder=tmp_path)
-
-
-@pytest.mark.parametrize("given", [True, False])
-def test_a_second_run_does_not_call_the_reference(tmp_path, given):
-    config = DPOConfig(steps=2, batch_size=4, packed=False)
-    histories, calls = [], []
-    for _ in range(2):
-        policy = tiny_reference().requires_grad_(True)
-        reference = tiny_reference() if given else None
-        calls.append(count_calls(reference or policy))
-        options = {"reference_cache": tmp_path, "progress": False}
-        histories.append(train_dpo(policy, reference, pairs(), config, **options))
-    assert histories[0].steps == histories[1].steps
-    assert len(calls[0]) == len(calls[1]) + 2

@@ -7,12 +7,21 @@ import torch
 from torch import nn
 
 from dpo_lib.fast.backbones import parts_of
-from tests.fast.packed import hugging_face, tiny
+from dpo_lib.fast.prefix_tree import pack_pairs
+from tests.fast.packed import hugging_face, random_rows, tiny
 
 
 class Backbone(nn.Module):
+    """Takes what it must, and gives the positions in the place of states."""
+
+    def __init__(self, kind=tuple):
+        super().__init__()
+        self.kind = kind
+
     def forward(self, input_ids, attention_mask=None, position_ids=None, use_cache=True):
-        """Takes what it must."""
+        self.taken = (input_ids, attention_mask, position_ids, use_cache)
+        states = position_ids[:, :, None]
+        return self.kind([states]) if self.kind is tuple else self.kind(last_hidden_state=states)
 
 
 class Deaf(nn.Module):
@@ -32,6 +41,9 @@ class Model:
         return self.head
 
 
+NEITHER = "TinyGPT nor a Hugging Face model"
+
+
 def its_own_backbone():
     model = Model()
     model.base_model = model
@@ -41,13 +53,21 @@ def its_own_backbone():
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
-        (print, "builtin_function_or_method is neither a TinyGPT nor a Hugging Face model"),
+        (print, f"builtin_function_or_method is neither a {NEITHER}"),
+        *(
+            (SimpleNamespace(**{name: print}), f"SimpleNamespace is neither a {NEITHER}")
+            for name in ("hidden_states", "get_output_embeddings")
+        ),
         (Model(head=nn.Embedding(9, 4)), "its output layer is Embedding, not a plain linear layer"),
         (its_own_backbone(), "its output layer cannot be told from its backbone"),
         (Model(Deaf()), "its backbone does not take attention_mask and position_ids"),
         (
             Model(_attn_implementation="flash_attention_2"),
             "its attention (flash_attention_2) takes no mask of our own",
+        ),
+        (
+            SimpleNamespace(base_model=Backbone(), get_output_embeddings=lambda: nn.Linear(4, 9)),
+            "its attention (None) takes no mask of our own",
         ),
         (
             Model(layer_types=["full_attention", "linear", "chunked"]),
@@ -77,6 +97,34 @@ def test_why_a_model_cannot_take_packed_rows(model, reason):
 def test_what_limits_a_sequence(config, limits, window):
     parts = parts_of(Model(**config), lean=True)
     assert (parts.limits, parts.window) == (limits, window)
+
+
+def test_a_window_holds_for_the_lean_pass_too():
+    model = hugging_face("Mistral", dtype=torch.float32, sliding_window=12)
+    assert parts_of(model, lean=True).window == 12
+
+
+@pytest.mark.parametrize("kind", [tuple, SimpleNamespace])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_what_a_backbone_is_given(attention, kind):
+    packed = pack_pairs(random_rows(4), row_length=30)
+    model = Model(Backbone(kind), nn.Linear(4, 9).double(), _attn_implementation=attention)
+    states, weight = parts_of(model, lean=False).run(packed, "float32")
+    assert torch.equal(states, packed.positions.flatten()[:, None])
+    assert weight is model.head.weight
+    tokens, mask, positions, use_cache = model.base_model.taken
+    assert (tokens is packed.tokens, positions is packed.positions, use_cache) == (
+        True,
+        True,
+        False,
+    )
+    visible = packed.visible()[:, None]
+    if attention == "eager":  # adds it to its scores
+        hidden = torch.tensor(torch.finfo(torch.float64).min, dtype=torch.float64)
+        visible = torch.where(visible, torch.zeros_like(hidden), hidden)
+    torch.testing.assert_close(mask, visible, rtol=0, atol=0)
+    parts_of(model, lean=False).run(packed.to("meta"), "float32")
+    assert model.base_model.taken[1].device.type == "meta"
 
 
 def test_rows_are_as_long_as_attention_pays_for():

@@ -42,6 +42,13 @@ def test_models_with_the_layers_of_llama(monkeypatch, kind):
     assert len(calls) == 1
 
 
+def test_attention_is_scaled_as_the_model_says():
+    model = llama()
+    for layer in model.model.layers:
+        layer.self_attn.scaling *= 2
+    assert_equal_paths(model, random_rows(6), 1e-5)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_tiny_gpt(monkeypatch, dtype):
     calls = used(monkeypatch, "tiny_states")
@@ -79,12 +86,21 @@ def test_adapters_stay_in_their_places(monkeypatch):
     assert (base - exact).abs().max() > 0.1
 
 
+def looked_at(function, kinds):
+    """The same, and the dtypes it is given are kept."""
+    return lambda x, *args: kinds.add(x.dtype) or function(x, *args)
+
+
 @pytest.mark.parametrize("model", [llama(), llama("Llama tied"), tiny(torch.float32)])
-def test_bfloat16(model):
-    rows = random_rows(5)
+def test_bfloat16(monkeypatch, model):
+    rows, seen = random_rows(5), {"linear": set(), "_attend": set()}
+    for place, name in ((lean.kernels, "linear"), (lean, "_attend")):
+        monkeypatch.setattr(place, name, looked_at(getattr(place, name), seen[name]))
     own = torch.cat(packed_pair_log_probs(model, rows, dtype="bfloat16", lean=False))
     rough = torch.cat(packed_pair_log_probs(model, rows, dtype="bfloat16"))
+    assert seen == {"linear": {torch.bfloat16}, "_attend": {torch.float32}}
     exact = torch.cat(packed_pair_log_probs(model, rows))
+    assert seen["linear"] == {torch.bfloat16, torch.float32}
     assert rough.dtype == torch.float32
     assert 1e-5 < (rough - exact).abs().max() < 3 * (own - exact).abs().max() + 0.01
     rough.sum().backward()
@@ -115,7 +131,9 @@ def test_other_models_go_their_own_way(monkeypatch, model, reason):
 def test_other_parts_in_a_layer():
     model = llama()
     model.model.layers[1].mlp.extra = torch.nn.Identity()
-    assert "LlamaMLP has other parts" in lean.reason_against_llama(model.model)
+    assert lean.reason_against_llama(model.model) == (
+        "its LlamaMLP has other parts: act_fn, down_proj, extra, gate_proj, up_proj"
+    )
     model = llama()
     model.model.embed_tokens = torch.nn.Sequential(model.model.embed_tokens)
     assert lean.reason_against_llama(model.model) == "its embedding is Sequential"
@@ -145,6 +163,8 @@ def test_a_hook_of_every_kind_keeps_off_the_lean_pass(name, hook):
     assert lean.reason_against_tiny(model).startswith("blocks.0.mlp.0 has hooks")
     handle.remove()
     assert lean.reason_against_tiny(model) == ""
+    getattr(model, f"register_{name}")(hook)
+    assert lean.reason_against_tiny(model).startswith("the model has hooks")
 
 
 @pytest.mark.parametrize("model", [tiny(dropout=0.5), llama(attention_dropout=0.5)])
@@ -152,6 +172,13 @@ def test_dropout_is_drawn(model):
     model.train()
     first, second = (packed_pair_log_probs(model, random_rows(3))[0] for _ in range(2))
     assert not torch.equal(first, second)
+
+
+def test_dropout_keeps_off_the_lean_pass_where_it_is_drawn():
+    model = tiny(dropout=0.5)
+    assert lean.reason_against_tiny(model) == ""
+    assert lean.reason_against_tiny(model.train()) == "dropout is on"
+    assert lean.reason_against_tiny(tiny().train()) == ""
 
 
 def test_a_wrong_pass_is_noticed(monkeypatch):

@@ -94,9 +94,6 @@ def test_frozen_output_layer_gets_no_gradient():
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([], "at least one pair"),
-        ([{"prompt": [], "chosen": [1], "rejected": [2]}], "prompt of row 0 is empty"),
-        ([{"prompt": [1], "chosen": [1], "rejected": []}], "rejected of row 0 is empty"),
         ([{"prompt": [1], "chosen": [VOCAB], "rejected": [2]}], r"\[0, 13\), got 2 to 13"),
         ([{"prompt": [-1], "chosen": [1], "rejected": [2]}], r"\[0, 13\), got -1"),
         ([{"prompt": [1] * 40, "chosen": [1], "rejected": [2]}], r"41 tokens.*context_length \(40"),
