@@ -38,6 +38,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build" / "mutmut"
 AT_IMPORT = tuple(f"dpo_lib/losses/{name}.py" for name in ("form", "relatives"))
+SLOW = 3  # seconds of a test: what quicker ones notice, it need not
 
 
 class Group(NamedTuple):
@@ -160,7 +161,7 @@ class Trial:
         print(f"{len(session.items)} tests pass in {sum(seconds.values()):.0f} s")
         gc.freeze()
         with ThreadPoolExecutor(self.jobs) as pool:
-            jobs = {name: sorted(through[name], key=seconds.get) for name in self.functions}
+            jobs = {name: _quick(through[name], seconds) for name in self.functions}
             limits = {name: 15 * (1 + sum(map(seconds.get, items))) for name, items in jobs.items()}
             outcomes = pool.map(
                 lambda name: self._try(self.functions[name], jobs[name], limits[name]), jobs
@@ -208,6 +209,12 @@ def _in_a_process(changes: list[str], items: list, limit: float) -> Iterator[tup
         os.killpg(process, signal.SIGKILL)
     os.waitpid(process, 0)
     os.close(read)
+
+
+def _quick(items: list, seconds: dict) -> list:
+    """The quickest first; slow ones are left out where there are others."""
+    ordered = sorted(items, key=seconds.get)
+    return [item for item in ordered if seconds[item] < SLOW] or ordered
 
 
 def _passes(item, following) -> bool:

@@ -143,6 +143,65 @@ def test_the_table_says_what_the_json_says(see, run, tmp_path, capsys):
     assert f"wins                                 {found['wins']['share']:.2f} [" in table
 
 
+def share(middle, low, high, name="share"):
+    return {name: middle, "low": low, "high": high}
+
+
+SEEN = {
+    "model": "mine", "reference": "smollm2", "behavior": "a.py:b", "prompts": 6, "per_prompt": 3,
+    "before": {
+        "drawn": share(0.25, 0.1, 0.4), "greedy": share(0.5, 0.2, 0.8), "ends": share(1, 0.9, 1),
+        "tokens": 7.25, "greedy_tokens": 8.5,
+    },
+    "after": {
+        "drawn": share(0.75, 0.6, 0.9), "greedy": share(1, 0.7, 1), "ends": share(0.5, 0.3, 0.7),
+        "tokens": 5.75, "greedy_tokens": 3,
+    },
+    "change": {
+        "drawn": share(0.5, 0.25, 0.75, "mean"), "greedy": share(-0.5, -1, 0.125, "mean"),
+    },
+    "kl": {"mean": 1.234, "error": 0.056},
+    "price": {"share": 0.25, "all": 1.386, "this_share": 0.549},
+    "wins": {**share(0.6, 0.4, 0.8), "ties": 0.125, "turned": 0.25},
+}  # fmt: skip
+
+
+def test_every_number_of_the_table_stands_in_its_row_and_column():
+    assert command._table(SEEN).splitlines() == [
+        "mine, before: smollm2",
+        "behavior a.py:b; 6 prompts, 3 answers each drawn at temperature 1, one greedy; in "
+        "brackets 95% intervals",
+        "               before                after                 change",
+        "drawn share    0.25 [0.10, 0.40]     0.75 [0.60, 0.90]     +0.50 [+0.25, +0.75]",
+        "greedy share   0.50 [0.20, 0.80]     1.00 [0.70, 1.00]     -0.50 [-1.00, +0.12]",
+        "ends           1.00 [0.90, 1.00]     0.50 [0.30, 0.70]",
+        "tokens         7.2                   5.8",
+        "greedy tokens  8.5                   3.0",
+        "wins                                 0.60 [0.40, 0.80], 12% ties; 25% turn with the order",
+        "KL in nats     0                     1.23 ± 0.06",
+        "price: no model has this share for less than 0.55 nats, nor the behavior in every answer "
+        "for less than -log 0.250 = 1.39 nats",
+    ]
+
+
+def test_the_table_of_one_model_and_of_a_behavior_that_was_not_there():
+    alone = {name: SEEN[name] for name in ("model", "behavior", "prompts", "per_prompt", "after")}
+    lines = command._table({**alone, "reference": None}).splitlines()
+    assert lines[0] == "mine"
+    assert lines[2] == "                                     after"
+    assert lines[3] == "drawn share                          0.75 [0.60, 0.90]"
+    assert lines[5:] == [
+        "ends                                 0.50 [0.30, 0.70]",
+        "tokens                               5.8",
+        "greedy tokens                        3.0",
+    ]
+    none = {**SEEN["before"], "drawn": share(0, 0, 0.3)}
+    wins = {**share(0.6, 0.4, 0.8), "ties": 0.5}
+    lines = command._table({**SEEN, "before": none, "wins": wins}).splitlines()
+    assert lines[-1].endswith("for less than at least -log 0.250 = 1.39 nats")
+    assert lines[-3].endswith("0.60 [0.40, 0.80], 50% ties")
+
+
 def test_other_seeds_draw_other_answers(see, tmp_path):
     texts = []
     for seed in ("0", "0", "1"):
@@ -197,6 +256,35 @@ def test_wins_by_scores():
 def test_wins_in_both_orders(judge, share, turned):
     found = wins(judge, ["aaa", "b"], ["a", "c"])
     assert (found["share"], found["turned"]) == (share, turned)
+
+
+def test_a_prompt_is_one_cluster_of_wins_whose_judge_may_know_what_was_cut():
+    class Args:
+        judge = "j"
+        timeout = 10.0
+        progress = command.Progress(show=False)
+
+    def written(*finished):
+        return [[command.Reply("p", "x", one, (1,)) for one in pair] for pair in finished]
+
+    asked = []
+
+    def judge(prompt, answer, ended):
+        asked.append((prompt, answer))
+        return float(ended)
+
+    after, before = written((True, True), (True, False)), written((False, False), (False, True))
+    found = command._wins(Args, judge, after, before)
+    assert found == clustered_share([[1, 1], [1, 0]])._asdict() | {"ties": 0.0}
+    assert asked == [("p", "x")] * 8
+    found = command._wins(Args, lambda p, a, b: 0, after, before)
+    assert (found["share"], found["ties"], found["turned"]) == (0.5, 1.0, 0.0)
+
+    def fails(prompt, answer):
+        raise RuntimeError
+
+    with pytest.raises(ValueError, match=r"j .* an answer to 'p'"):
+        command._wins(Args, fails, after, before)
 
 
 def test_how_a_judge_is_asked():
@@ -294,6 +382,7 @@ def test_intervals_of_few_prompts_are_students():
     half = command._student(3) * (0.6875 / 3 / 4) ** 0.5
     assert (found["low"], found["high"]) == pytest.approx((0.375 - half, min(1, 0.375 + half)))
     assert command._change([[1]] * 3 + [[0]], [[0]] * 4)["high"] == 1
+    assert command._change([[0]] * 4, [[1]] * 3 + [[0]])["low"] == -1
 
 
 def test_what_does_not_go_together(see, run, folder, tmp_path, capsys):

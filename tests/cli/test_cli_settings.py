@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import math
 import re
 from pathlib import Path
 
@@ -197,6 +198,56 @@ def test_what_excludes_each_other(words, message, capsys):
 def test_wrong_settings(values, message):
     with pytest.raises(ValueError, match=message):
         RunSettings(out="a", data=("b",), **values)
+
+
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [
+        ("steps", 1), ("batch_size", 1), ("eval_every", 1), ("eval_pairs", 1), ("lora", 1),
+        ("threads", 1), ("max_length", 2), ("max_new_tokens", 1), ("samples", 0), ("seed", 0),
+    ],
+)  # fmt: skip
+def test_the_least_of_a_setting(name, least):
+    assert getattr(RunSettings(out="a", data=("b",), **{name: least}), name) == least
+    message = f"^{name} must be at least {least}, got {least - 1}$"
+    with pytest.raises(ValueError, match=message):
+        RunSettings(out="a", data=("b",), **{name: least - 1})
+
+
+@pytest.mark.parametrize("name", ["beta", "lr", "epochs"])
+@pytest.mark.parametrize("value", [0.0, -1.0, math.inf, math.nan])
+def test_a_rate_is_positive_and_finite(name, value):
+    RunSettings(out="a", data=("b",), **{name: 1e-9})
+    with pytest.raises(ValueError, match=f"^{name} must be above 0 and finite, got {value}$"):
+        RunSettings(out="a", data=("b",), **{name: value})
+
+
+def test_adapters_that_the_model_has_are_trained_further():
+    with_adapters = settings("--model", "mine", "--lora", "4")
+    assert with_adapters.completed(False, 10, adapter=4).lora == 4
+    with pytest.raises(ValueError, match=r"^--lora 4: mine has adapters of rank 3, which are tr"):
+        with_adapters.completed(False, 10, adapter=3)
+    with pytest.raises(ValueError, match=r"^--lora is for models of transformers; tiny"):
+        with_adapters.completed(True, 10)
+    full = settings("--full").completed(False, 10, adapter=3)
+    assert (full.lora, full.full) == (None, True)
+    assert not settings().completed(False, 10).full
+    assert settings().completed(True, 10).full
+
+
+def test_what_is_typed_goes_before_what_is_usual():
+    words = ("--beta", "0.3", "--lr", "0.2", "--batch-size", "5", "--steps", "9", "--loss", "ipo")
+    found = settings(*words, "--eval-every", "4").completed(True, 1000, unpaired=True)
+    assert (found.beta, found.lr, found.batch_size, found.steps) == (0.3, 0.2, 5, 9)
+    assert (found.loss, found.eval_every) == ("ipo", 4)
+    assert settings().completed(True, 1000, unpaired=True).loss == "kto"
+    assert settings("--loss", "simpo").completed(True, 9).beta == 2.0  # its own, not tiny's
+    assert settings("--full").completed(False, 9, unpaired=True).loss == "kto"
+
+
+def test_the_identity_has_the_values_of_the_settings():
+    found = settings("--option", "a=0.5", "--seed", "3").identity()
+    assert (found["option"], found["seed"], found["loss"]) == ([["a", 0.5]], 3, None)
 
 
 def test_settings_do_not_change():

@@ -6,11 +6,19 @@ from types import SimpleNamespace
 import pytest
 
 from dpo_lib.cli import label
-from dpo_lib.cli.data import _about_cut, describe
+from dpo_lib.cli.data import (
+    DataSettings,
+    _about_cut,
+    _about_joints,
+    describe,
+    fit_to_model,
+    read_pairs,
+)
 from dpo_lib.cli.drawn import Answer, Drawn
 from dpo_lib.cli.judgements import Plan, make_plan
 from dpo_lib.cli.label import _opening
 from dpo_lib.cli.live import Live
+from dpo_lib.cli.models import open_model
 from dpo_lib.cli.parser import make_parser
 from dpo_lib.cli.progress import Progress
 from dpo_lib.data import PreferenceRecord, UnpairedRecord
@@ -35,6 +43,82 @@ def test_answers_that_were_cut_are_counted():
     whole = PreferenceRecord("p", "a", "b")
     assert _about_cut([whole]) == []
     assert _about_cut([cut, one, whole])[0].startswith("3 answers were cut")
+
+
+def encoded(tmp_path, rows, **settings):
+    path = tmp_path / "data.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    read = read_pairs(DataSettings((str(path),), **settings))
+    return fit_to_model(read, open_model("tiny"))
+
+
+def test_what_is_too_long_is_counted_with_its_lines_and_the_longest(tmp_path, capsys):
+    prompt = "List two metals."
+    sizes = [open_model("tiny").tokenizer.encode_response("gold" + " gold" * n) for n in (0, 3, 5)]
+    start = len(open_model("tiny").tokenizer.encode_prompt(prompt))
+    rows = [
+        {"prompt": prompt, "chosen": "gold" + " gold" * n, "rejected": "iron", "x": n}
+        for n in (3, 0, 5)
+    ]
+    limit = start + len(sizes[1])
+    found = encoded(tmp_path, rows, max_length=limit, skip_bad=True)
+    assert (found.lines, found.skipped, found.unused) == ([1, 2], {"too long": 1}, {"x": 2})
+    assert [record.chosen for record in found.records] == ["gold gold gold gold", "gold"]
+    error = capsys.readouterr().err
+    long = start + len(sizes[2])
+    assert f"line 3: too long: prompt and response have {long} tokens, above {limit} (--m" in error
+    with pytest.raises(ValueError, match=rf"up to {long} tokens, above {limit - 1} \(--max-length"):
+        encoded(tmp_path, rows, max_length=limit - 1)
+    context = open_model("tiny").context
+    assert encoded(tmp_path, rows, max_length=context).skipped == {}
+    message = rf"^--max-length {context + 1} is above what the model can read \({context}\)$"
+    with pytest.raises(ValueError, match=message):
+        encoded(tmp_path, rows, max_length=context + 1)
+
+
+def test_what_is_said_of_the_tokens_of_pairs_and_thumbs(tmp_path):
+    tokenizer = open_model("tiny").tokenizer
+    prompt = "List two metals."
+    start = len(tokenizer.encode_prompt(prompt))
+    one, four = (len(tokenizer.encode_response(text)) for text in ("gold", "gold gold gold gold"))
+    pair = {"prompt": prompt, "chosen": "gold", "rejected": "gold gold gold gold"}
+    found = encoded(tmp_path, [pair, {**pair, "a": 1}, {**pair, "a": 1, "b": 2}])
+    first, second = found.introduce().splitlines()[:2]
+    assert first == (
+        f"tokens prompt up to {start}, chosen up to {one}, rejected up to {four}; {found.how}"
+    )
+    assert second == "       not used: a (2), b (1) (rows)"
+    found.notes, found.warnings, found.unused = ["n"], ["w"], {}
+    assert found.introduce().splitlines()[1:] == [
+        "       every column is used",
+        "note   n",
+        "look   w",
+    ]
+    thumbs = [{"prompt": prompt, "completion": "gold", "label": up} for up in (True, False)]
+    said = encoded(tmp_path, thumbs).introduce().splitlines()[0]
+    assert said.startswith(f"tokens prompt up to {start}, response up to {one}; ")
+
+
+def test_prompt_and_response_that_would_be_other_tokens_as_one_text_are_counted():
+    rows = [
+        {"prompt": [1], "chosen": [2], "rejected": [3]},
+        {"prompt": [1], "chosen": [3], "rejected": [2]},
+        {"prompt": [1], "chosen": [2], "rejected": [2]},
+    ]
+    tokenizer = SimpleNamespace(joins=lambda prompt, response: response != [3])
+    (said,) = _about_joints(tokenizer, rows)
+    assert said.startswith("in 2 rows prompt and response as one text would be other tokens;")
+    assert _about_joints(tokenizer, rows[2:]) == []
+    assert _about_joints(SimpleNamespace(), rows) == []
+
+
+def test_settings_of_data_are_those_of_a_run_or_of_the_command_line():
+    stored = {"data": "a", "map": [["x", "prompt"]], "template": None, "label": ["l", "1"], "z": 1}
+    found = DataSettings.of(stored)
+    assert found.data == ("a",)
+    assert found.map == (("x", "prompt"),)
+    assert (found.template, found.label, found.answer_prefix) == ((), ("l", "1"), "")
+    assert DataSettings.of(SimpleNamespace(data=["a", "b"])).name == "a, b"
 
 
 def test_a_pair_that_is_asked_twice_is_one_pair():

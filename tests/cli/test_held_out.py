@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -167,10 +168,25 @@ def test_the_kl_of_answers_is_from_the_policy_to_its_start():
 
 def test_answers_before_and_after_stay_apart(tmp_path, monkeypatch):
     replies = [Reply("p", "long answer", True, (1,) * 9), Reply("q", "cut", False, (1,) * 5)]
-    monkeypatch.setattr(answers, "answer", lambda *_, **__: replies)
-    answers.answer_before(tmp_path, None, ["p", "q"], 9)
+    asked = []
+
+    def answer(opened, prompts, max_new_tokens, **more):
+        asked.append((opened, [*prompts], max_new_tokens, more))
+        return replies
+
+    monkeypatch.setattr(answers, "answer", answer)
+    answers.answer_before(tmp_path, "opened", ["p", "q"], 9)
+    before = (tmp_path / "samples.json").read_bytes()
+    answers.answer_before(tmp_path, "opened", ["p", "q"], 9)
+    assert (tmp_path / "samples.json").read_bytes() == before
+    assert asked == [("opened", ["p", "q"], 9, {})]  # an interrupted run had them already
     replies = [Reply("p", "short", True, (1,) * 2), Reply("q", "end", True, (1,) * 4)]
-    means, _ = answers.answers_after(tmp_path, None, ["p", "q"], 9, 0)
+    means, drawn = answers.answers_after(tmp_path, "opened", ["p", "q", "r"], 9, 5)
+    assert drawn == replies
+    assert asked[1:] == [
+        ("opened", ["p", "q"], 9, {}),
+        ("opened", ["p", "q", "r"] * 5, 9, {"temperature": 1.0, "seed": 5}),  # 16 at most
+    ]
     assert means == {
         "tokens_before": 7.0,
         "tokens_after": 3.0,
@@ -184,6 +200,28 @@ def test_answers_before_and_after_stay_apart(tmp_path, monkeypatch):
     ]
     said = _summary(tmp_path, {"results": {"held_out": None, **means}, "advice": []})
     assert "answers: 7.0 tokens before, 3.0 after" in said
+
+
+def test_of_many_prompts_the_kl_takes_the_first_and_of_no_samples_there_is_none(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(answers, "answer", lambda opened, prompts, *_, **__: [*prompts])
+    assert answers.answers_after(tmp_path, None, ["p"], 9, 0) == ({}, [])
+    assert answers.kl_from_start(None, []) == {}
+    reply = answers.as_row(Reply("p", "a", True, (1, 2)))
+    assert reply == {"text": "a", "tokens": 2, "finished": True}
+    prompts = [f"{i}" for i in range(20)]
+    replies = [Reply(prompt, "a", True, (1,)) for prompt in prompts]
+    drawn = []
+
+    def answer(opened, prompts, *_, **more):
+        drawn.append([*prompts])
+        return replies
+
+    monkeypatch.setattr(answers, "answer", answer)
+    answers.answer_before(tmp_path, None, prompts, 9)
+    answers.answers_after(tmp_path, None, prompts, 9, 0)
+    assert drawn[-1] == prompts[:16]
 
 
 def test_a_seed_for_every_place_is_the_same_in_every_process():
@@ -293,6 +331,76 @@ def test_eval_scores_no_prompt_that_was_trained_on(run, records, monkeypatch, ca
     told = json.loads((run / "run.json").read_text())
     assert found["pairs"] == told["held_out"] == len(held_out)
     assert found["skipped"] == told["skipped"]
+
+
+def told(capsys, *words):
+    """What ``eval`` tells a program, and the lines that it prints for a reader."""
+    capsys.readouterr()
+    assert main(["eval", *map(str, words), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert main(["eval", *map(str, words)]) == 0
+    return found, capsys.readouterr().out.splitlines()
+
+
+def test_eval_prints_every_score_beside_its_name(run, capsys):
+    found, (first, second, *table) = told(capsys, "--model", run)
+    settings = json.loads((run / "run.json").read_text())["settings"]
+    names = {"model": str(run), "reference": "tiny", "beta": settings["beta"]}
+    names["data"] = str(run.parent / "pairs.jsonl")
+    assert names.items() <= found.items()
+    assert found["beta"] == 1.0  # the run's
+    assert first == f"{run}, relative to tiny, beta 1"
+    assert second.startswith(f"{names['data']}: {found['pairs']} pairs, ")
+    scores = {name: value for name, value in found.items() if name not in names}
+    assert [*scores][:2] == ["pairs", "skipped"]
+    assert {"tokens_chosen", "tokens_rejected", "loss", "accuracy"} <= scores.keys()
+    assert [line.split() for line in table] == [
+        [name, f"{value:.3f}" if isinstance(value, float) else str(value)]
+        for name, value in [*scores.items()][2:]
+    ]
+    assert len({len(line) for line in table}) == 1  # in two columns
+    other = told(capsys, "--model", run, "--beta", "0.5", "--reference", run)
+    assert other[1][0] == f"{run}, relative to {run}, beta 0.5"
+    assert (other[0]["margin"], other[0]["reference"]) == (0.0, str(run))
+
+
+def test_eval_without_a_model_before_goes_by_log_probability_alone(run, records, capsys):
+    data = run.parent / "two.jsonl"
+    two = [r for r in records if r.chosen != r.rejected][:2]
+    rows = [{"prompt": r.prompt, "chosen": r.chosen, "rejected": r.rejected} for r in two]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found, lines = told(capsys, "--model", "tiny", "--data", data)
+    assert found["reference"] is None
+    assert lines[0] == "tiny, by log-probability alone, without a reference, beta 0.1"
+    logps = [
+        reply_log_probs(
+            load_sft(),
+            world_tokenizer(),
+            [
+                Reply(r.prompt, text, True, tuple(world_tokenizer().encode_response(text)))
+                for text in (r.chosen, r.rejected)
+            ],
+        )
+        for r in two
+    ]
+    margins = [0.1 * (chosen - rejected).item() for chosen, rejected in logps]
+    assert found["margin"] == pytest.approx(sum(margins) / 2, abs=1e-5)
+    assert found["loss"] == pytest.approx(
+        sum(math.log1p(math.exp(-margin)) for margin in margins) / 2, abs=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        (None, "--data is needed: the model is not a run with held-out pairs"),
+        ({"held_out": 0}, "--data is needed: the run held no pairs out"),
+        ({"held_out": 1, "data": "gone.jsonl"}, "the run's file gone.jsonl is not there"),
+    ],
+)
+def test_eval_needs_pairs(run, message):
+    with pytest.raises(ValueError, match=message):
+        held_out_paths(run)
 
 
 def test_eval_refuses_data_that_has_changed(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 
 from dpo_lib.cli import main
 from dpo_lib.cli.drawn import Answer, Drawn, read_drawn
-from dpo_lib.cli.judge import make_pairs
+from dpo_lib.cli.judge import Pair, _told, make_pairs
 from dpo_lib.data.formats import read_preferences
 from tests.models.hf import make_folder
 
@@ -351,6 +351,40 @@ def test_of_equally_near_ones_the_sums_decide():
 def test_all_with_lengths_matched_takes_each_answer_once():
     pairs, _ = pairs_of([row_of(5, 6, 9, 20, 21)], [[1, 0, 1, 0, 1]], "all", True)
     assert lengths(pairs) in ([(5, 6), (21, 20)], [(21, 20), (5, 6)])
+
+
+def test_of_equally_near_ones_with_equal_sums_the_scores_decide():
+    pairs, _ = pairs_of([row_of(10, 10, 10)], [[2, 5, 1]], match_length=True)
+    assert [(p.chosen_score, p.rejected_score) for p in pairs] == [(5, 1)]
+
+
+def test_worst_and_best_are_told_apart_by_both_scores():
+    pairs, without = pairs_of([row_of(1, 2, 3), row_of(1), row_of(5, 6)], [[5, 3, 1], [1], [2, 2]])
+    assert [(p.chosen_score, p.rejected_score) for p in pairs] == [(5, 1)]
+    assert without == {"without two that differ": 1, "whose answers score alike": 1}
+
+
+def told_of(*sizes, tokens=True, **more):
+    """What is said of pairs of a chosen and a rejected answer of these sizes."""
+    answers = [[Answer("x" * n, True, n if tokens else None) for n in pair] for pair in sizes]
+    pairs = [Pair("p", *pair, 1.0, 0.0) for pair in answers]
+    return _told("out", pairs, len(pairs), more).splitlines()
+
+
+def test_what_is_told_of_lengths():
+    assert told_of((5, 4), (5, 4)) == [
+        "out: 2 pairs of 2 prompts",
+        "chosen 5.0 tokens, 100% end; rejected 4.0 tokens, 100% end",
+    ]  # just 1.25 times as long
+    last = told_of((6, 4), tokens=False)
+    assert last[1].startswith("chosen 6.0 characters, 100% end; rejected 4.0 characters")
+    assert last[2].startswith("look   the chosen answers are 1.5 times as long: length may be all")
+    assert told_of((4, 8))[2].startswith("look   the rejected answers are 2.0 times as long")
+    mixed = [Pair("p", Answer("x", False, 1), Answer("xxx"), 1.0, 0.0)]
+    assert _told("out", mixed, 3, {"a": 1, "b": 1}).splitlines()[:2] == [
+        "out: 1 pairs of 1 prompts; 2 prompts gave none (1 a, 1 b)",
+        "chosen 1.0 characters, 0% end; rejected 3.0 characters, 100% end",
+    ]
 
 
 def test_a_text_that_ended_is_no_pair_with_itself_cut():

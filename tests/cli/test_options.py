@@ -168,6 +168,86 @@ def test_sampling_is_as_asked(monkeypatch, capsys):
     assert asked == [(3, 5, 0.6, 9), *[(1, 5, 0.6, 9)] * 2]
 
 
+def test_answers_are_printed_under_their_prompts_and_beside_each_other(
+    monkeypatch, tmp_path, capsys
+):
+    def answer(opened, prompts, *_):
+        texts = {"p": "a b", "q": "one two three four\n\nend"}
+        done = {"p": False, "q": True}
+        return [Reply(p, texts[p], done[p], (1,) * (2 + 3 * done[p])) for p in prompts]
+
+    monkeypatch.setattr(sample, "answer", answer)
+    words = ["--model", "tiny", "--prompt", "p", "--prompt", "q"]
+    assert main(["sample", *words]) == 0
+    assert capsys.readouterr().out == "> p\na b …\n\n> q\none two three four\n\nend\n\n"
+    assert main(["sample", *words, "--n", "2", "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["prompt"] for row in rows] == ["p", "p", "q", "q"]
+    assert rows[0] == {"prompt": "p", "text": "a b", "tokens": 2, "finished": False}
+    assert main(["compare", *words, "--before", "tiny", "--width", "40"]) == 0
+    line = "-" * 39
+    assert capsys.readouterr().out.splitlines() == [
+        "before: tiny       | after: tiny",
+        line,
+        "> p",
+        "a b …              | a b …",
+        line,
+        "> q",
+        "one two three four | one two three four",
+        "                   |",
+        "end                | end",
+        line,
+        "3.5 tokens an answer | 3.5 tokens an answer",
+    ]
+
+
+def test_what_a_model_was_before_is_told_or_asked_for(tmp_path, capsys):
+    assert main(["compare", "--model", str(tmp_path / "no"), "--prompt", "p"]) == 2
+    assert f"there is no folder {tmp_path / 'no'}" in capsys.readouterr().err
+    assert main(["compare", "--model", str(tmp_path), "--prompt", "p"]) == 2
+    assert "--before is needed: the model is not a run" in capsys.readouterr().err
+    assert main(["sample", "--model", "tiny"]) == 2
+    assert "no prompts: give --prompt or --prompts" in capsys.readouterr().err
+
+
+def test_prompts_are_those_typed_then_those_of_the_file_or_those_of_the_run(tmp_path):
+    from dpo_lib.cli.records import write_json
+
+    file = tmp_path / "prompts.txt"
+    file.write_bytes("b\r\n\n  \nc\u2028d\n".encode())
+    run = {"settings": {"system": "Be brief.", "plain": False, "answer_prefix": "So:"}}
+    words = ("sample", "--model", tmp_path)
+    typed = sample.prompts_of(parsed(*words, "--prompt", "a", "--prompts", file), None)
+    assert typed == ["a", "b", "c\u2028d"]
+    write_json(tmp_path / "samples.json", [{"prompt": "s"}, {"prompt": "t"}])
+    asked = sample.prompts_of(parsed(*words), run)
+    assert [[m["content"] for m in p.messages] for p in asked] == [
+        ["Be brief.", "s"], ["Be brief.", "t"]
+    ]  # fmt: skip
+    other = sample.prompts_of(parsed(*words, "--system", "Be long."), run)
+    assert other[0].messages[0]["content"] == "Be long."
+    of_run = tokenizer_options(run["settings"])
+    assert sample.options_of(parsed(*words), run) == of_run
+    assert sample.options_of(parsed(*words, "--plain"), run) == {**of_run, "chat": False}
+    assert sample.options_of(parsed(*words), None) == tokenizer_options({})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.txt", b"a\n\xff\n", "a.txt, line 2: "),
+        ("a.jsonl", b'{"prompt": "a"}\n{"prompt"\n', "a.jsonl, line 2: "),
+        ("a.jsonl", b'{"prompt": "a"}\n{"prompt": 1}\n', "a.jsonl, line 2: prompt"),
+        ("", b"", " is a folder; --prompts takes a file"),
+    ],
+)
+def test_prompts_that_cannot_be_read_are_named(tmp_path, name, text, message):
+    if name:
+        (tmp_path / name).write_bytes(text)
+    with pytest.raises(ValueError, match=message):
+        sample.read_prompts(tmp_path / name)
+
+
 def test_beta_of_eval_is_a_tenth_unless_given(pairs, capsys):
     words = ["eval", "--model", "tiny", "--data", str(pairs), "--json"]
     found = {}
