@@ -27,7 +27,7 @@ def answer(
     together: int = BATCH,
 ) -> list[Reply]:
     """One reply to each prompt, ``together`` at a time; of one seed, or a seed for each prompt."""
-    new = min(max_new_tokens, room_for_answers(opened, prompts)) if prompts else 0
+    new = min(max_new_tokens, room_for_answers(opened, prompts))
     replies: list[Reply] = []
     for start in range(0, len(prompts), together):
         some = slice(start, start + together)

@@ -194,9 +194,9 @@ def test_answers_before_and_after_stay_apart(tmp_path, monkeypatch):
         "finished_after": 1.0,
     }
     rows = json.loads((tmp_path / "samples.json").read_text())
-    assert [(row["before"]["text"], row["after"]["text"]) for row in rows] == [
-        ("long answer", "short"),
-        ("cut", "end"),
+    assert [(row["prompt"], row["before"]["text"], row["after"]["text"]) for row in rows] == [
+        ("p", "long answer", "short"),
+        ("q", "cut", "end"),
     ]
     said = _summary(tmp_path, {"results": {"held_out": None, **means}, "advice": []})
     assert "answers: 7.0 tokens before, 3.0 after" in said
@@ -235,12 +235,13 @@ def test_answers_are_drawn_some_at_a_time_from_the_seeds_of_their_places(monkeyp
     asked = []
 
     def respond(model, tokenizer, prompts, new, temperature, seed):
+        assert (model, tokenizer) == (opened.model, opened.tokenizer)
         asked.append((prompts, new, temperature, seed))
         return [f"to {prompt}" for prompt in prompts]
 
     monkeypatch.setattr(answers, "respond", respond)
     tokenizer = SimpleNamespace(encode_prompt=lambda prompt: [1] * len(prompt))
-    opened = SimpleNamespace(model=None, tokenizer=tokenizer, context=10)
+    opened = SimpleNamespace(model="model", tokenizer=tokenizer, context=10)
     prompts = ["a", "bbb", "cc"]
     replies = ["to a", "to bbb", "to cc"]
     assert answers.answer(opened, prompts, 5, 0.5, seed=7, together=2) == replies
