@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 import platform
 import shutil
@@ -12,14 +13,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+_writers = itertools.count()
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Open a file that takes the place of ``path`` once the block has ended without an error.
 
     It is written beside it, reaches the disk, and is renamed. Its name holds this machine and
-    process, so that several processes can write the same file: the last one to end stays. What
-    killed processes left behind is removed with the next write.
+    process, and a number of its own, so that several processes and threads can write the same
+    file: the last one to end stays. What killed processes left behind is removed with the next
+    write.
 
     Parameters
     ----------
@@ -33,7 +37,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         The new file, open for writing.
     """
     _remove_left_over(path)
-    partial = path.with_name(f"{path.name}.{platform.node()}-{os.getpid()}.partial")
+    writer = f"{platform.node()}-{os.getpid()}-{next(_writers)}"
+    partial = path.with_name(f"{path.name}.{writer}.partial")
     try:
         with partial.open("wb") as file:
             yield file
@@ -104,7 +109,7 @@ def _remove_left_over(path: Path) -> None:
     """Remove the partial files of ``path`` whose processes, of this machine, are gone."""
     ours = f"{path.name}.{platform.node()}-"
     for partial in path.parent.glob(f"{glob.escape(ours)}*.partial"):
-        process = partial.name.removeprefix(ours).removesuffix(".partial")
+        process = partial.name.removeprefix(ours).removesuffix(".partial").partition("-")[0]
         if process.isdecimal() and not _is_running(int(process)):
             partial.unlink(missing_ok=True)
 

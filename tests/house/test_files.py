@@ -5,6 +5,8 @@ import platform
 import stat
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,35 @@ def test_what_is_renamed_has_reached_the_disk(tmp_path, monkeypatch):
     assert events == [3, "renamed"]
 
 
+def test_two_threads_write_one_file_and_it_is_whole(tmp_path):
+    path = tmp_path / "a.txt"
+    both_open = threading.Barrier(2, timeout=30)
+
+    def write_slowly(data):
+        with replacing(path) as file:
+            file.write(data[:1])
+            file.flush()
+            both_open.wait()
+            file.write(data[1:])
+
+    texts = [b"one", b"second"]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(write_slowly, texts))
+    assert path.read_bytes() in texts
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_of_two_writers_one_that_fails_takes_nothing_from_the_other(tmp_path):
+    path = tmp_path / "a.txt"
+    with replacing(path) as file:
+        file.write(b"whole")
+        with pytest.raises(TypeError), replacing(path) as other:
+            other.writelines([b"half of ", None])
+        assert not path.exists()
+    assert path.read_bytes() == b"whole"
+    assert names(tmp_path) == ["a.txt"]
+
+
 def test_a_killed_process_leaves_the_old_file_and_the_next_write_clears_up(tmp_path):
     path = tmp_path / "a.txt"
     write(path, b"old")
@@ -98,7 +129,7 @@ def test_a_killed_process_leaves_the_old_file_and_the_next_write_clears_up(tmp_p
     killed = subprocess.Popen([sys.executable, "-c", code, str(path)], cwd=ROOT)
     assert killed.wait() == -9
     assert path.read_bytes() == b"old"
-    assert names(tmp_path) == ["a.txt", f"a.txt.{NODE}-{killed.pid}.partial"]
+    assert names(tmp_path) == ["a.txt", f"a.txt.{NODE}-{killed.pid}-0.partial"]
     write(path, b"new")
     assert names(tmp_path) == ["a.txt"]
 
@@ -112,7 +143,7 @@ def test_only_what_dead_processes_of_this_machine_left_of_this_file_is_removed(t
         f"a1.txt.{NODE}-{gone}.partial",  # of another file
         f"a[1].txt.{NODE}-copy.partial",
     }
-    left = [f"a[1].txt.{NODE}-{number}.partial" for number in (gone, 2**70)]
+    left = [f"a[1].txt.{NODE}-{number}.partial" for number in (gone, f"{gone}-7", 2**70)]
     for name in [*kept, *left]:
         (tmp_path / name).touch()
     write(path, b"new")
