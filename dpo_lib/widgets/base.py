@@ -38,7 +38,10 @@ class BookWidget(ipywidgets.VBox):
     parts: Mapping[str, Callable[[], Any]] = {}
 
     def __init__(self, spec: WidgetSpec | None = None, **values: object) -> None:
-        self.spec = (spec or self.build_spec()).with_values(**values)
+        spec = self.build_spec() if spec is None else spec
+        if not isinstance(spec, WidgetSpec):
+            raise ValueError(f"spec must be a WidgetSpec, got {spec!r}")
+        self.spec = spec.with_values(**values)
         if values:
             self._check_state()
         self.plot = _make_plot(self.spec, self.parts)

@@ -58,7 +58,17 @@ class Done(BookWidget):
             ``minutes``, ``href``), a ``quiz`` (``chapter``, ``questions``, ``href``), ``bets``
             (the data of their widgets with ``title`` and ``href``) and ``clicks`` (``href``),
             where the annotator stands.
+
+        Raises
+        ------
+        ValueError
+            If a chapter is no mapping with a ``name``.
         """
+        if not isinstance(chapters, list | tuple) or not all(
+            isinstance(chapter, Mapping) and isinstance(chapter.get("name"), str)
+            for chapter in chapters
+        ):
+            raise ValueError(f"chapters must be a list of mappings with a name, got {chapters!r}")
         return WidgetSpec(
             kind="done",
             title="What you have done",

@@ -33,13 +33,11 @@ class Slider:
 
     def __post_init__(self) -> None:
         _check_name(self.name, self.label)
-        _check_range(self, self.value, "value")
-        if not 0 <= self.digits <= 10:
-            raise ValueError(f"{self.name}: digits must be in [0, 10], got {self.digits}")
+        _check_range(self, _as_number(self.name, "value", self.value), "value", fewest_digits=0)
 
     def check(self, value: object) -> float:
         """Return ``value`` as a number on this slider's grid, or raise ``ValueError``."""
-        return replace(self, value=_as_number(self.name, value)).value
+        return float(replace(self, value=value).value)
 
     def on_grid(self, value: float) -> float:
         """Return the step nearest to ``value``: a dragged slider may say 0.30000000000000004."""
@@ -65,15 +63,13 @@ class LogSlider:
 
     def __post_init__(self) -> None:
         _check_name(self.name, self.label)
-        if not self.value > 0:
+        if not _as_number(self.name, "value", self.value) > 0:
             raise ValueError(f"{self.name}: value must be above 0, got {self.value}")
-        if not 1 <= self.digits <= 10:
-            raise ValueError(f"{self.name}: digits must be in [1, 10], got {self.digits}")
-        _check_range(self, math.log10(self.value), "log10(value)")
+        _check_range(self, math.log10(self.value), "log10(value)", fewest_digits=1)
 
     def check(self, value: object) -> float:
         """Return ``value`` as a number on this slider's grid, or raise ``ValueError``."""
-        return replace(self, value=_as_number(self.name, value)).value
+        return float(replace(self, value=value).value)
 
 
 @dataclass(frozen=True)
@@ -87,10 +83,14 @@ class Choice:
 
     def __post_init__(self) -> None:
         _check_name(self.name, self.label)
+        if not isinstance(self.options, list | tuple):
+            raise ValueError(f"{self.name}: options must be a list, got {self.options!r}")
+        for option in self.options:
+            _check_text(self.name, "each of options", option)
         object.__setattr__(self, "options", tuple(self.options))
         if len(self.options) < 2 or len(set(self.options)) != len(self.options):
             raise ValueError(f"{self.name}: options must be two or more and differ: {self.options}")
-        if self.value not in self.options:
+        if not (isinstance(self.value, str) and self.value in self.options):
             raise ValueError(f"{self.name}: value {self.value!r} is not one of {self.options}")
 
     def check(self, value: object) -> str:
@@ -126,7 +126,7 @@ class Button:
 
     def __post_init__(self) -> None:
         _check_name(self.name, self.label)
-        if isinstance(self.value, bool) or not isinstance(self.value, int) or self.value < 0:
+        if not (_is_whole(self.value) and self.value >= 0):
             raise ValueError(f"{self.name}: value must be a count, got {self.value!r}")
 
     def check(self, value: object) -> int:
@@ -153,11 +153,18 @@ class WidgetSpec:
     state: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "controls", tuple(self.controls))
-        if not re.fullmatch(r"[a-z][a-z0-9_]*", self.kind):
+        if not _is_name(self.kind):
             raise ValueError(f"kind must be a lower-case module name, got {self.kind!r}")
-        if not self.title.strip():
-            raise ValueError(f"{self.kind}: title must not be empty")
+        _check_text(self.kind, "title", self.title)
+        if not isinstance(self.controls, list | tuple) or not all(
+            isinstance(control, Control) for control in self.controls
+        ):
+            raise ValueError(f"{self.kind}: controls must be a list of them, got {self.controls!r}")
+        object.__setattr__(self, "controls", tuple(self.controls))
+        for part in ("data", "state"):
+            value = getattr(self, part)
+            if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+                raise ValueError(f"{self.kind}: {part} must be values by name, got {value!r}")
         names = [control.name for control in self.controls] + list(self.state)
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
@@ -166,7 +173,7 @@ class WidgetSpec:
             _check_name(name, name)
         try:
             json.dumps([dict(self.data), dict(self.state)], allow_nan=False)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             names = ", ".join(self.state)
             raise ValueError(
                 f"{self.kind}: data and state ({names}) must be finite JSON: {error}"
@@ -254,39 +261,63 @@ def _control_json(control: Control) -> dict[str, Any]:
     return entry
 
 
-def _as_number(name: str, value: object) -> float:
+def _as_number(name: str, what: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"{name}: value must be a number, got {value!r}")
+        raise ValueError(f"{name}: {what} must be a number, got {value!r}")
     try:
         return float(value)
     except OverflowError as error:
-        raise ValueError(f"{name}: value must be a number that a float can hold") from error
+        raise ValueError(f"{name}: {what} must be a number that a float can hold") from error
 
 
-def _check_name(name: str, label: str) -> None:
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[a-z][a-z0-9_]*", value) is not None
+
+
+def _check_name(name: object, label: object) -> None:
+    if not _is_name(name):
         raise ValueError(f"name must be lower-case letters, digits and _, got {name!r}")
-    if not label.strip():
-        raise ValueError(f"{name}: label must not be empty")
+    _check_text(str(name), "label", label)
 
 
-def _check_range(control: Slider | LogSlider, position: float, what: str) -> None:
-    name, low, high, step = control.name, control.min, control.max, control.step
-    if control.color not in COLORS:
-        raise ValueError(f"{name}: color must be one of {COLORS}, got {control.color!r}")
-    if not all(math.isfinite(number) for number in (low, high, step, position)):
-        raise ValueError(f"{name}: min, max, step and value must be finite")
+def _check_text(name: str, what: str, value: object) -> None:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{name}: {what} must be text that is not blank, got {value!r}")
+
+
+def _check_range(
+    control: Slider | LogSlider, position: float, what: str, fewest_digits: int
+) -> None:
+    name, digits, color = control.name, control.digits, control.color
+    if not (_is_whole(digits) and fewest_digits <= digits <= 10):
+        raise ValueError(
+            f"{name}: digits must be a whole number in [{fewest_digits}, 10], got {digits!r}"
+        )
+    if not isinstance(control.unit, str):
+        raise ValueError(f"{name}: unit must be text, got {control.unit!r}")
+    if not (isinstance(color, str) and color in COLORS):
+        raise ValueError(f"{name}: color must be one of {COLORS}, got {color!r}")
+    low, high, step = (_as_number(name, n, getattr(control, n)) for n in ("min", "max", "step"))
+    numbers = (low, high, step, position)
+    if not all(math.isfinite(number) for number in numbers):
+        raise ValueError(f"{name}: min, max, step and value must be finite, got {numbers}")
     if not low < high:
         raise ValueError(f"{name}: min {low} must be below max {high}")
     if not step > 0:
         raise ValueError(f"{name}: step must be above 0, got {step}")
     if not _on_grid((high - low) / step):
-        raise ValueError(f"{name}: step {step} does not divide the range [{low}, {high}]")
+        raise ValueError(f"{name}: step {step} does not divide min {low} to max {high}")
     if not low - GRID_TOLERANCE <= position <= high + GRID_TOLERANCE:
-        raise ValueError(f"{name}: {what} {position} is outside [{low}, {high}]")
+        raise ValueError(f"{name}: {what} {position} is outside min {low} to max {high}")
     if not _on_grid((position - low) / step):
-        raise ValueError(f"{name}: {what} {position} is not a step of {step} from {low}")
+        raise ValueError(f"{name}: {what} {position} is not a step of {step} from min {low}")
 
 
 def _on_grid(steps: float) -> bool:
+    if not math.isfinite(steps):  # more than a float can count
+        return False
     return abs(steps - round(steps)) <= GRID_TOLERANCE * max(1.0, abs(steps))

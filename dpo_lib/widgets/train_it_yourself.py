@@ -81,7 +81,7 @@ class TrainItYourself(BookWidget):
     @classmethod
     def short_spec(cls, name: str) -> WidgetSpec:
         """Describe a short form; see `short`."""
-        if name not in SHORT:
+        if not isinstance(name, str) or name not in SHORT:
             raise ValueError(f"name must be one of {list(SHORT)}, got {name!r}")
         controls, fixed, panels = SHORT[name]
         every = {"beta": BETA.value, "rate": RATE.value} | fixed

@@ -1,7 +1,9 @@
 """Command lines, states of widgets and answers to exercises, of any kind."""
 
+import html
 import json
 import math
+import re
 import sys
 
 import pytest
@@ -13,6 +15,7 @@ from dpo_lib import widgets
 from dpo_lib.cli import main
 from dpo_lib.exercises import Verdict, check
 from dpo_lib.exercises.all import EXERCISES
+from dpo_lib.widgets.spec import Button, Choice, LogSlider, Slider, Toggle, WidgetSpec
 from tests.properties.budget import outcome, tried
 from tests.properties.values import any_text, json_values, junk, plain
 
@@ -111,6 +114,8 @@ MAKERS = {
     "quiz": (widgets.Quiz.spec_of, {"chapter": "2"}),
     "clicks": (widgets.YourClicks.spec_of, {"mode": "loss"}),
     "exercise": (widgets.Exercise.spec_of, {"number": "2.1"}),
+    "done": (widgets.Done.spec_of, {"chapters": [{"name": "a"}]}),
+    "short": (widgets.TrainItYourself.short_spec, {"name": "beta"}),
 }
 
 
@@ -121,6 +126,58 @@ def test_a_widget_made_of_anything(data):
     broken = data.draw(st.sampled_from([*arguments]), label="argument")
     spec, refusal = outcome(make, **{**arguments, broken: data.draw(junk, label="value")})
     assert broken in refusal if refusal else json.loads(json.dumps(spec.to_json(), allow_nan=False))
+
+
+LABEL = {"name": "a", "label": "A"}
+SLID = {**LABEL, "min": -1.0, "max": 1.0, "step": 0.1, "value": 0.3}
+SHOWN = {"digits": 2, "unit": "sd", "color": "ink"}
+CONTROLS = {
+    Slider: {**SLID, **SHOWN},
+    LogSlider: {**SLID, **SHOWN, "value": 0.1},
+    Choice: {**LABEL, "options": ("x", "y"), "value": "x"},
+    Toggle: {**LABEL, "value": True},
+    Button: {**LABEL, "value": 1},
+}
+SPEC = {
+    "kind": "demo",
+    "title": "T",
+    "controls": (Slider(**SLID),),
+    "data": {"x": 1},
+    "state": {"y": None},
+}
+
+
+@given(st.data())
+@tried(100)
+def test_a_control_or_a_widget_described_by_anything(data):
+    make = data.draw(st.sampled_from([*CONTROLS, WidgetSpec]), label="what")
+    arguments = CONTROLS.get(make, SPEC)
+    broken = data.draw(st.sampled_from([*arguments]), label="argument")
+    made, refusal = outcome(make, **{**arguments, broken: data.draw(junk, label="value")})
+    if refusal:
+        assert re.search(rf"\b{broken}\b", refusal)
+        return
+    spec = made if make is WidgetSpec else WidgetSpec(**{**SPEC, "controls": [made]})
+    json.loads(json.dumps(spec.to_json(), allow_nan=False))
+    assert f">{html.escape(spec.title)}.<" in spec.to_html("Without a script.")
+
+
+@given(st.data())
+@tried(60)
+def test_a_control_given_any_value(data):
+    make = data.draw(st.sampled_from([*CONTROLS]), label="what")
+    control, value = make(**CONTROLS[make]), data.draw(junk, label="value")
+    taken, refusal = outcome(control.check, value)
+    assert re.match("a: .*value", refusal) if refusal else taken == value
+
+
+@given(st.sampled_from([widgets.Bet, widgets.Done, widgets.LossFamily]), junk)
+@tried(20)
+def test_a_widget_of_a_description_of_any_kind(cls, value):
+    widget, refusal = outcome(cls, value)
+    assert "spec must be" in refusal if refusal else value is None
+    if widget:
+        widget.close()
 
 
 @pytest.fixture(scope="module")
