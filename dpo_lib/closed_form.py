@@ -6,6 +6,7 @@ A policy over K responses is a tensor of log-probabilities ``(..., K)`` that sum
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -220,7 +221,8 @@ def optimal_margin(
     Raises
     ------
     ValueError
-        If a probability is outside [0, 1] or ``beta`` is not above 0.
+        If a probability is outside [0, 1], or ``beta`` is not above 0 or so small that the
+        margin would be beyond double precision.
 
     References
     ----------
@@ -230,6 +232,8 @@ def optimal_margin(
     if not ((p >= 0) & (p <= 1)).all():
         raise ValueError(f"probability must be in [0, 1], got {p.flatten()[:3].tolist()}")
     reach = 30 / check_positive(beta, "beta")
+    if math.isinf(2 * reach):
+        raise ValueError(f"beta is too small for the margin to be a number, got {beta!r}")
     floor = torch.full_like(p, -reach)  # far enough below 0 for every log-probability
 
     def slope(gap: Tensor) -> Tensor:

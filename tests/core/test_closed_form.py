@@ -174,6 +174,8 @@ def test_the_best_margin_says_what_is_wrong():
         optimal_margin(dpo_loss, "often")
     with pytest.raises(ValueError, match=r"^beta must be"):
         optimal_margin(dpo_loss, 0.5, beta=0.0)
+    with pytest.raises(ValueError, match=r"^beta is too small .* got 1e-307"):
+        optimal_margin(dpo_loss, 0.5, beta=1e-307)
     assert optimal_margin(dpo_loss, 0.7) == optimal_margin(dpo_loss, 0.7, beta=0.1)
     assert optimal_margin(dpo_loss, torch.full((2, 3), 0.5)).shape == (2, 3)
 

@@ -148,6 +148,7 @@ def test_a_batch_of_thumbs_is_coupled():
     ("changed", "words"),
     [
         ({"desirable": torch.tensor([1, 0])}, "desirable must be of bools"),
+        ({"desirable": None}, "desirable must be of bools"),
         ({"desirable": torch.tensor([True])}, r"shapes must agree.* desirable \(1,\)"),
         ({"policy_logps": torch.tensor([-1.0, 1.0])}, "policy_logps .* at most 0"),
         ({"reference_logps": torch.tensor([-1.0])}, r"shapes must agree.* reference_logps \(1,\)"),

@@ -221,7 +221,9 @@ AMOUNTS = ("n_comparisons", "max_length", "vocab_size", "max_new_tokens", "n_ite
 
 
 def _is_number(value):
-    return isinstance(value, int | float) or (torch.is_tensor(value) and value.numel() == 1)
+    if torch.is_tensor(value):
+        return value.numel() == 1 and not value.is_complex()
+    return isinstance(value, int | float)
 
 
 @pytest.mark.parametrize("group", CALLS)
