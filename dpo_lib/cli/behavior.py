@@ -127,8 +127,8 @@ def _prompts(args: argparse.Namespace, run: dict[str, Any] | None) -> list[str]:
 
 def _options(args: argparse.Namespace, run: dict[str, Any] | None) -> dict[str, Any]:
     """The tokenizer's settings: those of the run, and what was typed."""
-    options = tokenizer_options(run["settings"] if run else vars(args))
-    return {**options, "chat": False} if args.plain else options
+    typed = {name: value for name, value in vars(args).items() if value}
+    return tokenizer_options({**(run["settings"] if run else {}), **typed})
 
 
 # --- what is written -----------------------------------------------------------------------------

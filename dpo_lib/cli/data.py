@@ -170,7 +170,7 @@ def fit_to_model(read: ReadPairs, opened: OpenModel) -> Pairs:
     return Pairs(
         dataset,
         lines,
-        {**read.skipped, **skipped},
+        dict(Counter(read.skipped) + Counter(skipped)),
         tokenizer.describe() if hasattr(tokenizer, "describe") else "no chat template",
         notes,
         whole.unused_columns(),

@@ -128,6 +128,8 @@ def test_every_curve_has_its_own_column(names):
     assert len(found) == 4
     for curve in found:
         columns, colors = SHOWN[curve.title]
+        share = "share" in curve.title or "AUC" in curve.title
+        assert curve.limits == ((-0.03, 1.03) if share else None)  # nothing else is cut off
         if names is THUMB_NAMES and "since the start" in curve.title:
             columns = ["desirable_logp", "undesirable_logp"]
         expected = []

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from dpo_lib.cli import main
 from dpo_lib.cli.records import Metrics, read_metrics
-from dpo_lib.data import read_jsonl, write_jsonl
+from dpo_lib.data import read_jsonl, split_by_prompt, write_jsonl
 from dpo_lib.losses import LOSSES, as_loss_function, takes_lengths, uses_reference
 from dpo_lib.losses.form import FOUR, LENGTHS
 from dpo_lib.training import DPOConfig, TrainingHistory
@@ -72,6 +72,14 @@ def test_metrics_have_every_update_and_evaluation_once(finished):
     assert evaluations == [0, 3, 6, 9, 12]
     assert updates[0]["loss"] == pytest.approx(0.6931, abs=1e-4)
     assert rows[0]["held_out_accuracy"] == 0.5
+
+
+def test_answers_are_shown_to_prompts_that_were_held_out(preferences, finished):
+    _, held_out = split_by_prompt(read_jsonl(preferences), 0.1, 0)
+    asked = [row["prompt"] for row in json.loads((finished / "samples.json").read_text())]
+    assert len(asked) == len({*asked}) == 6
+    assert {*asked} <= {record.prompt for record in held_out}
+    assert "the prompts were not trained on" in (finished / "report.html").read_text()
 
 
 def test_reference_log_probs_are_kept_between_runs(preferences, tmp_path, monkeypatch, capsys):

@@ -4,6 +4,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from dpo_lib.cli import label
 from dpo_lib.cli.data import (
@@ -15,12 +16,15 @@ from dpo_lib.cli.data import (
     read_pairs,
 )
 from dpo_lib.cli.drawn import Answer, Drawn
+from dpo_lib.cli.held_out import Plan as Evaluations
 from dpo_lib.cli.judgements import Plan, make_plan
 from dpo_lib.cli.label import _opening
 from dpo_lib.cli.live import Live
 from dpo_lib.cli.models import open_model
 from dpo_lib.cli.parser import make_parser
 from dpo_lib.cli.progress import Progress
+from dpo_lib.cli.settings import RunSettings
+from dpo_lib.cli.train import _introduction
 from dpo_lib.data import PreferenceRecord, UnpairedRecord
 from dpo_lib.data.files import digest_files
 
@@ -121,6 +125,16 @@ def test_settings_of_data_are_those_of_a_run_or_of_the_command_line():
     assert DataSettings.of(SimpleNamespace(data=["a", "b"])).name == "a, b"
 
 
+def test_bad_rows_of_one_kind_are_added_up_whichever_look_finds_them(tmp_path):
+    """Two texts that are the same are told when read; two of the same tokens, when encoded."""
+    answers = [("gold.", "iron."), ("gold.", "gold."), ("gold.", "gold ."), ("iron.", "iron.")]
+    rows = [{"prompt": "List two metals.", "chosen": a, "rejected": b} for a, b in answers]
+    (path := tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    read = read_pairs(DataSettings(data=(str(path),), skip_bad=True))
+    found = fit_to_model(read, open_model("tiny"))
+    assert (len(found.dataset), found.lines, found.skipped) == (1, [1], {"identical": 3})
+
+
 def test_a_pair_that_is_asked_twice_is_one_pair():
     drawn = [Drawn(f"{i}?", [Answer("a"), Answer("b")]) for i in range(10)]
     plan = make_plan(drawn, 1, 0.2, 0)
@@ -166,3 +180,35 @@ def test_updates_are_told_as_they_are_made(tmp_path, capsys):
     assert "acc 0.75 margin 0.10" in lines[-1]
     kept = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in kept] == [row["step"] for row in logged]
+
+
+@pytest.mark.parametrize(
+    ("steps", "used", "times"),
+    [
+        (4, "32 are used, once each", "70 at the end"),
+        (5, "1.0 passes", "70 at the end"),  # the one at update 5 is that at the end
+        (20, "4.0 passes", "64 pairs 3 times on the way, 70 at the end"),
+        (21, "4.2 passes", "64 pairs 4 times on the way, 70 at the end"),
+    ],
+)
+def test_a_run_says_what_it_uses_and_how_often_it_looks(steps, used, times):
+    model = torch.nn.Linear(3, 2)
+    model.bias.requires_grad_(False)
+    settings = RunSettings(
+        out="o", data=("d",), loss="dpo", beta=0.1, lr=1e-4, steps=steps, batch_size=8, accumulate=4
+    )
+    job = SimpleNamespace(
+        settings=settings,
+        opened=SimpleNamespace(model=model),
+        pairs=SimpleNamespace(records=[PreferenceRecord("p", "a", "b")], introduce=lambda: ""),
+        train=40,
+        used=SimpleNamespace(unit="pairs"),
+        counts={"skipped": {}, "held_out": 70},
+        plan=Evaluations(final=70, first=64, every=5),
+        notes=(),
+    )
+    said = _introduction(job)
+    assert f"       40 to train on ({used}), 70 held out by prompt\n" in said
+    assert "model  smollm2: 8 weights, 6 trained (every weight)\n" in said
+    assert f"{steps} updates of 8 pairs" in said
+    assert f"eval   {times}" in said

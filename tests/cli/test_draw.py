@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -168,6 +169,21 @@ def test_another_model_of_the_same_name_is_refused(whole, folder, prompts, tmp_p
     finally:
         config.write_bytes(before)
     assert "model_sha256 was" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_a_model_is_known_by_each_of_its_files(folder, tmp_path, name):
+    run = tmp_path / "run"
+    shutil.copytree(folder, run / "model")
+    before = command._digest(run / "model")
+    (run / "run.json").write_text("{}")
+    assert before == command._digest(run) == command._digest(folder)
+    file = run / "model" / name
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    assert command._digest(run) != before
+    assert command._digest(tmp_path / "none") is None
 
 
 def test_other_prompts_and_other_files_are_refused(whole, folder, prompts, capsys):

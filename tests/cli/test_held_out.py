@@ -224,6 +224,21 @@ def test_of_many_prompts_the_kl_takes_the_first_and_of_no_samples_there_is_none(
     assert drawn[-1] == prompts[:16]
 
 
+def test_replies_for_the_kl_are_drawn_from_the_seed(tmp_path, monkeypatch):
+    asked = []
+
+    def answer(opened, prompts, max_new_tokens, **how):
+        asked.append((prompts, max_new_tokens, how))
+        return [Reply(prompt, "a", True, (1,)) for prompt in prompts]
+
+    monkeypatch.setattr(answers, "answer", answer)
+    answers.answer_before(tmp_path, None, ["p", "q"], 9)
+    _, drawn = answers.answers_after(tmp_path, None, ["p", "q"], 9, 7)
+    greedy, sampled = (["p", "q"], 9, {}), {"temperature": 1.0, "seed": 7}
+    assert asked == [greedy, greedy, (["p", "q"] * 8, 9, sampled)]
+    assert len(drawn) == answers.KL_REPLIES == 16
+
+
 def test_a_seed_for_every_place_is_the_same_in_every_process():
     assert answer_seed(0, 1, 2) == 50402195975666066
     seeds = {answer_seed(*places) for places in itertools.product(range(3), range(12), range(12))}
@@ -296,6 +311,7 @@ def run(records, tmp_path_factory):
     words = ["train", "--model", "tiny", "--data", str(data), "--out", str(work / "run")]
     words += ["--steps", "2", "--batch-size", "16", "--lr", "1e-3", "--samples", "0"]
     words += ["--seed", "3", "--held-out", "0.3", "--max-length", str(LONGEST), "--skip-bad"]
+    words += ["--eval-pairs", "8"]  # while training; all of them at the end
     assert main(words) == 0
     return work / "run"
 
@@ -332,6 +348,21 @@ def test_eval_scores_no_prompt_that_was_trained_on(run, records, monkeypatch, ca
     told = json.loads((run / "run.json").read_text())
     assert found["pairs"] == told["held_out"] == len(held_out)
     assert found["skipped"] == told["skipped"]
+    for side in ("chosen", "rejected"):
+        sizes = [len(tokenizer.encode_response(getattr(r, side))) for r in held_out]
+        assert found[f"tokens_{side}"] == pytest.approx(sum(sizes) / len(sizes))
+    at_the_end = told["results"]["held_out"]
+    assert {name: found[name] for name in at_the_end} == pytest.approx(at_the_end, abs=1e-4)
+
+
+def test_beta_is_that_of_the_run_unless_typed(run, capsys):
+    found = []
+    for more in ((), ("--beta", "0.25")):
+        capsys.readouterr()
+        assert main(["eval", "--model", str(run), "--json", *more]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    assert [one["beta"] for one in found] == [1.0, 0.25]
+    assert found[1]["margin"] == pytest.approx(found[0]["margin"] / 4)
 
 
 def told(capsys, *words):

@@ -129,9 +129,10 @@ def test_lengths_that_are_near_are_not_worth_a_word(run, drawn):
     assert "look" not in told
 
 
-def test_of_ranks_the_lowest_is_the_best(run, drawn):
-    write(drawn, [{**ROWS[0], "my_rank": [2, 1, 3]}])
-    assert texts(run("--scores", "my_rank")[1]) == [("three", "two")]
+@pytest.mark.parametrize("name", ["my_rank", "Rank", "ranking"])
+def test_of_ranks_the_lowest_is_the_best(run, drawn, name):
+    write(drawn, [{**ROWS[0], name: [2, 1, 3]}])
+    assert texts(run("--scores", name)[1]) == [("three", "two")]
 
 
 def test_scores_may_stand_in_the_answers(run, drawn):

@@ -282,6 +282,19 @@ def test_a_repetition_of_what_was_skipped_is_not_asked(session):
     assert now.left == 1 - (now.judged[-1].place not in {p.repeats for p in now.plan})
 
 
+def test_what_is_left_and_how_long_it_takes_know_of_skips(session, served):
+    now = session(plan_of(drawn_rows(), repeats=0.5))
+    assert {0, 1, 2} <= {pair.repeats for pair in now.plan}
+    server = served(now)
+    for event in range(3):
+        now.judge(event, "skip", 60.0)
+    state = server.state()
+    assert [state[name] for name in ("seen", "skipped", "left")] == [3, 3, 18 - 3 - 3]
+    assert state["median"] is None
+    now.judge(3, "tie", 2.0)
+    assert server.state()["median"] == 2.0
+
+
 def test_judgements_of_something_else_and_nonsense_are_refused(session):
     now = session()
     with pytest.raises(OutOfStep):

@@ -96,6 +96,26 @@ def test_prompts_are_read_in_their_encoding_and_get_the_system_text(accents, pai
     assert seen.value.args == (["Zoé"], 3, 0.25, 7)
 
 
+def test_what_is_typed_goes_before_the_settings_of_the_run():
+    run = {"settings": {**OF_DATA, "system": "Be long."}}
+    words = ("--model", "x", "--prompt", "Who?")
+    for more, system in (((), "Be long."), (("--system", "Be brief."), "Be brief.")):
+        for args in (parsed("sample", *words, *more), parsed("compare", *words, *more)):
+            (prompt,) = sample.prompts_of(args, run)
+            assert [m["content"] for m in prompt.messages] == [system, "Who?"]
+    words = ("eval", "--model", "x", "--behavior", "a:b")
+    assert behavior._options(parsed(*words), run) == tokenizer_options(OF_DATA)
+    typed = ("--answer-prefix", "And:", "--template", "think=true", "--control-tokens", "--plain")
+    expected = {
+        "chat": False,
+        "control_tokens": True,
+        "answer_prefix": "And:",
+        "template": {"think": True},
+    }
+    for settings in (None, {"settings": {}}, run):
+        assert behavior._options(parsed(*words, *typed), settings) == expected
+
+
 # --- training and rounds -------------------------------------------------------------------------
 
 

@@ -284,6 +284,13 @@ class TestClusteredShare:
         assert clustered_share([[1, 1]] * 6) == (1.0, *wilson_interval(6, 6))
         assert clustered_share([[0, 0]])[1:] == wilson_interval(0, 1)
 
+    def test_clusters_vary_as_their_mean_does(self):
+        error = estimate([1.0, 0.5, 0.0, 0.0]).error
+        number = 3 / 8 * 5 / 8 / error**2  # independent samples whose share varies as much
+        assert 4 < number < 8
+        found = clustered_share([[1, 1], [1, 0], [0, 0], [0, 0]])
+        assert found == pytest.approx((3 / 8, *wilson_interval(3 / 8 * number, number)))
+
     def test_it_never_counts_more_than_there_are(self):
         even = clustered_share([[1, 0]] * 10)  # less spread than chance would make
         assert even == (0.5, *wilson_interval(10, 20))

@@ -71,6 +71,7 @@ def test_one_prompt_foreign_marks_and_prompts_within_responses():
         ((10, 40, 4.0), ""),
         ((228, 244), ""),
         ((40, 10), r"4 times .*undesirable_weight=3.5 \(3.00 to 4.00\)"),
+        ((40, 10, 1.0, 2.0), r"2 times .*undesirable_weight=3.5 \(3.00 to 4.00\)"),
         ((10, 40), r"0.25 times .* desirable_weight=4.7 \(4.00 to 5.33\)"),
         ((10, 40, 2.0), r"0.5 times .* desirable_weight=4.7 \(4.00 to 5.33\)"),
         ((9, 0), "all thumbs point up"),

@@ -181,6 +181,17 @@ class TestSplit:
         assert (train, held_out) == split_by_prompt(self.records, 0.2)
         assert held_out != split_by_prompt(self.records, 0.2, seed=1)[1]
 
+    def test_forms_of_one_prompt_stay_together_in_whatever_order_they_come(self):
+        forms = [(f"P{i}", f"p{i}?")[:: (-1) ** i] for i in range(10)]
+        records = [PreferenceRecord(form, "a", "b") for both in forms for form in both]
+        train, held_out = split_by_prompt(records, 0.3)
+        assert len({r.prompt.strip("?").lower() for r in held_out}) == 3
+        assert (len(train), len(held_out)) == (14, 6)
+        again = split_by_prompt(records[::-1], 0.3)
+        assert [{r.prompt for r in side} for side in again] == [
+            {r.prompt for r in side} for side in (train, held_out)
+        ]
+
     @pytest.mark.parametrize("share", [0.0, 1.0, -0.1, 0.01, 0.99])
     def test_bad_shares_are_named(self, share):
         with pytest.raises(ValueError, match=f"held_out_share.*{share}"):

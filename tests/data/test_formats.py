@@ -525,6 +525,7 @@ def test_rows_of_one_response_are_paired_by_prompt(tmp_path):
 
 def test_two_scores_turn_a_pair_round(tmp_path):
     rows = [{**ROW, "chosen_score": a, "rejected_score": b} for a, b in ((2, 1), (1, 2), (1, 1))]
+    assert [r.chosen for r in read(tmp_path, rows, score="rejected_score").records] == ["4.", "5."]
     found = read(tmp_path, rows, score="chosen_score")
     assert [r.chosen for r in found.records] == ["4.", "5."]
     assert found.problems[0].reason == "chosen_score and rejected_score are equal (1)"
