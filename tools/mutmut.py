@@ -38,7 +38,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build" / "mutmut"
 AT_IMPORT = tuple(f"dpo_lib/losses/{name}.py" for name in ("form", "relatives"))
-SLOW = 3  # seconds of a test: what quicker ones notice, it need not
+SLOW = 1  # second of a test: what quicker ones notice, it need not
 
 
 class Group(NamedTuple):

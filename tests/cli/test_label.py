@@ -18,7 +18,7 @@ import pytest
 
 from dpo_lib.cli import judgements as kept
 from dpo_lib.cli import main
-from dpo_lib.cli.drawn import Answer, Drawn, read_drawn
+from dpo_lib.cli.drawn import Answer, Drawn
 from dpo_lib.cli.judgements import Judgements, OutOfStep, make_plan
 from dpo_lib.cli.label import LONGEST, Server
 from dpo_lib.data.formats import Conversation, make_prompt, read_feedback, read_preferences
@@ -57,64 +57,6 @@ def plan_of(rows, repeats=0.0, per_prompt=1, seed=0):
 
 def read_rows(out):
     return [json.loads(line) for line in out.read_bytes().splitlines()]
-
-
-# --- what is drawn -------------------------------------------------------------------------------
-
-
-def test_answers_are_texts_or_objects(tmp_path):
-    rows = [
-        {"prompt": "A?", "answers": ["yes", {"text": "no", "ended": False, "tokens": 2}]},
-        {"prompt": [{"role": "user", "content": "B?"}], "answers": []},
-    ]
-    found = read_drawn(write(tmp_path / "d.jsonl", rows))
-    assert [(row.prompt, [answer[:3] for answer in row.answers]) for row in found] == [
-        ("A?", [("yes", True, None), ("no", False, 2)]),
-        ("B?", []),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("{", "not JSON"),
-        ("[1]", r"a row must be an object, got \[1\]"),
-        ('{"prompt": "A?"}', "answers must be a list; the row has prompt"),
-        ('{"prompt": "A?", "answers": "x"}', "answers must be a list; got 'x'"),
-        ('{"answers": ["x"]}', "missing prompt; the row has nothing"),
-        ('{"prompt": " ", "answers": ["x"]}', "prompt must not be empty"),
-        ('{"prompt": "A?", "answers": ["x", 3]}', "answer 2 must be text, got 3"),
-        ('{"prompt": "A?", "answers": [{"text": 3}]}', "answer 1 must be text, got {'text': 3}"),
-        (
-            '{"prompt": "A?", "answers": [{"text": "x", "ended": 1}]}',
-            "ended of answer 1 must be true or false, got 1",
-        ),
-        ('{"prompt": "A?", "answers": ["\\ud800"]}', "answer 1 holds half a character"),
-    ],
-)
-def test_a_bad_row_is_one_sentence_with_its_line(tmp_path, capsys, line, message):
-    path = tmp_path / "d.jsonl"
-    path.write_text('{"prompt": "A?", "answers": ["x", "y"]}\n' + line + "\n", encoding="utf-8")
-    assert main(["label", str(path), "--out", str(tmp_path / "p.jsonl"), "--no-browser"]) == 2
-    (said,) = capsys.readouterr().err.splitlines()
-    assert re.match(rf"error: {re.escape(str(path))}, line 2: {message}", said)
-    assert [p.name for p in tmp_path.iterdir()] == ["d.jsonl"]
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
-        ("d.jsonl", "", "d.jsonl holds no rows"),
-        ("none.jsonl", "", "there is no file"),
-        (".", "", "is a folder"),
-        ("d.jsonl", '{"prompt": "A?", "answers": ["x", " x\\n", ""]}', "no prompt has two answers"),
-    ],
-)
-def test_files_with_nothing_to_ask(tmp_path, capsys, name, text, message):
-    (tmp_path / "d.jsonl").write_text(text)
-    command = ["label", str(tmp_path / name), "--out", str(tmp_path / "p.jsonl"), "--no-browser"]
-    assert main(command) == 2
-    assert message in capsys.readouterr().err
 
 
 # --- the plan ------------------------------------------------------------------------------------
