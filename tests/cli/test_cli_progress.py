@@ -1,5 +1,6 @@
 """Progress: never silent for long, an estimate where there can be one, no flood of lines."""
 
+import contextlib
 import re
 import sys
 import time
@@ -150,6 +151,33 @@ def test_threads_leave_the_busy_cores_alone(machine, load, now, taken):
         assert torch.get_num_threads() == taken
     assert torch.get_num_threads() == 4
     assert [f"{taken} of 4 threads" in line for line in said] == [True] * (taken < 4)
+
+
+def test_threads_are_given_back_after_an_error(machine):
+    machine(3.4, 3.0)
+    said = []
+    with contextlib.suppress(RuntimeError), threads.chosen(None, said.append):
+        raise RuntimeError
+    assert torch.get_num_threads() == 4
+    assert said == [
+        "other programs keep the processor busy: 1 of 4 threads are used "
+        "(--threads takes as many as you say)"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("load", "now", "free"),
+    [(0.4, 4.0, 4), (0.6, 4.0, 3), (2.6, 0.6, 3), (1.4, 4.0, 3)],
+)
+def test_cores_are_counted_that_nobody_keeps_busy(machine, monkeypatch, load, now, free):
+    machine(load, now)
+    assert threads._free_cores() == free
+    monkeypatch.delattr(threads.os, "sched_getaffinity")
+    assert threads._free_cores() == free
+    monkeypatch.delattr(threads.os, "getloadavg")  # on Windows
+    assert threads._free_cores() == 4
+    monkeypatch.setattr(threads.os, "cpu_count", lambda: None)
+    assert threads._free_cores() == 1
 
 
 def test_threads_that_were_asked_for_are_taken(machine, monkeypatch):

@@ -4,12 +4,14 @@ import json
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from dpo_lib.cli import main
 from dpo_lib.cli.drawn import Answer, Drawn, read_drawn
-from dpo_lib.cli.judge import Pair, _told, make_pairs
+from dpo_lib.cli.judge import Pair, _judged, _told, make_pairs
+from dpo_lib.cli.progress import Progress
 from dpo_lib.data.formats import read_preferences
 from tests.models.hf import make_folder
 
@@ -158,11 +160,59 @@ def test_a_function_gets_prompt_and_answer_once_each(run, tmp_path, monkeypatch)
     assert len(seen) == 8  # of two that are the same it is asked once, of an empty one never
 
 
-def test_the_next_command_is_told(run, tmp_path, drawn):
-    settings = {"model": "runs/a b", "chat": False}
-    (tmp_path / "drawn.jsonl.settings").write_text(json.dumps(settings))
-    told = run("--judge", own(tmp_path, LENGTH))[2]
-    assert "--model 'runs/a b' --plain --out runs/mine" in told
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (None, ""),
+        ({"model": "runs/a b", "chat": False}, "--model 'runs/a b' --plain "),
+        ({"model": "smollm2", "chat": None}, "--model smollm2 "),
+    ],
+)
+def test_the_next_command_is_told(run, tmp_path, drawn, settings, words):
+    write(drawn, [{**ROWS[0], "stars": [1, 2, 3]}])
+    if settings:
+        (tmp_path / "drawn.jsonl.settings").write_text(json.dumps(settings))
+    told = run("--scores", "stars")[2].splitlines()[-1]
+    command = f"next   python -m dpo_lib train --data {tmp_path / 'pairs.jsonl'} {words}"
+    assert told == f"{command}--out runs/mine"
+
+
+def test_pairs_are_written_into_a_folder_of_their_own_as_they_are(tmp_path, drawn, capsys):
+    answers = [("é", True, 1), ("è", True, 2), (" ", True, 1)]
+    write(drawn, [{"prompt": "Zoé", "answers": answers, "stars": [1, 2.5, 9]}])
+    out = tmp_path / "a" / "b" / "pairs.jsonl"
+    assert main(["judge", str(drawn), "--out", str(out), "--scores", "stars"]) == 0
+    row = '{"prompt": "Zoé", "chosen": "è", "rejected": "é", "chosen_score": 2.5, '
+    assert out.read_text("utf-8") == row + '"rejected_score": 1.0}\n'
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == f"{drawn}: 2 answers judged, from 1 to 2.5, 1.75 on average"
+    assert told[1] == f"{out}: 1 pairs of 1 prompts"
+    write(drawn, [{"prompt": "p", "answers": answers, "stars": [1, 1, 9]}])
+    assert main(["judge", str(drawn), "--out", str(tmp_path / "c"), "--scores", "stars"]) == 2
+    why = "no prompt gives a pair (1 whose answers score alike); nothing is written"
+    assert f"{drawn}: {why}\n" in capsys.readouterr().err
+    assert not (tmp_path / "c").exists()
+
+
+def test_scores_that_are_no_numbers_name_their_place(run, drawn):
+    write(drawn, [{**ROWS[0], "stars": [1, 2, 3]}, {**ROWS[1], "stars": [1]}])
+    message = "line 2: stars must be 2 numbers, one for each answer, got [1]"
+    assert f"{drawn}, {message}\n" in run("--scores", "stars")[3]
+    write(drawn, [{**ROWS[0], "stars": [1, "x", 3]}])
+    assert (
+        f"--scores stars must give a finite number, gives 'x' at {drawn}, line 1, answer 2"
+        in (run("--scores", "stars")[3])
+    )
+
+
+def test_answers_that_are_alike_are_asked_once_unless_one_was_cut(drawn, tmp_path):
+    answers = [("a", True, 1), ("a", True, 1), ("a", False, 1), (" ", True, 1), ("b", True, 1)]
+    write(drawn, [{"prompt": "p", "answers": answers}, {"prompt": "q", "answers": answers[:1]}])
+    name = own(tmp_path, "asked = []\ndef judge(p, a):\n    asked.append((p, a))\n"
+               "    return len(asked)\n")  # fmt: skip
+    args = SimpleNamespace(judge=name, timeout=9.0, progress=Progress(False))
+    found = _judged(args, read_drawn(drawn))
+    assert found == [{0: 1.0, 1: 1.0, 2: 2.0, 4: 3.0}, {0: 4.0}]
 
 
 # --- judges that fail ----------------------------------------------------------------------------
@@ -381,11 +431,14 @@ def test_what_is_told_of_lengths():
     assert last[1].startswith("chosen 6.0 characters, 100% end; rejected 4.0 characters")
     assert last[2].startswith("look   the chosen answers are 1.5 times as long: length may be all")
     assert told_of((4, 8))[2].startswith("look   the rejected answers are 2.0 times as long")
-    mixed = [Pair("p", Answer("x", False, 1), Answer("xxx"), 1.0, 0.0)]
+    known, unknown = Answer("x", False, 1), Answer("xxx")
+    mixed = [Pair("p", known, unknown, 1.0, 0.0)]
     assert _told("out", mixed, 3, {"a": 1, "b": 1}).splitlines()[:2] == [
         "out: 1 pairs of 1 prompts; 2 prompts gave none (1 a, 1 b)",
         "chosen 1.0 characters, 0% end; rejected 3.0 characters, 100% end",
     ]
+    mixed = [Pair("p", unknown, known, 1.0, 0.0)]
+    assert _told("out", mixed, 1, {}).splitlines()[1].startswith("chosen 3.0 characters")
 
 
 def test_a_text_that_ended_is_no_pair_with_itself_cut():
