@@ -58,7 +58,7 @@ READ = """([spec, values]) => {
       lines: all(svg, "line.dpo-segment", (n) => [kind(n), ...["x1", "y1", "x2", "y2"].map((c) => number(n, c))]),
       bars: all(svg, "rect", (n) => [kind(n), ...["x", "y", "width", "height"].map((c) => number(n, c))]),
       curves: all(svg, "path.dpo-curve", (n) => [kind(n), (n.getAttribute("d") ?? "").match(/-?[\\d.]+(e-?\\d+)?/g)?.map(Number) ?? []]),
-      texts: all(svg, "text.dpo-label", (n) => [kind(n), n.textContent]),
+      texts: all(svg, "text.dpo-label", (n) => [kind(n), n.textContent, number(n, "x"), number(n, "y")]),
     };
   });
   return {
@@ -113,7 +113,13 @@ class Plot:
         ]
 
     def texts(self, color):
-        return [text for (text,) in self.some("texts", f"dpo-fill-text-{color}")]
+        return [text for text, _, _ in self.some("texts", f"dpo-fill-text-{color}") if text]
+
+    def is_above(self, color):
+        """Whether the one label of a color stands above the one dot of that color."""
+        (label,) = [y for text, _, y in self.some("texts", f"dpo-fill-text-{color}") if text]
+        ((_, dot),) = self.some("dots", f"dpo-fill-{color}")
+        return label < dot
 
 
 @pytest.fixture
@@ -186,6 +192,13 @@ def test_scores_on_their_line_and_the_sigmoid(draw):
     assert line.texts("chosen") + line.texts("rejected") == ["winner 2.50", "loser 0.50"]
     assert curve.dots("ink") == [near(2.0, sigmoid(2.0))]
     check_curve(curve.curves("dpo-stroke-ink")[0], sigmoid)
+    p = sigmoid(2.0)
+    assert curve.lines("dpo-drop", "dpo-stroke-accent") == [near(2.0, 0.0, 2.0, 1.0)]
+    assert curve.lines("dpo-drop", "dpo-stroke-chosen") == [near(-8.0, p, 2.0, p)]
+    assert line.texts("accent") == curve.texts("accent") == ["Δr = 2.00"]
+    assert curve.texts("chosen") == [f"P = {fmt(p, 4)}"]
+    assert line.is_above("chosen")
+    assert not line.is_above("rejected")
     assert [*tiles.values()] == ["2.50 − 0.50 = 2.00", fmt(sigmoid(2.0), 4), fmt(sigmoid(-2.0), 4)]
 
 
@@ -222,6 +235,12 @@ def test_the_race(draw):
     (flip,) = plot.lines("dpo-drop", "dpo-stroke-accent")
     assert flip[::2] == near(loser / math.log(0.9), loser / math.log(0.9))
     assert [*tiles.values()][:3] == [fmt(winner, 3), fmt(loser, 3), "the loser"]
+    assert plot.texts("chosen") == [f"winner {fmt(winner, 3)}"]
+    assert plot.texts("rejected") == [f"loser {fmt(loser, 3)}"]
+    (other,), *_ = draw(LengthRace, **{**state, "n_w": 1, "n_l": 12})
+    for shown, lower, higher in ((plot, "chosen", "rejected"), (other, "rejected", "chosen")):
+        assert shown.is_above(higher)
+        assert not shown.is_above(lower)
 
 
 def test_bars_of_the_reference_and_of_the_optimum(draw):
@@ -364,6 +383,16 @@ def test_the_loss_of_a_label_and_its_expectation(draw):
         assert plot.dots("ink") == [pytest.approx((best, y), abs=0.05)]
     assert [*tiles.values()][:2] == [fmt(best, 2), fmt(sigmoid(0.5 * best), 3)]
     assert len(FAMILIES) == len(LossFamily.build_spec().controls[0].options)
+    data = LossFamily.build_spec().data
+    colors = ("policy", "reference", "chosen", "rejected", "muted")
+    for group, (name, color) in enumerate(zip(data["names"], colors, strict=True)):
+        only = {f"group_{i}": i == group for i in range(len(colors))}
+        (losses, _), *_ = draw(LossFamily, **only)
+        assert losses.texts(color)[-1:] == [name]
+        drawn = [points for points in losses.curves("dpo-thin") if points]
+        assert len(drawn) == data["groups"].count(group)
+        mine = losses.curves("dpo-thin", f"dpo-stroke-{color}")
+        assert len([points for points in mine if points]) == len(drawn)
 
 
 def test_arrows_from_the_reference_to_the_policy(draw):

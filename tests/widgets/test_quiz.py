@@ -157,8 +157,15 @@ def test_a_wrong_and_a_right_answer_by_keyboard(page):
     assert list(json.loads(page.evaluate("localStorage.getItem('dpo-book-done')"))) == ["quiz 2.1"]
     assert page.evaluate("document.body.getBoundingClientRect().height") == pytest.approx(height)
 
+    first = "{'quiz 2.1': '2020-02-20'}"  # the day of the first time stays
+    page.evaluate(f"localStorage.setItem('dpo-book-done', JSON.stringify({first}))")
     reopen(page)
     assert page.get_by_text("(answered before)").count() == 1
+    group.get_by_role("radio").nth(right).check()
+    check.click()
+    says(page, "1 of 4 answered, 1 right.")
+    kept = json.loads(page.evaluate("localStorage.getItem('dpo-book-done')"))
+    assert kept == {"quiz 2.1": "2020-02-20"}
 
 
 def test_both_themes_on_a_phone(page):
