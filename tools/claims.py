@@ -42,6 +42,8 @@ _FROM_THREE = (
 )
 WORDS = {word: 3 + i for i, word in enumerate(re.findall(r"\w+", _FROM_THREE))}
 WORDS |= {"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60}
+RATIOS = {"twice": 2, "doubles": 2, "triples": 3, "half": 1 / 2, "a third": 1 / 3, "a fifth": 1 / 5}
+RATIOS |= {"a tenth": 1 / 10, "seven tenths": 7 / 10, "nine tenths": 9 / 10, "a hundred": 100}
 _WORD = "|".join(sorted(WORDS, key=len, reverse=True))
 # What the code or an experiment counts: "five seeds", "three held-out prompts".
 COUNTED = (
@@ -49,7 +51,9 @@ COUNTED = (
     "raters|statements|losses|exercises|bets"
 )
 COUNT = re.compile(
-    rf"(?<![\w-])(?:{_WORD})(?=\s+(?:of\s+(?:the\s+)?(?:{_WORD})\s+)?(?:[a-z-]+\s+)?(?:{COUNTED})\b)",
+    rf"(?<![\w-])(?:{_WORD})(?=\s+(?:of\s+(?:the\s+)?(?:{_WORD})\s+)?(?:[a-z-]+\s+)?(?:{COUNTED})\b"
+    # A ratio: "four times as large", "three times the KL", "twice as many".
+    r"|\s+times\s+(?:as|the|what|that|larger|smaller|more)\b)|\b(?:twice|half)(?=\s+as\b)",
     re.IGNORECASE,
 )
 _PRINTED = re.compile(
@@ -65,10 +69,11 @@ def read_number(text: str) -> tuple[float, float]:
 
     Signs (- and −), thousands (25,600 and 25{,}600 and thin spaces), percent (the percentage),
     powers (1e-9, 10^{-9}, 2\times10^{-7}, 3·10⁻⁴), fractions (3/4, ¾, \frac34) and whole numbers
-    in words (five) are understood.
+    and ratios in words (five, a third) are understood.
     """
-    if text.lower() in WORDS:
-        return float(WORDS[text.lower()]), 1e-9
+    words = WORDS | RATIOS
+    if text.lower() in words:
+        return float(words[text.lower()]), 1e-9
     plain = re.sub(r"10([⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]+)", lambda m: "10^" + m[1].translate(_SUPERSCRIPTS), text)
     plain = re.sub(r"\\text\w*\{([^{}]*)\}|\\mathbf\{([^{}]*)\}", r"\1\2", plain.strip().strip("$"))
     plain = re.sub(r"\\(times|cdot)(?![A-Za-z])|[×·]", "*", plain.replace("−", "-"))

@@ -77,6 +77,8 @@ def test_sections_are_files_of_the_book_in_order():
         (r"\frac{5}{16}", 0.3125, 1e-9),
         ("five", 5, 1e-9),
         ("Twelve", 12, 1e-9),
+        ("twice", 2, 1e-9),
+        ("A third", 1 / 3, 1e-9),
     ],
 )
 def test_printed_numbers_are_read(text, value, half):
@@ -161,6 +163,11 @@ def needed(text, **options):
             "Five seeds; in three of five held-out runs,\ntwelve prompts",
             ["Five", "three", "five", "twelve"],
         ),
+        (
+            "Four times as large, ten times the KL; twice as many,\nhalf as many, five times that",
+            ["Four", "ten", "twice", "half", "five"],
+        ),
+        ("done four times, the three times of a run, twice a day, half of the page", []),
         ("two runs, four reasons, `five seeds`, one of the seeds, a twenty-five seeds mix", []),
     ],
 )
