@@ -165,6 +165,7 @@ def test_the_help_tells_how_many_updates():
     assert chosen("LoRA", 100_000).steps == most
     assert settings("--epochs", "3").completed(False, 100).steps == 38  # 37.5 are too few
     assert settings("--epochs", "0.5").completed(False, 160).steps == 10
+    assert settings("--epochs", "0.01").completed(False, 100).steps == 1
     assert said("eval_every").startswith("a fifth of the steps")
     assert settings("--steps", "50").completed(False, 9).eval_every == 10
 
@@ -209,6 +210,7 @@ def test_wrong_settings(values, message):
 )  # fmt: skip
 def test_the_least_of_a_setting(name, least):
     assert getattr(RunSettings(out="a", data=("b",), **{name: least}), name) == least
+    assert RunSettings(out="a", data=("b",), held_out=0.0).held_out == 0  # none is held out
     message = f"^{name} must be at least {least}, got {least - 1}$"
     with pytest.raises(ValueError, match=message):
         RunSettings(out="a", data=("b",), **{name: least - 1})

@@ -464,13 +464,6 @@ def test_a_cut_checkpoint_names_the_file_and_the_remedy(preferences, tmp_path, c
     assert train(preferences, out, "--steps", "2", "--restart") == 0
 
 
-def test_damaged_metrics_name_the_line(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_bytes(b'{"kind": "update", "step": 0}\n{"ki\n{"step": 1}\n{"cut')
-    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2, is damaged .* --restart"):
-        list(read_metrics(path))
-
-
 @pytest.mark.parametrize("name", ["tiny_gpt.json", "tiny_gpt.safetensors"])
 @pytest.mark.parametrize("keep", [0, 20, -20])
 def test_a_cut_model_names_its_folder(finished, tmp_path, capsys, name, keep):

@@ -29,8 +29,9 @@ def test_damaged_json_names_the_file_and_the_remedy(tmp_path, data):
 def test_a_run_has_all_its_parts(tmp_path):
     assert read_run(tmp_path) is None
     run = {"settings": {}, "machine": {}, "finished": True, "held_out": 3}
-    write_json(tmp_path / "run.json", {**run, "more": 1})
-    assert read_run(tmp_path) == {**run, "more": 1}
+    for whole in (run, {**run, "more": 1}):
+        write_json(tmp_path / "run.json", whole)
+        assert read_run(tmp_path) == whole
     for damaged in ([*run], *({k: v for k, v in run.items() if k != name} for name in run)):
         write_json(tmp_path / "run.json", damaged)
         with pytest.raises(ValueError, match=r"run\.json is damaged \(parts are missing\); train"):
@@ -91,3 +92,10 @@ def test_a_run_that_is_taken_up_again_keeps_what_was_before_its_checkpoint(tmp_p
         {"kind": "update", "step": 2.0, "loss": 0.1},
         {"kind": "update", "step": 3, "loss": 0.2},
     ]
+
+
+def test_damaged_metrics_name_the_line(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"kind": "update", "step": 0}\n{"ki\n{"step": 1}\n{"cut')
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2, is damaged .* --restart"):
+        list(read_metrics(path))
