@@ -52,7 +52,7 @@ def read_drawn(path: str | Path, encoding: str | None = None) -> list[Drawn]:
     for row in read_rows(file, encoding):
         try:
             found.append(_drawn(row.value)._replace(place=_place(row)))
-        except BadRow as error:
+        except ValueError as error:
             raise ValueError(f"{_place(row)}: {error}") from error
     if not found:
         raise ValueError(f"{path} holds no rows")
@@ -65,14 +65,14 @@ def _place(row: Row) -> str:
 
 def _drawn(value: object) -> Drawn:
     if isinstance(value, Exception):
-        raise BadRow("unreadable", reason(value))
+        raise ValueError(reason(value))
     if not isinstance(value, dict):
-        raise BadRow("malformed", f"a row must be an object, got {value!r:.60}")
+        raise ValueError(f"a row must be an object, got {value!r:.60}")
     answers = value.get("answers")
     if not isinstance(answers, list):
         has = ", ".join(sorted(map(str, value))) or "nothing"
         what = f"got {answers!r:.60}" if "answers" in value else f"the row has {has}"
-        raise BadRow("malformed", f"answers must be a list; {what}")
+        raise ValueError(f"answers must be a list; {what}")
     prompt = make_prompt({name: v for name, v in value.items() if name != "answers"})
     found = [_answer(entry, i) for i, entry in enumerate(answers, start=1)]
     return Drawn(prompt, found, fields=value)
@@ -81,16 +81,16 @@ def _drawn(value: object) -> Drawn:
 def _answer(entry: object, number: int) -> Answer:
     fields = {"text": entry} if isinstance(entry, str) else entry
     if not isinstance(fields, dict) or not isinstance(fields.get("text"), str):
-        raise BadRow("malformed", f"answer {number} must be text, got {entry!r:.60}")
+        raise ValueError(f"answer {number} must be text, got {entry!r:.60}")
     text, ended, tokens = fields["text"], fields.get("ended", True), fields.get("tokens")
     if not isinstance(ended, bool):
-        raise BadRow("malformed", f"ended of answer {number} must be true or false, got {ended!r}")
+        raise ValueError(f"ended of answer {number} must be true or false, got {ended!r}")
     if tokens is not None and (not isinstance(tokens, int) or isinstance(tokens, bool)):
-        raise BadRow("malformed", f"tokens of answer {number} must be a number, got {tokens!r:.60}")
+        raise ValueError(f"tokens of answer {number} must be a number, got {tokens!r:.60}")
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise BadRow("malformed", f"answer {number} holds half a character") from error
+        raise ValueError(f"answer {number} holds half a character") from error
     return Answer(text, ended, tokens, fields)
 
 

@@ -12,7 +12,8 @@ import torch
 from dpo_lib.cli import answers, main
 from dpo_lib.cli.answers import answer_seed
 from dpo_lib.cli.evaluate import held_out_paths
-from dpo_lib.cli.held_out import HeldOut, lengths, make_loss, say_scores, score
+from dpo_lib.cli.held_out import HeldOut, lengths, make_loss, pair_log_probs, say_scores, score
+from dpo_lib.cli.progress import Stage
 from dpo_lib.cli.train import _summary
 from dpo_lib.data import split_by_prompt
 from dpo_lib.data.formats import Conversation, make_prompt
@@ -92,6 +93,13 @@ def test_scores_in_words_are_the_scores():
     both = f"AUC 0.75, margin 1.24, {ups}, log-probability of thumbs down -3.1 nats"
     assert say_scores(found) == both
     assert say_scores({"desirable_logp": -0.26}) == ups
+
+
+def test_pairs_are_counted_as_they_are_scored():
+    pairs, stage = SimpleNamespace(rows=rows_of([(3, 2), (2, 5), (4, 4)])), Stage("scoring", 3, "")
+    found = pair_log_probs(load_sft(), pairs, stage)
+    assert (found.shape, stage.done) == ((2, 3), 3)
+    assert torch.equal(found, pair_log_probs(load_sft(), pairs))
 
 
 def test_the_reference_is_scored_once_and_kept(tmp_path):
@@ -267,6 +275,8 @@ def test_answers_are_drawn_some_at_a_time_from_the_seeds_of_their_places(monkeyp
         (["a", "bbb"], 7, 0.0, [4, 9]),  # behind the longest prompt there is room for 7
         (["cc"], 7, 0.0, [2]),
     ]
+    answers.answer(opened, ["a"], 5)
+    assert asked[-1] == (["a"], 5, 0.0, 0)
     assert answers.answer(opened, [], 5) == []
     with pytest.raises(ValueError, match="a prompt has 10 tokens, the model reads 10"):
         answers.answer(opened, ["a", "b" * 10], 5)
