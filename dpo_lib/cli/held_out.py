@@ -98,7 +98,7 @@ def plan(steps: int, batch_size: int, lora: bool, longer: float, held_out: int) 
     left = units - 2 * final
     every = usual_every(steps)
     rounds = len(range(every, steps, every)) + 1  # the start costs nothing, the end does
-    first = min(final, EVAL_PAIRS, int(left / rounds)) if left > 0 else 0
+    first = min(final, EVAL_PAIRS, int(left / rounds))
     if first < min(final, LEAST):
         return Plan(final, final, steps)
     return Plan(final, first, every)
