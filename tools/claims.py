@@ -45,10 +45,11 @@ WORDS |= {"thirty": 30, "forty": 40, "fifty": 50, "sixty": 60}
 RATIOS = {"twice": 2, "doubles": 2, "triples": 3, "half": 1 / 2, "a third": 1 / 3, "a fifth": 1 / 5}
 RATIOS |= {"a tenth": 1 / 10, "seven tenths": 7 / 10, "nine tenths": 9 / 10, "a hundred": 100}
 _WORD = "|".join(sorted(WORDS, key=len, reverse=True))
+WORDS |= {"hundred": 100}  # may stand in a row, and needs none: "a few hundred" is no count
 # What the code or an experiment counts: "five seeds", "three held-out prompts".
 COUNTED = (
     "seeds|runs|chapters|bugs|checks|prompts|pairs|updates|replies|countries|cities|wordings|"
-    "raters|statements|losses|exercises|bets"
+    "raters|statements|losses|exercises|bets|labels"
 )
 COUNT = re.compile(
     rf"(?<![\w-])(?:{_WORD})(?=\s+(?:of\s+(?:the\s+)?(?:{_WORD})\s+)?(?:[a-z-]+\s+)?(?:{COUNTED})\b"
