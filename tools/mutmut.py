@@ -156,7 +156,7 @@ class Trial:
             seconds[item] = time.perf_counter() - started
             for function in state()._stats:
                 own = self.tests.get(function, ())
-                if any(f"{item.nodeid}/".startswith((f"{path}/", f"{path}::")) for path in own):
+                if any(_stands_in(item.nodeid, path) for path in own):
                     through[function].append(item)
         print(f"{len(session.items)} tests pass in {sum(seconds.values()):.0f} s")
         gc.freeze()
@@ -215,6 +215,11 @@ def _quick(items: list, seconds: dict) -> list:
     """The quickest first; slow ones are left out where there are others."""
     ordered = sorted(items, key=seconds.get)
     return [item for item in ordered if seconds[item] < SLOW] or ordered
+
+
+def _stands_in(test: str, path: str) -> bool:
+    """Whether a test, maybe one of several parameters, is named by a path of it, or above it."""
+    return test.startswith(path) and test[len(path) :][:1] in ("", "/", ":", "[")
 
 
 def _passes(item, following) -> bool:

@@ -213,20 +213,20 @@ def _onednn_product(dtype: torch.dtype) -> Product | None:
 class _Linear(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight, bias)
+        ctx.save_for_backward(x, weight)
         return _matmul(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, bias = ctx.saved_tensors
+        x, weight = ctx.saved_tensors
         to_x = to_weight = to_bias = None
         if ctx.needs_input_grad[0]:
             to_x = _matmul(slope, weight.to(slope.dtype).T)
         if ctx.needs_input_grad[1]:
-            to_weight = (slope.T @ x).to(weight.dtype)
+            to_weight = slope.T @ x  # which autograd brings to the dtype of the weight
         if ctx.needs_input_grad[2]:
-            to_bias = slope.sum(dim=0).to(bias.dtype)
+            to_bias = slope.sum(dim=0)
         return to_x, to_weight, to_bias
 
 
@@ -242,7 +242,6 @@ class _RMSNorm(Function):
     @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, scale = ctx.saved_tensors
-        slope = slope.to(x.dtype)
         normal = x * scale
         to_x = to_weight = None
         if ctx.needs_input_grad[1]:

@@ -211,7 +211,7 @@ class PairLogProbs(nn.Module):
             return
         self._verify(rows)
         # Rows too long for a window say nothing of the next ones.
-        if key is not None and (self.packed or not self.window):
+        if self.packed or not self.window:
             known[key] = _Way(self.packed, self.lean, self.window)
 
     @torch.no_grad()

@@ -40,12 +40,14 @@ def test_linear(dtype, with_bias):
 
 def test_linear_in_bfloat16_leaves_the_weights_in_float32():
     x, weight = normal(7, 64, dtype=torch.bfloat16), normal(5, 64, seed=1, dtype=torch.float32)
-    out = kernels.linear(x, weight)
+    bias = normal(5, seed=2, dtype=torch.float32)
+    out = kernels.linear(x, weight, bias)
     assert out.dtype == torch.bfloat16
-    exact = F.linear(x.float(), weight)
+    exact = F.linear(x.float(), weight, bias)
     assert 0 < (out - exact).abs().max() < 0.02 * exact.abs().max()
     out.sum().backward()
-    assert weight.grad.dtype == torch.float32
+    assert weight.grad.dtype == bias.grad.dtype == torch.float32
+    assert torch.equal(bias.grad, torch.full((5,), 7.0))
     assert_close(weight.grad, x.detach().float().sum(0).expand(5, -1), atol=0.1, rtol=0.01)
 
 
@@ -101,6 +103,23 @@ def test_onednn_is_taken_where_it_can_use_wide_registers(ops):
     assert calls == [("none", [], "")] * 2  # forward, and the gradient of x
 
 
+def test_onednn_is_asked_for_each_dtype_and_on_processors_alone(ops):
+    plain, calls = multiplied()
+
+    def linear(x, *given):
+        if x.dtype == torch.bfloat16:
+            raise RuntimeError("no primitive")
+        return plain(x, *given)
+
+    ops(_linear_pointwise=linear, _is_mkldnn_bf16_supported=lambda: True)
+    for dtype, device in ((torch.bfloat16, "cpu"), (torch.float32, "meta")):
+        x, weight = (normal(n, 5, dtype=dtype).to(device) for n in (7, 3))
+        assert kernels.linear(x, weight).shape == (7, 3)
+    assert not calls
+    kernels.linear(normal(7, 5, dtype=torch.float32), normal(3, 5, dtype=torch.float32))
+    assert len(calls) == 1
+
+
 LACKS = {
     "the operator": {"_linear_pointwise": None},
     "the question": {"_is_mkldnn_bf16_supported": None},
@@ -150,6 +169,14 @@ def test_frozen_weights_get_no_gradient():
     kernels.linear(x, weight).sum().backward()
     assert weight.grad is None
     assert_close(x.grad, weight.sum(0).expand(7, -1))
+    for learned in (True, False):
+        x, scale = normal(7, 5, grad=not learned), normal(5, seed=1, grad=learned)
+        (given,) = (part for part in (x, scale) if part.requires_grad)
+        slopes = [
+            torch.autograd.grad(norm.square().sum(), given)
+            for norm in (kernels.rms_norm(x, scale, 0.1, x.dtype), F.rms_norm(x, (5,), scale, 0.1))
+        ]
+        assert_close(*slopes)
 
 
 def test_rms_norm():
@@ -167,6 +194,11 @@ def test_rms_norm():
     rough = kernels.rms_norm(inputs[0], inputs[1], epsilon, torch.bfloat16)
     assert rough.dtype == torch.bfloat16
     assert_close(rough.double(), plain(*inputs), atol=0, rtol=0.01)
+    slope = normal(7, 5, seed=2, dtype=torch.bfloat16, grad=False)
+    assert_close(
+        torch.autograd.grad(rough, inputs, slope),
+        torch.autograd.grad(plain(*inputs), inputs, slope.double()),
+    )
 
 
 def test_swiglu():
@@ -226,6 +258,25 @@ def test_edge_log_probs(monkeypatch, at_once, with_bias):
     inputs = [normal(5, 4), normal(11, 4, seed=1)] + [normal(11, seed=2)] * with_bias
     assert_same(ours, plain, *inputs, atol=1e-12)
     assert gradcheck(ours, inputs)
+
+
+@pytest.mark.parametrize(("at_once", "chunks"), [(10**6, 1), (55, 1), (25, 3), (5, 5)])
+def test_logits_are_made_twice_where_they_are_too_many_to_keep(monkeypatch, at_once, chunks):
+    made, real = [], kernels._matmul
+    monkeypatch.setattr(kernels, "LOGITS_AT_ONCE", at_once)
+    monkeypatch.setattr(kernels, "_matmul", lambda *given: made.append(1) or real(*given))
+    rows = torch.arange(5)
+    out = kernels.edge_log_probs(normal(5, 4), normal(11, 4, seed=1), None, rows, rows)
+    assert len(made) == chunks
+    out.sum().backward()  # a product for the gradient of each chunk, and its logits
+    assert len(made) == chunks + chunks * (1 if chunks == 1 else 2)
+
+
+def test_an_output_layer_learns_from_fixed_rows():
+    hidden, head, rows = normal(5, 4, grad=False), normal(11, 4, seed=1), torch.arange(5)
+    ours = kernels.edge_log_probs(hidden, head, None, rows, rows)
+    plain = F.linear(hidden, head).log_softmax(dim=-1)[rows, rows]
+    assert_close(*(torch.autograd.grad(logps.sum(), head)[0] for logps in (ours, plain)))
 
 
 def test_edge_log_probs_can_be_gone_through_twice():

@@ -4,6 +4,7 @@ import copy
 import gc
 import itertools
 import math
+import re
 import warnings
 
 import pytest
@@ -94,14 +95,39 @@ def test_frozen_output_layer_gets_no_gradient():
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{"prompt": [1], "chosen": [VOCAB], "rejected": [2]}], r"\[0, 13\), got 2 to 13"),
-        ([{"prompt": [-1], "chosen": [1], "rejected": [2]}], r"\[0, 13\), got -1"),
-        ([{"prompt": [1] * 40, "chosen": [1], "rejected": [2]}], r"41 tokens.*context_length \(40"),
+        ([{"prompt": [1], "chosen": [VOCAB], "rejected": [2]}], "[0, 13), got 2 to 13"),
+        ([{"prompt": [-1], "chosen": [1], "rejected": [2]}], "[0, 13), got -1 to -1"),
+        ([{"prompt": [1] * 40, "chosen": [1], "rejected": [2]}], "context_length (40)"),
     ],
 )
 def test_bad_rows_are_named(rows, message):
-    with pytest.raises(ValueError, match=message):
+    whole = {
+        "[": f"ids must lie in {message}",
+        "c": f"rows hold a sequence of 41 tokens, above the model's {message}",
+    }[message[0]]
+    with pytest.raises(ValueError, match=f"^{re.escape(whole)}$"):
         packed_pair_log_probs(tiny(), rows)
+
+
+@pytest.mark.parametrize(
+    ("options", "row_length"), [({}, 2**30), ({"lean": False}, 256), ({"row_length": 20}, 20)]
+)
+def test_how_long_rows_of_nodes_are(monkeypatch, options, row_length):
+    asked, real = [], pair_log_probs.pack_pairs
+    monkeypatch.setattr(
+        pair_log_probs, "pack_pairs", lambda rows, most: asked.append(most) or real(rows, most)
+    )
+    packed_pair_log_probs(tiny(), random_rows(3), **options)
+    assert asked == [row_length]
+
+
+def test_a_model_stored_in_bfloat16_gives_float32():
+    model, rows = hugging_face("Phi", dtype=torch.bfloat16), random_rows(5)
+    assert model.lm_head.bias is not None
+    rough = torch.cat(packed_pair_log_probs(model, rows))
+    assert rough.dtype == torch.float32
+    exact = torch.cat(packed_pair_log_probs(model.float(), rows))
+    assert 1e-5 < (rough - exact).abs().max() < 0.02 * exact.abs().max()
 
 
 def test_the_longest_sequence_that_fits():
@@ -134,6 +160,12 @@ def test_many_rows_are_scored_some_at_a_time_and_come_back_in_their_order(batch_
     prompts = [row["prompt"] for some in asked for row in some]
     assert [*map(len, prompts)] == sorted(map(len, prompts))
     assert len([*itertools.groupby(prompts)]) == len({tuple(ids) for ids in prompts})
+
+
+def test_one_row_alone():
+    (row,) = random_rows(1)
+    for logps, side in zip(log_probs_of_rows(PairLogProbs(tiny()), [row]), row, strict=False):
+        assert logps.shape == (1,), side
 
 
 # --- the choice of the path ----------------------------------------------------------------------
@@ -217,6 +249,33 @@ def test_what_is_another_structure(change):
     assert pair_log_probs._structure(model) != before
 
 
+def test_a_module_without_a_configuration_has_a_structure():
+    one, other = nn.Linear(1, 1), nn.Linear(1, 1).double()
+    assert pair_log_probs._structure(one) != pair_log_probs._structure(other)
+
+
+@pytest.mark.parametrize("size", [0.5, 8.0])
+@pytest.mark.parametrize(
+    ("dtype", "allowed"),
+    [(torch.float64, 1e-9), (torch.float32, 1e-4), (torch.bfloat16, 0.02)],
+)
+def test_how_much_packed_values_may_differ(monkeypatch, dtype, allowed, size):
+    packed = torch.tensor([-size]).double(), torch.tensor([-size / 2]).double()
+    monkeypatch.setattr(pair_log_probs, "packed_pair_log_probs", lambda *_, **__: packed)
+    logps = PairLogProbs(tiny(dtype))
+    for share, said in ((0.9, ""), (1.2, "its packed log-probabilities differ by ")):
+        padded = tuple(x + share * allowed * max(1.0, size) for x in packed)
+        found = logps._difference([], padded)
+        assert found[: len(said) or None] == said
+
+
+def test_layers_that_may_not_be_split_are_those_of_the_model():
+    model = tiny()
+    assert PairLogProbs(model)._no_split_modules is None
+    model._no_split_modules = ["Block"]
+    assert PairLogProbs(model)._no_split_modules == ["Block"]
+
+
 def test_a_model_that_is_gone_is_forgotten():
     known = len(pair_log_probs._KNOWN)
     model = tiny()
@@ -238,6 +297,17 @@ def test_a_model_of_another_kind_is_padded_and_said_so():
         logps(rows)
     with pytest.raises(ValueError, match="cannot take packed rows: PrefixModel"):
         packed_pair_log_probs(model, rows)
+
+
+def test_a_function_has_no_parts():
+    model, rows = tiny(), random_rows(5)
+    logps = PairLogProbs(model.forward)
+    with pytest.warns(UserWarning, match="^rows are padded, not packed: method is neither"):
+        found = logps(rows)
+    assert torch.equal(torch.cat(found), torch.cat(get_pair_log_probs(model, pad_rows(rows))))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # said once
+        logps(rows)
 
 
 class Scaled(TinyGPT):
@@ -348,15 +418,38 @@ def test_stock_models_that_cannot(kind, options, reason):
     assert torch.equal(torch.cat(found), torch.cat(get_pair_log_probs(model, pad_rows(rows))))
 
 
-def test_a_sliding_window_holds_up_long_batches_only():
+def test_a_sliding_window_holds_up_long_batches_only(monkeypatch):
     model, short = hugging_face("Mistral", sliding_window=12), random_rows(4, longest=3)
     assert_equal_paths(model, short, *HF_DOUBLE)
-    logps, long = PairLogProbs(model), random_rows(4, longest=20)
-    logps(short)
-    with pytest.warns(UserWarning, match=r"some rows are padded.*sliding window \(12\)"):
-        found = logps(long)
-    assert torch.equal(torch.cat(found), torch.cat(get_pair_log_probs(model, pad_rows(long))))
-    with pytest.raises(ValueError, match="sliding_window"):
+    long = random_rows(4, longest=20)
+    longest = max(
+        len(row["prompt"]) + max(len(row["chosen"]), len(row["rejected"])) for row in long
+    )
+    calls = checks(monkeypatch)
+    with pytest.warns(
+        UserWarning, match=r"^rows are padded, not packed: its sliding window \(12\)"
+    ):
+        PairLogProbs(model)(long)  # which says nothing of the next ones
+    assert len(calls) == 1
+    for _ in range(2):  # checked, and remembered
+        logps = PairLogProbs(model)
+        logps(short)
+        assert len(calls) == 2
+        with pytest.warns(UserWarning, match="some rows are padded") as caught:
+            found = logps(long)
+        assert str(caught[0].message) == (
+            f"some rows are padded, not packed: a sequence of {longest} tokens is longer than the "
+            "model's sliding window (12)"
+        )
+        assert torch.equal(torch.cat(found), torch.cat(get_pair_log_probs(model, pad_rows(long))))
+        calls.pop()
+    whole = f"rows hold a sequence of {longest} tokens, above the model's sliding_window (12)"
+    with pytest.raises(ValueError, match=f"^{re.escape(whole)}$"):
         packed_pair_log_probs(model, long)
-    logps(short)
-    assert logps.packed
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        just_so = [{"prompt": [1] * 10, "chosen": [1, 2], "rejected": [2]}]
+        for after in (PairLogProbs(model), logps, PairLogProbs(copy.deepcopy(model))):
+            after(just_so)
+            assert after.packed
+    assert len(calls) == 3  # the copy
