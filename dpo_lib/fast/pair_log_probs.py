@@ -87,9 +87,8 @@ def packed_pair_log_probs(
     with _autocast(packed.tokens.device, dtype):
         hidden, head = parts.run(packed, dtype)  # (R * T, D), (V, D)
     read = hidden[packed.readers]  # (N, D)
-    if read.dtype != head.dtype or read.dtype in (torch.float16, torch.bfloat16):
-        wide = torch.promote_types(head.dtype, torch.float32)
-        read, head = read.to(wide), head.to(wide)
+    wide = torch.promote_types(head.dtype, torch.float32)
+    read, head = read.to(wide), head.to(wide)
     with torch.autocast(packed.tokens.device.type, enabled=False):
         bias = None if parts.bias is None else parts.bias.to(read.dtype)
         edges = kernels.edge_log_probs(read, head, bias, packed.edge_reader, packed.edge_token)

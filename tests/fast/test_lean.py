@@ -54,6 +54,8 @@ def test_tiny_gpt(monkeypatch, dtype):
     calls = used(monkeypatch, "tiny_states")
     assert_equal_paths(tiny(dtype), random_rows(7), 1e-5 if dtype == torch.float32 else 1e-12)
     assert len(calls) == 1
+    PairLogProbs(tiny(dtype))(random_rows(7))
+    assert len(calls) == 3  # once to compare
 
 
 def test_the_pass_of_the_model_by_option(monkeypatch):

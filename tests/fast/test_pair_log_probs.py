@@ -39,7 +39,9 @@ def test_tiny_gpt_in_float64(seed, row_length):
     assert_equal_paths(tiny(), random_rows(7, seed), 1e-12, row_length=row_length)
 
 
-def test_tiny_gpt_in_float32():
+def test_tiny_gpt_in_float32(monkeypatch):
+    assert_equal_paths(tiny(torch.float32), random_rows(7), 1e-5)
+    monkeypatch.setattr(kernels, "onednn_product", lambda dtype: None)  # torch's, on any device
     assert_equal_paths(tiny(torch.float32), random_rows(7), 1e-5)
 
 
@@ -77,6 +79,8 @@ def test_bfloat16_is_close_and_gives_float32():
     assert rough.dtype == torch.float32
     gap = (exact - rough).abs().max()
     assert 1e-5 < gap < 0.02 * exact.abs().max()
+    logps = PairLogProbs(model, dtype="bfloat16", force_dtype=True)
+    assert torch.equal(torch.cat(logps(rows)), rough)
 
 
 def test_no_gradient_no_graph():
@@ -178,10 +182,14 @@ def test_the_packed_path_is_taken_where_it_can_be(monkeypatch):
         "get_response_log_probs",
         lambda *args: calls.append(1) or get_pair_log_probs(*args),
     )
+    structures, structure = [], pair_log_probs._structure
+    monkeypatch.setattr(
+        pair_log_probs, "_structure", lambda model: structures.append(1) or structure(model)
+    )
     logps = PairLogProbs(model)
     for _ in range(3):
         assert_close(torch.cat(logps(rows)), torch.cat(get_pair_log_probs(model, pad_rows(rows))))
-    assert len(calls) == 1  # to compare with
+    assert len(calls) == len(structures) == 1  # to compare with, at the first call
     PairLogProbs(model, packed=False)(rows)
     assert len(calls) == 2
 
@@ -217,7 +225,7 @@ def test_a_model_with_other_parts_is_checked_again(monkeypatch):
         model.final_norm.bias += 1  # training changes no part
     PairLogProbs(model)(rows)
     assert len(calls) == 1
-    model.blocks[0].mlp[1] = nn.GELU()  # of which the lean pass knows nothing
+    model.blocks[0].mlp[1] = nn.GELU().eval()  # of which the lean pass knows nothing
     with pytest.warns(UserWarning, match="the model's own forward pass is used"):
         found = PairLogProbs(model)(rows)
     assert_close(torch.cat(found), torch.cat(get_pair_log_probs(model, pad_rows(rows))))
@@ -267,6 +275,10 @@ def test_how_much_packed_values_may_differ(monkeypatch, dtype, allowed, size):
         padded = tuple(x + share * allowed * max(1.0, size) for x in packed)
         found = logps._difference([], padded)
         assert found[: len(said) or None] == said
+
+
+def test_rows_go_where_the_model_is():
+    assert PairLogProbs(tiny().to("meta"))._device().type == "meta"
 
 
 def test_layers_that_may_not_be_split_are_those_of_the_model():
@@ -343,9 +355,14 @@ def test_nan_is_no_agreement():
         PairLogProbs(model)(rows)
 
 
-def test_unknown_dtype():
-    with pytest.raises(ValueError, match=r"dtype must be one of .*'float16'"):
-        PairLogProbs(tiny(), dtype="float16")
+@pytest.mark.parametrize(
+    "made",
+    [PairLogProbs, lambda model, dtype: packed_pair_log_probs(model, random_rows(2), dtype=dtype)],
+)
+def test_unknown_dtype(made):
+    message = r"^dtype must be one of \['float32', 'bfloat16'\], got 'float16'$"
+    with pytest.raises(ValueError, match=message):
+        made(tiny(), dtype="float16")
 
 
 def test_padding_equals_the_data_set(tmp_path):
