@@ -211,6 +211,9 @@ def test_a_model_is_checked_once(monkeypatch):
     for _ in range(8):  # as in a run, with held-out pairs at every evaluation
         again = PairLogProbs(model, dtype="float32")(rows[:2])
         assert_close(torch.cat(again), torch.cat([x[:2] for x in first]))
+    logps = PairLogProbs(model)
+    logps(rows)
+    assert logps.lean  # the way that was found is the one that is taken
     assert len(calls) == 1
     PairLogProbs(model, lean=False)(rows)  # another pass, which has not been looked at
     assert len(calls) == 2

@@ -136,3 +136,10 @@ def test_the_pairs_of_a_prompt_stand_in_one_row():
 def test_the_longest_are_placed_first():
     rows = [{"prompt": [n], "response": [n] * more} for n, more in enumerate([1, 1, 3])]
     assert pack_pairs(rows, row_length=4).tokens.tolist() == [[2, 2, 2], [0, 1, 0]]
+
+
+def test_what_is_placed_by_length_is_merged_by_prefix():
+    prompts = [9] * 11, [1, 2, 3, 3], [1, 5, 5], [1, 2]
+    packed = pack_pairs([{"prompt": ids, "response": [1]} for ids in prompts], row_length=12)
+    assert [row[:6] for row in packed.tokens.tolist()] == [[9] * 6, [1, 2, 3, 3, 5, 5]]
+    assert not packed.tokens[1, 6:].any()
