@@ -964,6 +964,8 @@ KINDS = {
         js("a probability led to its axis in the loser's color", "widgets/score_sigmoid",
            'curve.segment({ color: "chosen", className: "dpo-drop" })',
            'curve.segment({ color: "rejected", className: "dpo-drop" })'),
+        js("labels held inside the drawing by the wrong end", "plot",
+           "{ start: 0, middle: size / 2, end: size }", "{ start: size, middle: size / 2, end: 0 }"),
         js("the race's names on each other's side", "widgets/length_race",
            "winner <= loser ? 0 : 1", "winner <= loser ? 1 : 0"),
         js("names of groups in each other's color", "widgets/loss_family",

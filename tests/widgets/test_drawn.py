@@ -117,9 +117,10 @@ class Plot:
 
     def is_above(self, color):
         """Whether the one label of a color stands above the one dot of that color."""
-        (label,) = [y for text, _, y in self.some("texts", f"dpo-fill-text-{color}") if text]
-        ((_, dot),) = self.some("dots", f"dpo-fill-{color}")
-        return label < dot
+        labels = [at for text, *at in self.some("texts", f"dpo-fill-text-{color}") if text]
+        ((label_x, label_y),), ((x, y),) = labels, self.some("dots", f"dpo-fill-{color}")
+        assert abs(label_x - x) <= 12 + 1e-6, "the label does not stand at its dot"
+        return label_y < y
 
 
 @pytest.fixture
