@@ -37,7 +37,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         The new file, open for writing.
     """
     _remove_left_over(path)
-    writer = f"{platform.node()}-{os.getpid()}-{next(_writers)}"
+    writer = f"{platform.node()}-{os.getpid()}.{next(_writers)}"
     partial = path.with_name(f"{path.name}.{writer}.partial")
     try:
         with partial.open("wb") as file:
@@ -109,7 +109,7 @@ def _remove_left_over(path: Path) -> None:
     """Remove the partial files of ``path`` whose processes, of this machine, are gone."""
     ours = f"{path.name}.{platform.node()}-"
     for partial in path.parent.glob(f"{glob.escape(ours)}*.partial"):
-        process = partial.name.removeprefix(ours).removesuffix(".partial").partition("-")[0]
+        process = partial.name.removeprefix(ours).removesuffix(".partial").rpartition(".")[0]
         if process.isdecimal() and not _is_running(int(process)):
             partial.unlink(missing_ok=True)
 

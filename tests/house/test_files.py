@@ -129,7 +129,7 @@ def test_a_killed_process_leaves_the_old_file_and_the_next_write_clears_up(tmp_p
     killed = subprocess.Popen([sys.executable, "-c", code, str(path)], cwd=ROOT)
     assert killed.wait() == -9
     assert path.read_bytes() == b"old"
-    assert names(tmp_path) == ["a.txt", f"a.txt.{NODE}-{killed.pid}-0.partial"]
+    assert names(tmp_path) == ["a.txt", f"a.txt.{NODE}-{killed.pid}.0.partial"]
     write(path, b"new")
     assert names(tmp_path) == ["a.txt"]
 
@@ -137,13 +137,14 @@ def test_a_killed_process_leaves_the_old_file_and_the_next_write_clears_up(tmp_p
 def test_only_what_dead_processes_of_this_machine_left_of_this_file_is_removed(tmp_path, gone):
     path = tmp_path / "a[1].txt"
     kept = {
-        f"a[1].txt.{NODE}-1.partial",  # runs, and belongs to another user or to this one
-        f"a[1].txt.{NODE}-{os.getppid()}.partial",
-        f"a[1].txt.another-{gone}.partial",  # of another machine
-        f"a1.txt.{NODE}-{gone}.partial",  # of another file
+        f"a[1].txt.{NODE}-1.0.partial",  # runs, and belongs to another user or to this one
+        f"a[1].txt.{NODE}-{os.getppid()}.0.partial",
+        f"a[1].txt.another-{gone}.0.partial",  # of another machine
+        f"a[1].txt.{NODE}-{gone}-1.0.partial",  # of another, whose name begins like this one's
+        f"a1.txt.{NODE}-{gone}.0.partial",  # of another file
         f"a[1].txt.{NODE}-copy.partial",
     }
-    left = [f"a[1].txt.{NODE}-{number}.partial" for number in (gone, f"{gone}-7", 2**70)]
+    left = [f"a[1].txt.{NODE}-{number}.partial" for number in (f"{gone}.0", f"{gone}.7", f"{2**70}.0")]
     for name in [*kept, *left]:
         (tmp_path / name).touch()
     write(path, b"new")

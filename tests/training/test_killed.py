@@ -46,7 +46,7 @@ def kill_after(file, writes, seconds, within_a_write):
     process = start(file)
 
     def half_written():
-        return any(file.parent.glob(f"{file.name}.*-{process.pid}-*.partial"))
+        return any(file.parent.glob(f"{file.name}.*-{process.pid}.*.partial"))
 
     try:
         seen = {file.stat().st_mtime_ns} if file.exists() else set()
