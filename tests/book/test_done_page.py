@@ -2,6 +2,8 @@
 
 import pytest
 
+from tests.widgets.conftest import rest
+
 
 def counted(page):
     return page.locator(".dpo-value").all_inner_texts()
@@ -24,7 +26,7 @@ def test_a_question_a_bet_and_a_tick_are_counted(browser, site, scheme):
     bet = page.locator("[data-dpo-widget=bet]", has_text="never loses")
     bet.get_by_role("radio", name="higher than any number").check()
     bet.get_by_role("button", name="Place my bet").click()
-    page.wait_for_timeout(500)  # what was kept last has come to the next page's process
+    rest(page)
 
     page.goto(f"{site[scheme]}book/done.html")
     page.get_by_text("Chapter 2", exact=True).click()

@@ -26,12 +26,17 @@ def reopen_with(page, kept):
 
 
 def reopen(page):
-    """Open the page anew, once what it has kept has come to the browser.
+    """Open the page anew, once what it has kept has come to the browser."""
+    rest(page)
+    page.reload()
 
-    The new page may run in another process, which a write of the last moment reaches too late.
+
+def rest(page):
+    """Let what the page has kept come to the browser before another page opens.
+
+    That may run in another process, which a write of the last moment reaches too late.
     """
     page.wait_for_timeout(500)
-    page.reload()
 
 
 class Opened:

@@ -272,6 +272,14 @@ def test_another_tab_is_heard(open_page):
     page.wait_for_function("document.querySelector('.dpo-value').textContent === '0 of 3'")
 
 
+def test_what_the_page_did_not_hear_it_sees_when_the_reader_comes_to_it(open_page):
+    page = open_page(KEPT)
+    page.evaluate("localStorage.removeItem('dpo-book-done')")  # no event here
+    assert tiles(page)[0] == "1 of 3"
+    page.evaluate("window.dispatchEvent(new Event('focus'))")
+    assert tiles(page)[0] == "0 of 3"
+
+
 def test_what_another_widget_of_the_page_keeps_is_heard(open_page):
     page = open_page(KEPT)
     page.evaluate("dpoBook.modules.module_progress.markDone('quiz', '2.2')")

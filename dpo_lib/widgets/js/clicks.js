@@ -1,11 +1,11 @@
 // The reader's clicks, kept in this browser for all pages: rows { prompt, chosen, rejected, seconds?, from },
 // at most one for a pair of answers. `from` is one of FROM.
 
-import { erase as eraseKey, plain, read, setAside, textOf, write } from "./storage.js";
+import { erase as eraseKey, onKept, plain, read, setAside, textOf, write } from "./storage.js";
 
 const KEY = "dpo-book-clicks";
 const VERSION = 1;
-const CHANGED = "dpo-clicks"; // the event on this page; other pages get the browser's own
+const CHANGED = "dpo-clicks"; // the event on this page, also where nothing is kept
 const LONGEST = 2000; // characters of a text
 const MOST = 5000; // rows
 const FROM = ["annotator", "fresh", "file"]; // chapter 1's pairs, pairs drawn anew there, a file
@@ -66,25 +66,16 @@ export function erase() {
   return store([]);
 }
 
-// Calls back when the rows have changed, here or on another page; returns what ends that. A page that opens
-// while another writes can miss the browser's event, so it looks again when the reader comes to it.
+// Calls back when the rows have changed, here or on another page; returns what ends that.
 export function onClicks(callback) {
   let seen = textOf(KEY);
-  const tell = () => {
-    seen = textOf(KEY);
+  const look = ({ type }) => {
+    const text = textOf(KEY);
+    if (type !== CHANGED && text === seen) return;
+    seen = text;
     callback();
   };
-  const elsewhere = ({ key }) => {
-    if (key === KEY || key === null) tell();
-  };
-  const look = () => {
-    if (textOf(KEY) !== seen) tell();
-  };
-  const heard = { [CHANGED]: tell, storage: elsewhere, focus: look };
-  for (const [name, hear] of Object.entries(heard)) window.addEventListener(name, hear);
-  return () => {
-    for (const [name, hear] of Object.entries(heard)) window.removeEventListener(name, hear);
-  };
+  return onKept(look, CHANGED);
 }
 
 // How many and whose: "12 of yours, 5 from a file".

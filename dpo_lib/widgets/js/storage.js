@@ -18,7 +18,7 @@ export function read(key, broken = null) {
   }
 }
 
-export const KEPT = "dpo-kept"; // the event on this page; other pages get the browser's own
+const KEPT = "dpo-kept"; // the event on this page; other pages get the browser's own
 
 // Null removes what is there. Says whether it is kept now; the page works without.
 export function write(key, value) {
@@ -30,6 +30,14 @@ export function write(key, value) {
   } catch {
     return false;
   }
+}
+
+// Calls back when something is kept, here (`event`) or on another page; returns what ends that. A page that opens
+// while another writes can miss the browser's event, so it looks again when the reader comes to it.
+export function onKept(callback, event = KEPT) {
+  const events = [event, "storage", "focus"];
+  for (const name of events) window.addEventListener(name, callback);
+  return () => events.forEach((name) => window.removeEventListener(name, callback));
 }
 
 // What stands under a key and cannot be read, left by a later version of the book perhaps, goes to a place beside

@@ -4,7 +4,7 @@
 import { allBets, betOf, eraseBets, keepBets } from "../bets.js";
 import { change, clickOf, erase as eraseClicks, kept as keptClicks, pairOf, whose } from "../clicks.js";
 import { done, eraseDone, keepDone, today } from "../progress.js";
-import { KEPT, plain, read, write } from "../storage.js";
+import { onKept, plain, read, write } from "../storage.js";
 import { assign, button, download, h, readout, rich } from "../ui.js";
 import { compare, isBet } from "./bet.js";
 
@@ -275,8 +275,7 @@ export function render({ model, el, spec }) {
   const close = () => closed.forEach((node) => (node.open = false));
   addEventListener("beforeprint", open);
   addEventListener("afterprint", close);
-  const changes = ["storage", KEPT]; // on another page, on this one
-  for (const event of changes) addEventListener(event, refresh);
+  const deaf = onKept(refresh);
   refresh();
 
   return {
@@ -287,7 +286,7 @@ export function render({ model, el, spec }) {
     destroy() {
       removeEventListener("beforeprint", open);
       removeEventListener("afterprint", close);
-      for (const event of changes) removeEventListener(event, refresh);
+      deaf();
     },
   };
 }
