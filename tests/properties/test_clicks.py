@@ -5,13 +5,22 @@ aside before something is written in its place.
 """
 
 import json
-import re
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dpo_lib.widgets import Annotator, Bet, Done, YourClicks, join
+from dpo_lib.widgets import (
+    Annotator,
+    Bet,
+    Done,
+    Exercise,
+    Quiz,
+    TrainItYourself,
+    WriteTheLoss,
+    YourClicks,
+    join,
+)
 from tests.properties.budget import tried
 from tests.properties.test_injection import PAYLOADS
 from tests.properties.values import any_text, json_values
@@ -22,6 +31,7 @@ PROTOTYPE = ("__proto__", "constructor", "toString", "valueOf", "hasOwnProperty"
 NEW = {"prompt": "w, the new one", "chosen": "w a", "rejected": "w b", "from": "annotator"}
 BETS = (
     Bet.number_spec("drafts", "Best of 16", (0.0, 2.0, 0.05), truth=1.25, said="S.", unit="sd"),
+    Bet.curve_spec("way", "How?", [0, 1], (0.0, 2.0, 0.5), [1.0, 2.0], "S.", "x", "y"),
     Bet.choice_spec("bland", "Which?", ("shorter", "longer"), truth="longer", said="Grew."),
 )
 LIST = [
@@ -113,7 +123,7 @@ def clean(row, source=None):
 def modules(browser, tmp_path_factory):
     """Call JavaScript on the page's modules; what it throws but an Error is a fault."""
     file = tmp_path_factory.mktemp("modules") / "page.html"
-    script = join.static_script(["done"])
+    script = join.static_script(["done", "write_the_loss"])
     file.write_text(f"<!doctype html><script>{script}</script>", encoding="utf-8")
     page = browser.new_page()
     page.goto(file.as_uri())
@@ -124,7 +134,7 @@ def modules(browser, tmp_path_factory):
             page.evaluate(
                 f"""text => {{
                   const {{ module_clicks: clicks, module_bets: bets, module_progress: progress,
-                    module_widgets_done: done }} = dpoBook.modules;
+                    module_widgets_done: done, module_live_model: live }} = dpoBook.modules;
                   const keep = (key, text) => {{
                     localStorage.clear();
                     if (text !== null) localStorage.setItem(key, text);
@@ -326,6 +336,25 @@ def test_what_cannot_be_read_of_bets_and_days_is_set_aside(modules, file, other)
         assert aside == other
 
 
+LOSS = """(text) => {
+  keep("dpo-book-loss", text);
+  const first = live.recall("loss");
+  live.remember("loss", "mine");
+  return [first, live.recall("loss"), localStorage.getItem("dpo-book-loss-unread")];
+}"""
+any_json = finite.map(json.dumps) | broken_texts
+
+
+@given(any_json)
+@tried(15)
+def test_a_loss_is_recalled_and_what_stands_in_its_place_set_aside(modules, text):
+    value = json.loads(text) if is_json(text) else {}
+    first, second, aside = modules(LOSS, text)
+    assert first == (value if isinstance(value, str) else None)
+    assert second == "mine"
+    assert aside == (None if value is None or isinstance(value, str) else text)
+
+
 # --- the widgets ---------------------------------------------------------------------------------
 
 MOUNT = """([html, kept, file]) => new Promise((resolve) => {
@@ -342,15 +371,30 @@ MOUNT = """([html, kept, file]) => new Promise((resolve) => {
     wild: [...document.body.querySelectorAll("*")].flatMap((node) => node.getAttributeNames())
       .filter((name) => /^on|^srcdoc$|^src$/.test(name)),
     mounted: document.querySelectorAll(".dpo-status").length,
+    loss: localStorage.getItem("dpo-book-loss"),
     hits: window.hits ?? [],
   }), 40);
 })"""
+
+
+def as_bets(bets):
+    return json.dumps({"version": 1, "bets": bets})
+
+
 NO_STRING = {"toString": 1, "valueOf": 1}  # which a template cannot hold
+KEEPERS = [  # every widget that keeps something, or reads what is kept
+    *((cls, cls.build_spec()) for cls in (Annotator, YourClicks, WriteTheLoss, TrainItYourself)),
+    (Quiz, Quiz.spec_of("2")),
+    (Exercise, Exercise.spec_of("2.1")),
+    (Done, Done.spec_of(LIST)),
+    *((Bet, spec) for spec in BETS),
+]
 TAGS = (
     "DIV P SPAN BUTTON PROGRESS TABLE CAPTION THEAD TBODY TR TH TD DETAILS SUMMARY UL LI A B I "
-    "INPUT LABEL FIELDSET LEGEND SUB SCRIPT OUTPUT"
+    "INPUT LABEL FIELDSET LEGEND SUB SCRIPT OUTPUT SELECT OPTION TEXTAREA PRE "
+    "svg g path line polyline text tspan"
 )
-USED = {*re.findall("[A-Z]+", TAGS)}
+USED = {*TAGS.split()}
 
 
 @given(
@@ -358,22 +402,25 @@ USED = {*re.findall("[A-Z]+", TAGS)}
     .map(lambda rows: json.dumps({"version": 1, "rows": rows}))
     | broken_texts,
     st.dictionaries(done_names | nasty, days | finite, max_size=3).map(json.dumps) | broken_texts,
-    st.dictionaries(bet_names | st.sampled_from(["drafts", "bland"]) | nasty,
+    st.dictionaries(bet_names | st.sampled_from(["drafts", "bland", "way"]) | nasty,
                     good_bets | bad_bets, max_size=3)
-    .map(lambda bets: json.dumps({"version": 1, "bets": bets}))
+    .map(as_bets)
     | broken_texts,
     st.lists(good_rows | bad_rows, max_size=2)
     .map(lambda rows: json.dumps({"kind": "dpo-book", "version": 1, "clicks": rows}))
     | broken_texts,
+    any_json,
 )  # fmt: skip
-@example("[]", json.dumps({"exercise 2.1": NO_STRING, "w": NO_STRING}), "{", "[")
-@example("[]", "{", json.dumps({"version": 1, "bets": {"w": {"title": "t", "bet": NO_STRING}}}), "")
+@example("[]", json.dumps({"exercise 2.1": NO_STRING, "w": NO_STRING}), "{", "[", "{}")
+@example("[]", "{", as_bets({"w": {"title": "t", "bet": NO_STRING}}), "", "[1]")
+@example("[]", "[]", as_bets({"way": {"title": "t", "bet": [1, 9], "truth": None}}), "", "3")
 @tried(8, parts=10)
-def test_the_widgets_show_any_of_it_as_text(mounted, clicks, done, bets, file):
-    keys = ("dpo-book-clicks", "dpo-book-done", "dpo-book-bets")
-    kept = [*zip(keys, (clicks, done, bets), strict=True)]
+def test_the_widgets_show_any_of_it_as_text(mounted, clicks, done, bets, file, loss):
+    keys = ("dpo-book-clicks", "dpo-book-done", "dpo-book-bets", "dpo-book-loss")
+    kept = [*zip(keys, (clicks, done, bets, loss), strict=True)]
     found = mounted(kept, file)
-    assert found["mounted"] == 5
+    assert found["mounted"] == len(KEEPERS)
+    assert found["loss"] == loss
     assert {*found["tags"]} <= USED
     assert found["wild"] == found["hits"] == []
 
@@ -383,12 +430,10 @@ def mounted(browser, tmp_path_factory):
     """Mount the widgets that read what is kept, in a fresh page, and import a file."""
     folder = tmp_path_factory.mktemp("mounted")
     script = folder / "all.js"
-    script.write_text(join.static_script(["annotator", "bet", "done", "your_clicks"]), "utf-8")
+    script.write_text(join.static_script([spec.kind for _, spec in KEEPERS]), "utf-8")
     page_file = folder / "page.html"
     page_file.write_text(f'<!doctype html><body><script src="{script.name}"></script>', "utf-8")
-    specs = [(Annotator, Annotator.build_spec()), (YourClicks, YourClicks.build_spec())]
-    specs += [(Done, Done.spec_of(LIST)), *((Bet, spec) for spec in BETS)]
-    html = "".join(cls.static_html(spec) for cls, spec in specs)
+    html = "".join(cls.static_html(spec) for cls, spec in KEEPERS)
     page = browser.new_page()
     faults = []
     page.on("pageerror", lambda error: faults.append(str(error)))

@@ -1,7 +1,7 @@
 // The page's side of the model that lives in a worker: loads it when it is first asked, passes questions
 // on, ends it. On a page of the book its parts are scripts beside this one; a notebook's widget carries them.
 
-import { read, write } from "./storage.js";
+import { read, setAside, write } from "./storage.js";
 
 const here = document.currentScript?.src || document.baseURI;
 
@@ -105,4 +105,7 @@ export function recall(name) {
   const value = read(KEYS[name]);
   return typeof value === "string" ? value : null;
 }
-export const remember = (name, value) => write(KEYS[name], value);
+export function remember(name, value) {
+  const stands = read(KEYS[name], KEYS);
+  if (stands === null || typeof stands === "string" || setAside(KEYS[name])) write(KEYS[name], value);
+}
