@@ -59,6 +59,8 @@ def test_a_pair_is_written_as_it_is_read():
             assert (record.chosen_ended, record.rejected_ended) == (chosen, rejected)
     for text in ("", " ", "x", "y\0"):
         assert not is_readable("Hi", Answer("x"), Answer(text))
+    dialog = "\n\nHuman: Hi\n\nAssistant:"  # which is read as a conversation
+    assert not is_readable(dialog, Answer("x"), Answer("y"))
 
 
 @pytest.mark.parametrize(

@@ -404,6 +404,30 @@ def test_all_with_lengths_matched_takes_each_answer_once():
     assert lengths(pairs) in ([(5, 6), (21, 20)], [(21, 20), (5, 6)])
 
 
+def test_prompts_are_counted_and_all_their_pairs_kept():
+    assert pairs_of([row_of(1), row_of(2)], [[1], [1]]) == ([], {"without two that differ": 2})
+    pairs, _ = pairs_of([row_of(1, 2), row_of(3, 4)], [[1, 2]] * 2, "all")
+    assert lengths(pairs) == [(2, 1), (4, 3)]
+
+
+def test_the_sum_of_lengths_goes_over_all_prompts():
+    pairs, _ = pairs_of([row_of(10, 8, 12)], [[2, 1, 1]], match_length=True)
+    assert lengths(pairs) == [(10, 8)]  # of equals the first
+    rows = [row_of(12, 10), row_of(9, 10), row_of(10, 13, 7)]  # by 2, by -1: the sum is 1
+    pairs, _ = pairs_of(rows, [[2, 1], [2, 1], [2, 1, 1]], match_length=True)
+    assert lengths(pairs) == [(12, 10), (9, 10), (10, 13)]
+
+
+def test_the_sum_of_lengths_goes_over_all_pairs_of_a_prompt():
+    many, scores = row_of(10, 11, 20, 23, 17), [4, 3, 2, 1, 1]
+    pairs, _ = pairs_of([many], [scores], "all", True)
+    assert lengths(pairs) == [(10, 11), (20, 17)]
+    pairs, _ = pairs_of([row_of(12, 10), many], [[2, 1], scores], "all", True)
+    assert lengths(pairs) == [(12, 10), (10, 11), (20, 23)]
+    pairs, _ = pairs_of([row_of(10, 11, 13)], [[2, 1, 1]], "all", True)
+    assert lengths(pairs) == [(10, 11)]  # the chosen one is used
+
+
 def test_of_equally_near_ones_with_equal_sums_the_scores_decide():
     pairs, _ = pairs_of([row_of(10, 10, 10)], [[2, 5, 1]], match_length=True)
     assert [(p.chosen_score, p.rejected_score) for p in pairs] == [(5, 1)]
