@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import gzip
 import json
 from types import SimpleNamespace
 
@@ -9,12 +10,13 @@ import pytest
 import torch
 
 from dpo_lib import demo
-from dpo_lib.cli import behavior, label, main, rounds, sample, train
+from dpo_lib.cli import behavior, data, label, main, rounds, sample, train
 from dpo_lib.cli.data import DataSettings, tokenizer_options
 from dpo_lib.cli.models import DEFAULT_LENGTH, OpenModel
 from dpo_lib.cli.parser import make_parser
 from dpo_lib.cli.progress import Progress
 from dpo_lib.cli.settings import RunSettings
+from dpo_lib.data.files import digest_files
 from dpo_lib.models import Reply
 from dpo_lib.world import load_pairs
 
@@ -55,9 +57,32 @@ def test_pairs_to_evaluate_on_are_read_as_those_to_train_on():
     settings = RunSettings(out="o", data=("d",), eval_data=("e",), **OF_DATA)
     known = {field.name for field in dataclasses.fields(DataSettings)}
     assert known == {"data", *OF_DATA}
-    for evaluation, data in ((False, ("d",)), (True, ("e",))):
+    for evaluation, files in ((False, ("d",)), (True, ("e",))):
         found = settings.data_settings(evaluation=evaluation)
-        assert vars(found) == {"data": data, **OF_DATA}
+        assert vars(found) == {"data": files, **OF_DATA}
+
+
+def test_columns_and_encoding_reach_the_files(monkeypatch, tmp_path):
+    def read_feedback(*given, **options):
+        raise Seen(given, options)
+
+    monkeypatch.setattr(data, "read_feedback", read_feedback)
+    with pytest.raises(Seen) as seen:
+        data.read_pairs(DataSettings(("d", "e"), **OF_DATA))
+    columns, options = seen.value.args
+    assert columns == (("d", "e"), {"a": "prompt"})
+    assert options == {"encoding": "cp1252", "score": "s", "label": ("l", "1")}
+    file = tmp_path / "d"
+    file.write_text("x")
+    assert DataSettings((str(file),)).digest() == digest_files(str(file))
+
+
+def test_prompts_of_a_data_file_are_read_packed_and_in_their_encoding(tmp_path):
+    rows = '{"prompt": "Zoé"}\n'
+    (tmp_path / "a.jsonl").write_text(rows, encoding="cp1252")
+    assert sample.read_prompts(tmp_path / "a.jsonl", "cp1252") == ["Zoé"]
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(rows.encode()))
+    assert sample.read_prompts(tmp_path / "a.jsonl.gz") == ["Zoé"]
 
 
 def test_the_tokenizer_gets_its_settings():
@@ -218,6 +243,42 @@ def test_answers_are_printed_under_their_prompts_and_beside_each_other(
         "end                | end",
         line,
         "3.5 tokens an answer | 3.5 tokens an answer",
+    ]
+
+
+def test_sample_and_compare_ask_as_the_run_did(monkeypatch, tmp_path, capsys):
+    from dpo_lib.cli.records import write_json
+
+    run = {"settings": {"model": "start", "system": "Be brief.", "answer_prefix": "So:"}}
+    write_json(tmp_path / "run.json", {**run, "machine": {}, "finished": True, "held_out": 0})
+    write_json(tmp_path / "samples.json", [{"prompt": "é"}])
+    opened, asked, texts = [], [], {"start": "one\ntwo", str(tmp_path): "only"}
+
+    def open_model(name, options):
+        opened.append((name, options))
+        return SimpleNamespace(name=name, model=torch.nn.Linear(1, 1))
+
+    def answer(model, prompts, *_):
+        asked.append([[m["content"] for m in prompt.messages] for prompt in prompts])
+        text = texts[model.name]
+        return [Reply(prompt, text, True, (1,) * len(text)) for prompt in prompts]
+
+    monkeypatch.setattr(sample, "open_model", open_model)
+    monkeypatch.setattr(sample, "answer", answer)
+    assert main(["sample", "--model", str(tmp_path), "--json"]) == 0
+    assert '"é"' in capsys.readouterr().out  # as it is written
+    assert main(["compare", "--model", str(tmp_path), "--width", "51"]) == 0
+    options = tokenizer_options(run["settings"])
+    names = [str(tmp_path), "start", str(tmp_path)]
+    assert opened == [(name, options) for name in names]
+    assert asked == [[["Be brief.", "é"]]] * 3
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"before: start            | after: {tmp_path}"
+    assert lines[-4:] == [
+        "one                      | only",
+        "two                      |",
+        "-" * 51,
+        "7.0 tokens an answer     | 4.0 tokens an answer",
     ]
 
 
