@@ -292,6 +292,7 @@ def test_layers_that_may_not_be_split_are_those_of_the_model():
 
 
 def test_a_model_that_is_gone_is_forgotten():
+    gc.collect()  # models of other tests
     known = len(pair_log_probs._KNOWN)
     model = tiny()
     PairLogProbs(model)(random_rows(3))
