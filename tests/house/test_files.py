@@ -144,7 +144,9 @@ def test_only_what_dead_processes_of_this_machine_left_of_this_file_is_removed(t
         f"a1.txt.{NODE}-{gone}.0.partial",  # of another file
         f"a[1].txt.{NODE}-copy.partial",
     }
-    left = [f"a[1].txt.{NODE}-{number}.partial" for number in (f"{gone}.0", f"{gone}.7", f"{2**70}.0")]
+    left = [
+        f"a[1].txt.{NODE}-{number}.partial" for number in (f"{gone}.0", f"{gone}.7", f"{2**70}.0")
+    ]
     for name in [*kept, *left]:
         (tmp_path / name).touch()
     write(path, b"new")
