@@ -33,7 +33,7 @@ export ONEDNN_MAX_CPU_ISA := $(if $(filter avx2,$(CPU)),AVX2,$(if $(filter defau
   $(error CPU is avx2 or default, not $(CPU))))
 endif
 
-.PHONY: help book test test-peers bench lab serve notebooks course wheel zip pdf epub models experiments mutants mutmut everywhere picture redraw lint format clean
+.PHONY: help book test test-peers bench lab serve notebooks course wheel zip pdf epub models experiments mutants mutmut stryker everywhere picture redraw lint format clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -91,6 +91,11 @@ mutants: $(READY) ## break the project one line at a time and see that its tests
 mutmut: $(READY) ## let mutmut change every word of the derivation's core, and list what no test notices
 	@$(PY) -m pip install --quiet --target _build/mutmut/site -c constraints.txt -r tools/mutmut.txt
 	@$(PY) -m tools.mutmut --jobs $(JOBS)
+
+stryker: $(READY) ## let Stryker change every operator and text of the browser's modules, likewise
+	@tools/system.sh chromium
+	@tools/system.sh node
+	@$(PY) -m tools.stryker
 
 everywhere: $(READY) ## compare all notebooks on other processors, threads and versions; an hour or more
 	@$(PY) -m tools.everywhere --jobs $(JOBS)

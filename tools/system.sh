@@ -6,6 +6,7 @@
 #
 #   tools/system.sh chromium
 #   tools/system.sh firefox
+#   tools/system.sh node                 (for `make stryker`)
 #   tools/system.sh java                 (for `make epub`)
 #   tools/system.sh venv [PYTHON]
 set -euo pipefail
@@ -64,9 +65,12 @@ case "${1:-}" in
   firefox)
     firefox_present || apt_install firefox-esr || true
     firefox_present || fail "Firefox is missing: install it (Debian: apt-get install firefox-esr) or set FIREFOX to its path"
+    "$0" node
+    driver_present || fail "puppeteer-core did not install: run npm ci in tools/main_path to see why"
+    ;;
+  node)
     node_present || apt_install nodejs npm || true
     node_present || fail "Node.js 18 or newer is missing: install it (Debian: apt-get install nodejs npm)"
-    driver_present || fail "puppeteer-core did not install: run npm ci in tools/main_path to see why"
     ;;
   java)
     java_present || apt_install default-jre-headless || true
@@ -77,5 +81,5 @@ case "${1:-}" in
     venv_works "$python" || apt_install python3-venv || true
     venv_works "$python" || fail "$python cannot make virtual environments: install its venv module (Debian: apt-get install python3-venv)"
     ;;
-  *) fail "usage: tools/system.sh chromium | firefox | java | venv [PYTHON]" ;;
+  *) fail "usage: tools/system.sh chromium | firefox | node | java | venv [PYTHON]" ;;
 esac

@@ -145,3 +145,38 @@ class A:
         "    x = property(x)",
         "    y = staticmethod(twice(y))",
     ]
+
+
+def test_stryker_s_trial_tells_what_is_noticed_from_what_is_left():
+    code = """
+from tools import stryker
+from dpo_lib.widgets.join import JS_DIR
+def change(old, new):
+    source = (JS_DIR / "math.js").read_text()
+    assert source.count(old) == 1
+    return stryker.Change("math", 1, 1, f"{old} → {new}", source.replace(old, new))
+stryker.TESTS["math"] = stryker.MATH
+stryker.make_changes = lambda modules: [
+    change("rewards[i] / beta", "rewards[i] * beta"),
+    change("rewards[i] / beta", "(rewards[i] / beta)"),
+    change("export const piStar", "while (true); export const piStar"),
+    change("Math.max(x, 0) +", "Math.min(x, 0) +"),
+]
+stryker.SLACK = 3
+sys.argv[1:] = ["math"]
+sys.exit(stryker.main())
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", "import sys" + code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    said = result.stdout.splitlines()
+    assert [line for line in said if "→" in line] == [
+        "math.js:1:1: rewards[i] / beta → (rewards[i] / beta)",
+        "math.js:1:1: export const piStar → while (true); export const piStar (without end)",
+    ], result.stderr
+    assert said[-1] == "math: 3 of 4 noticed"

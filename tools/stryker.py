@@ -1,0 +1,241 @@
+"""Let Stryker change the browser's modules, one operator at a time, and list what no test notices.
+
+Usage: ``python -m tools.stryker [MODULE …]``; a module is ``math`` or ``live/layers``, say.
+
+Stryker's own runners expect tests in JavaScript; ours are pytest's, in Chromium. So the changes are
+Stryker's (``tools/js_changes``), and the rest is here, as in ``tools/mutmut.py``: all tests are
+collected once, and a process with a browser of its own tries one change after the other. A page is
+given its script by ``dpo_lib.widgets.join``, which reads the changed text in the place of the file.
+Whatever has noticed changes so far is tried first, the quickest at first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from dpo_lib.widgets import join, live
+from tools.mutmut import _passes
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "_build" / "stryker"
+ENGINE = ("test_engine.py", "test_engine_stops.py")
+CLICKS = ("test_clicks.py", "test_annotator.py", "test_your_clicks.py")
+MATH = tuple(f"test_browser.py::test_{n}" for n in ("preference", "slopes", "the_dpo", "distrib"))
+TESTS = {
+    "math": (*MATH, "test_engine.py::test_ten_updates"),
+    "live/training": ENGINE,
+    "live/sampling": ENGINE,
+    "live/world": ENGINE,
+    "live/tiny_gpt": ENGINE,
+    "live/layers": ENGINE,
+    "storage": (*CLICKS, "test_bet.py", "test_done.py"),
+    "clicks": (*CLICKS, "test_done.py"),
+    "bets": ("test_bet.py", "test_done.py"),
+    "bradley_terry": ("test_verdicts.py",),
+    "checker": ("test_exercise.py",),
+    "answers": ("test_live_widgets.py",),
+}
+"""The modules, and the tests of ``tests/widgets`` that must notice."""
+LEFT_OUT = "broken_derivative|python|mistake_is_named|second_code|reader_s_loss"
+"""Tests that look for lines of the source, and those of MicroPython, which is not changed here."""
+AT_ONCE = 40  # changes for a browser
+SLACK = 10  # seconds that a test may take beside five times its own
+
+
+class Change(NamedTuple):
+    """One change: where it stands, what becomes of what, and the module with it."""
+
+    module: str
+    line: int
+    column: int
+    what: str
+    changed: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.js:{self.line}:{self.column}: {self.what}"
+
+
+def make_changes(modules: list[str]) -> list[Change]:
+    """Let Stryker make all changes of these modules."""
+    shutil.copytree(ROOT / "tools" / "js_changes", BUILD, dirs_exist_ok=True)
+    quiet = ("--ignore-scripts", "--no-audit", "--no-fund", "--silent")
+    subprocess.run(["npm", "ci", *quiet], cwd=BUILD, check=True)
+    found = []
+    for module in modules:
+        command = ["node", "changes.mjs", join.JS_DIR / f"{module}.js"]
+        run = subprocess.run(command, cwd=BUILD, check=True, capture_output=True, text=True)
+        found += [Change(module, *row) for row in json.loads(run.stdout)]
+    return found
+
+
+class _Session(NamedTuple):
+    """What comes next, where pytest shall end all but the session, and with it the browser."""
+
+    session: pytest.Session
+
+    def listchain(self) -> list[pytest.Session]:
+        return [self.session]
+
+
+class Trial:
+    """Pytest plugin: tries changes in the place of one pass over the tests.
+
+    Parameters
+    ----------
+    changes : list of Change
+        What is tried.
+    """
+
+    def __init__(self, changes: list[Change]) -> None:
+        self.changes, self.left, self.browser = changes, [], None
+        self.seconds, self.noticed = {}, Counter()  # by test
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef):
+        """Remember the browser."""
+        value = yield
+        if fixturedef.argname == "browser":
+            self.browser = value
+        return value
+
+    def pytest_runtestloop(self, session) -> bool:
+        """Time the tests without any change, then try each change on those of its module."""
+        self.session = session
+        self.tests = {
+            module: [
+                i
+                for i, item in enumerate(session.items)
+                if f"{item.path.name}::{item.originalname}".startswith(names)
+                and not re.search(LEFT_OUT, item.originalname)
+            ]
+            for module, names in TESTS.items()
+        }
+        wanted = sorted({i for change in self.changes for i in self.tests[change.module]})
+        for i, seconds in _in_a_process(lambda: self._time(wanted)):
+            self.seconds[i] = seconds
+        if len(self.seconds) < len(wanted):
+            failed = session.items[wanted[len(self.seconds)]].nodeid
+            raise session.Failed(f"{failed} fails without any change")
+        print(f"{len(wanted)} tests pass in {sum(self.seconds.values()):.0f} s", flush=True)
+        waiting = list(self.changes)
+        while waiting:
+            todo = waiting[:AT_ONCE]
+            said = list(_in_a_process(lambda changes=todo: self._try(changes)))
+            verdicts = [verdict for verdict in said if verdict != "sound"]
+            if said[:1] != ["sound"] or (len(verdicts) == len(todo) and said[-1] != "sound"):
+                raise session.Failed("a test that passed before fails without any change")
+            for change, verdict in zip(todo, verdicts, strict=False):
+                self.noticed[verdict] += 1
+                if verdict is None:
+                    self.left.append(change)
+                    print(change, flush=True)
+            for change in todo[len(verdicts) :][:1]:  # to hang, or crash, is to notice
+                print(f"{change} (without end)", flush=True)
+            waiting = waiting[min(len(verdicts) + 1, len(todo)) :]
+        return True
+
+    def _time(self, tests: list[int]) -> Iterator[tuple[int, float]]:
+        for i, following in zip(tests, [*tests[1:], None], strict=True):
+            started = time.perf_counter()
+            if not self._passes(i, following):
+                return
+            yield i, time.perf_counter() - started
+
+    def _try(self, changes: list[Change]) -> Iterator[str | int | None]:
+        """The test that notices each change, or None, as far as the browser comes."""
+        read = join._source
+        made = [
+            f
+            for f in (*vars(join).values(), live.engine, live.exercises)
+            if hasattr(f, "cache_clear") and f is not read
+        ]
+        control = self._in_order(changes[0].module)[0]
+        if not self._passes(control, None):
+            return
+        yield "sound"
+        for change in changes:
+            join._source = lambda path, c=change: (
+                c.changed if path == f"{c.module}.js" else read(path)
+            )
+            for function in made:
+                function.cache_clear()
+            tests = self._in_order(change.module)
+            pairs = zip(tests, [*tests[1:], None], strict=True)
+            by = next((i for i, following in pairs if not self._passes(i, following)), None)
+            if not self.browser.is_connected():
+                return
+            self.session._setupstate.teardown_exact(_Session(self.session))
+            for context in self.browser.contexts:
+                context.close()  # what a test leaves when it fails
+            self.noticed[by] += 1
+            yield by
+        join._source = read
+        for function in made:
+            function.cache_clear()
+        if self._passes(control, None):
+            yield "sound"
+
+    def _in_order(self, module: str) -> list[int]:
+        return sorted(self.tests[module], key=lambda i: self.seconds[i] / (0.1 + self.noticed[i]))
+
+    def _passes(self, i: int, following: int | None) -> bool:
+        """Run a test in time, or end the process."""
+        limit = SLACK + 5 * self.seconds.get(i, 60)
+        signal.setitimer(signal.ITIMER_REAL, limit if self.browser else 300)  # to start one
+        items = self.session.items
+        return _passes(items[i], _Session(self.session) if following is None else items[following])
+
+
+def _in_a_process(values) -> Iterator:
+    """What a function yields in a process of its own, as far as that comes."""
+    read, write = os.pipe()
+    process = os.fork()
+    if not process:
+        os.setsid()
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        for value in values():
+            os.write(write, f"{json.dumps(value)}\n".encode())
+        os._exit(0)
+    os.close(write)
+    with open(read) as lines:
+        yield from map(json.loads, lines)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+
+
+def main() -> int:
+    """Try all changes and print the score of each module."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("modules", nargs="*", default=list(TESTS), metavar="MODULE")
+    modules = parser.parse_args().modules
+    trial = Trial(make_changes(modules))
+    files = sorted(
+        {f"tests/widgets/{name.partition('::')[0]}" for module in modules for name in TESTS[module]}
+    )
+    code = pytest.main(["-q", "-p", "no:cacheprovider", *files], plugins=[trial])
+    if code not in (0, 5):
+        return int(code)
+    for module in modules:
+        all_, left = (sum(c.module == module for c in cs) for cs in (trial.changes, trial.left))
+        print(f"{module}: {all_ - left} of {all_} noticed")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
