@@ -256,6 +256,17 @@ def test_ten_updates_are_those_of_train_dpo(page, name):
         assert got == pytest.approx(history.column(theirs), rel=1e-6, abs=1e-9), ours
 
 
+def test_a_gradient_is_clipped_as_torch_does(page):
+    got = page.evaluate("""() => {
+      const gradient = [3e-6, -4e-6];
+      return [live.clip(gradient, 1e-6), ...gradient];
+    }""")
+    weight = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    weight.grad = torch.tensor([3e-6, -4e-6], dtype=torch.float64)
+    norm = torch.nn.utils.clip_grad_norm_([weight], 1e-6)
+    assert got == pytest.approx([norm.item(), *weight.grad.tolist()], rel=1e-12, abs=0)
+
+
 def test_differences_give_the_slopes_of_a_loss(page):
     got = page.evaluate("""() => {
       const numbers = [-7.1, -9.4, -8.3, -6.2, 0.4];
@@ -310,6 +321,20 @@ def test_the_same_draws_give_the_same_texts(page, monkeypatch, temperature):
     used, got = page.evaluate(SAMPLE, [prompts, drawn, temperature])
     assert used == len(drawn)
     assert got == [[list(r.tokens), r.finished, r.text] for r in replies]
+
+
+def test_a_reply_ends_at_the_limit(page):
+    prompts = ["What is the capital of France?", "My order is late."]
+    replies = respond(load_sft(), world_tokenizer(), prompts, temperature=0.0, max_new_tokens=3)
+    got = page.evaluate(
+        """prompts => live.sample(sft, prompts.map((prompt) => tokenizer.encode(prompt)),
+          { eosId: 1, uniform: () => 0.5, maxNewTokens: 3, temperature: 0 })""",
+        prompts,
+    )
+    assert [[r["tokens"], r["finished"]] for r in got] == [
+        [list(r.tokens), r.finished] for r in replies
+    ]
+    assert {r["finished"] for r in got} == {False}
 
 
 def test_kl_from_samples_is_that_of_the_library(page):
