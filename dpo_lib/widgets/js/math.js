@@ -1,14 +1,9 @@
 // The mathematics of the book in forms that stay finite at any input; tested against dpo_lib.
 
-export function sigmoid(x) {
-  if (x >= 0) return 1 / (1 + Math.exp(-x));
-  const e = Math.exp(x); // exp(-x) would overflow here
-  return e / (1 + e);
-}
+// exp(-x) is ∞ only where σ(x) is below 1e-308: it is 0 then.
+export const sigmoid = (x) => 1 / (1 + Math.exp(-x));
 
 export const softplus = (x) => Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x)));
-
-export const logSigmoid = (x) => -softplus(-x);
 
 export const btProbability = (chosenScore, rejectedScore) => sigmoid(chosenScore - rejectedScore);
 
@@ -46,7 +41,6 @@ export const mean = (values) => sum(values) / values.length;
 
 export function logSumExp(values) {
   const top = Math.max(...values);
-  if (!Number.isFinite(top)) return top; // all −∞, or one +∞
   return top + Math.log(sum(values.map((value) => Math.exp(value - top))));
 }
 
