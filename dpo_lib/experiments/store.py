@@ -1,7 +1,8 @@
-"""How the experiments store their results: settings, and one row a line."""
+"""How the experiments store their results: a sum over them, settings, and one row a line."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,9 +19,13 @@ def store(
     rows: Iterable[Mapping[str, Any]],
     folder: Path = RESULTS,
 ) -> Path:
-    """Write ``folder/NAME.json``, numbers rounded to six digits; the old file stays until then."""
+    """Write ``folder/NAME.json``, numbers rounded to six digits; the old file stays until then.
+
+    The file begins with the SHA-256 of the lines below it: a result is measured, never edited.
+    """
     lines = ",\n  ".join(_line(row) for row in rows)
-    text = f'{{\n "settings": {_line(settings)},\n "rows": [\n  {lines}\n ]\n}}\n'
+    text = f' "settings": {_line(settings)},\n "rows": [\n  {lines}\n ]\n}}\n'
+    text = f'{{\n "sha256": "{hashlib.sha256(text.encode()).hexdigest()}",\n{text}'
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     with replacing(path) as file:

@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import hashlib
 import importlib
 import json
 import re
@@ -22,11 +23,23 @@ def test_rows_stand_on_lines_of_their_own_and_are_rounded(tmp_path):
         "a", {"seeds": range(2)}, [{"x": 1 / 3, "y": [2.0, {"z": 1e-9}]}, {"é": 1}], tmp_path
     )
     text = path.read_text(encoding="utf-8")
-    assert json.loads(text) == {
+    stored = json.loads(text)
+    assert stored.pop("sha256") == sum_of_the_rest(path)
+    assert stored == {
         "settings": {"seeds": [0, 1]},
         "rows": [{"x": 0.333333, "y": [2.0, {"z": 0.0}]}, {"é": 1}],
     }
-    assert len(text.splitlines()) == 7
+    assert len(text.splitlines()) == 8
+
+
+def sum_of_the_rest(path):
+    """SHA-256 of what stands below the second line of a file, where its own sum is."""
+    return hashlib.sha256(path.read_bytes().split(b"\n", 2)[2]).hexdigest()
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
+def test_a_result_is_as_its_experiment_wrote_it(path):
+    assert json.loads(path.read_text(encoding="utf-8"))["sha256"] == sum_of_the_rest(path)
 
 
 def test_what_cannot_be_stored_leaves_the_old_file(tmp_path):
