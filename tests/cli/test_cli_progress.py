@@ -48,7 +48,9 @@ def test_an_estimate_of_what_is_left(capsys):
         assert str(stage) == "reference 5/20 pairs, 30 s, about 90 s left"
         stage.started -= 6000
         assert str(stage) == "reference 5/20 pairs, 1 h 41 min, about 5 h 02 min left"
-    assert any(re.match(r"reference \d/20 pairs, 3\d s, about \d+ s left", x) for x in lines(capsys))
+    assert any(
+        re.match(r"reference \d/20 pairs, 3\d s, about \d+ s left", x) for x in lines(capsys)
+    )
 
 
 def test_what_was_done_before_is_no_measure_of_speed():
