@@ -105,6 +105,24 @@ def one_at_a_time(lock: Path, doing: str) -> Iterator[None]:
         held.release()
 
 
+@contextmanager
+def writing_alone(out: Path, doing: str) -> Iterator[None]:
+    """Let one process at a time write ``out``, a file or folder; its folder is made.
+
+    Raises
+    ------
+    ValueError
+        If another process is ``doing`` it, which completes the sentence.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    lock = out.with_name(f".{out.name}.lock")
+    with one_at_a_time(lock, doing):
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
 def _remove_left_over(path: Path) -> None:
     """Remove the partial files of ``path`` whose processes, of this machine, are gone."""
     ours = f"{path.name}.{platform.node()}-"

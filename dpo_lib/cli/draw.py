@@ -9,7 +9,6 @@ in ``FILE.settings``, stands how it was drawn.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from typing import Any
 
 import torch
 
-from dpo_lib._files import one_at_a_time
+from dpo_lib._files import writing_alone
 from dpo_lib.cli import records, threads
 from dpo_lib.cli.answers import answer, answer_seed, as_data_row, room_for_answers
 from dpo_lib.cli.models import OpenModel, open_model
@@ -37,7 +36,7 @@ def run_draw(args: argparse.Namespace) -> int:
     prompts, options = prompts_of(args, run), options_of(args, run)
     if not 0 <= args.temperature < float("inf"):
         raise ValueError(f"--temperature must be 0 or positive and finite, got {args.temperature}")
-    with _locked(out):
+    with writing_alone(out, f"drawing into {out}"):
         settings = _settings(args, options)
         before = 0 if args.restart else _begun(out, settings, prompts)
         if before == len(prompts):
@@ -192,15 +191,3 @@ def _cut(args: argparse.Namespace, opened: OpenModel, prompts: Sequence[str]) ->
             f"longest prompt has {opened.context - room}"
         )
     return min(args.max_new_tokens, room)
-
-
-@contextlib.contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Let one process at a time write the file."""
-    path = out.with_name(f".{out.name}.lock")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with one_at_a_time(path, f"drawing into {out}"):
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)

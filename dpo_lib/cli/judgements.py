@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dpo_lib._files import one_at_a_time, replacing
+from dpo_lib._files import replacing, writing_alone
 from dpo_lib.cli.drawn import Answer, Drawn, is_readable, pair_row
 from dpo_lib.data.files import json_lines
 from dpo_lib.evaluation import wilson_interval
@@ -164,9 +164,8 @@ class Judgements:
         self.events = 0  # judgements and undoings
         self.trouble = ""  # why the rows are behind the journal
         self.torn = False  # whether a line without its end was dropped: it had not counted
-        out.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as held:
-            held.enter_context(one_at_a_time(out.with_name(f".{out.name}.lock"), f"labeling {out}"))
+            held.enter_context(writing_alone(out, f"labeling {out}"))
             self._read(dict(settings))
             self._held = held.pop_all()  # until close()
 

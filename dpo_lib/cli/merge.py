@@ -6,6 +6,7 @@ import argparse
 import shutil
 from pathlib import Path
 
+from dpo_lib._files import writing_alone
 from dpo_lib.cli.models import is_tiny, open_model
 
 
@@ -23,15 +24,15 @@ def run_merge(args: argparse.Namespace) -> int:
     rank = opened.adapter_rank
     opened.merge()
     partial = out.with_name(f"{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with args.progress.stage("saving"):
-            opened.save(partial)
-        if out.exists():
-            out.rmdir()
-        partial.rename(out)
-    finally:
+    with writing_alone(out, f"merging into {out}"):
         shutil.rmtree(partial, ignore_errors=True)
+        try:
+            with args.progress.stage("saving"):
+                opened.save(partial)
+            if out.exists():
+                out.rmdir()
+            partial.rename(out)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     print(f"{args.model}, adapters of rank {rank} put into the weights: {out}")
     return 0

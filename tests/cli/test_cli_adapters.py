@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -160,6 +161,19 @@ def test_what_cannot_be_merged(base, first, tmp_path, capsys, model, out, messag
     assert main(["merge", "--model", names.get(model, model), "--out", str(tmp_path / out)]) == 2
     assert message in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_two_do_not_merge_into_one_folder(first, tmp_path, capsys):
+    (tmp_path / "plain.partial").mkdir()
+    (tmp_path / "plain.partial" / "theirs").touch()
+    words = ["merge", "--model", str(first), "--out", str(tmp_path / "plain")]
+    with FileLock(tmp_path / ".plain.lock"):
+        assert main(words) == 2
+    assert f"another process is merging into {tmp_path / 'plain'}" in capsys.readouterr().err
+    assert (tmp_path / "plain.partial" / "theirs").exists()
+    assert main(words) == 0  # and what a killed one left is cleared up
+    assert not (tmp_path / "plain" / "theirs").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["plain"]
 
 
 def test_another_kind_of_adapter_is_refused(first, tmp_path, capsys):

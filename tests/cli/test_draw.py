@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from dpo_lib.cli import draw as command
 from dpo_lib.cli import main
@@ -293,7 +294,7 @@ def test_what_is_drawn_is_counted_on_the_way(opened):
 
 
 def test_two_processes_do_not_draw_into_one_file(whole, folder, prompts, capsys):
-    with command._locked(whole):
+    with FileLock(whole.with_name(f".{whole.name}.lock")):
         assert draw(folder, prompts, whole) == 2
     assert "another process is drawing into" in capsys.readouterr().err
 
