@@ -209,7 +209,8 @@ def read_results(name: str) -> dict[str, Any]:
     stored = {path.stem: path for path in _RESULTS.glob("*.json")}
     if name not in stored:
         raise ValueError(f"name {name!r}: not one of {', '.join(sorted(stored))}")
-    return json.loads(stored[name].read_text(encoding="utf-8"))
+    found = json.loads(stored[name].read_text(encoding="utf-8"))
+    return {part: found[part] for part in ("settings", "rows")}
 
 
 def label_line(

@@ -81,13 +81,12 @@ def unpaired_kto_loss(
     policy, reference = check_paired_log_probs(
         policy_logps=policy_logps, reference_logps=reference_logps
     )
-    not_bools = f"desirable must be of bools, got {desirable!r}"
     try:
         thumbs = torch.as_tensor(desirable, device=policy.device)
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise ValueError(not_bools) from error
-    if thumbs.dtype != torch.bool:
-        raise ValueError(not_bools)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        thumbs = None
+    if thumbs is None or thumbs.dtype != torch.bool:
+        raise ValueError(f"desirable must be of bools, got {desirable!r}")
     check_same_shape(policy_logps=policy, desirable=thumbs)
     beta = check_positive(beta, "beta")
     good = check_option(desirable_weight, "desirable_weight", policy)
