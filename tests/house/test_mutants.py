@@ -159,10 +159,8 @@ stryker.TESTS["math"] = stryker.MATH
 stryker.make_changes = lambda modules: [
     change("rewards[i] / beta", "rewards[i] * beta"),
     change("rewards[i] / beta", "(rewards[i] / beta)"),
-    change("const top = Math.max(...values);", "while (true);"),
     change("Math.max(x, 0) +", "Math.min(x, 0) +"),
 ]
-stryker.SLACK = 3
 sys.argv[1:] = ["math"]
 sys.exit(stryker.main())
 """
@@ -177,6 +175,5 @@ sys.exit(stryker.main())
     said = result.stdout.splitlines()
     assert [line for line in said if "→" in line] == [
         "math.js:1:1: rewards[i] / beta → (rewards[i] / beta)",
-        "math.js:1:1: const top = Math.max(...values); → while (true); (without end)",
     ], result.stderr
-    assert said[-1] == "math: 3 of 4 noticed"
+    assert said[-1] == "math: 2 of 3 noticed"
