@@ -442,7 +442,7 @@ KINDS = {
         Mutant("--system of sample, compare and draw", "cli/sample", "prompts_of",
                'args.system or (run and run["settings"].get("system"))',
                '(run and run["settings"].get("system")) or args.system', ("cli/test_options.py",)),
-        Mutant("the tokenizer's options of eval --behavior", "cli/behavior", "_options",
+        Mutant("the tokenizer's options of sample, draw, eval --behavior", "cli/sample", "options_of",
                '{**(run["settings"] if run else {}), **typed}',
                '{**typed, **(run["settings"] if run else {})}', ("cli/test_options.py",)),
     ],

@@ -17,13 +17,12 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from dpo_lib.cli.answers import as_data_row, room_for_answers, scored_rows
-from dpo_lib.cli.data import tokenizer_options
 from dpo_lib.cli.draw import as_answer, in_groups
 from dpo_lib.cli.judges import answers_of, as_number, load_function, takes
 from dpo_lib.cli.models import OpenModel, open_model
 from dpo_lib.cli.progress import Progress
 from dpo_lib.cli.records import write_json
-from dpo_lib.cli.sample import read_prompts
+from dpo_lib.cli.sample import options_of, read_prompts
 from dpo_lib.data.formats import with_system
 from dpo_lib.evaluation import clustered_share, estimate, least_kl
 from dpo_lib.fast.pair_log_probs import PairLogProbs, log_probs_of_rows
@@ -72,7 +71,7 @@ def measure_behavior(
         args.progress.say(f"note   {again} prompts of {args.prompts} repeat others: asked once")
     if len(prompts) < 2:
         raise ValueError("--behavior needs two prompts at least: intervals are over prompts")
-    options = _options(args, run)
+    options = options_of(args, run)
     after, kept = _write(args, args.model, options, prompts)
     found: dict[str, Any] = {
         "model": args.model,
@@ -123,12 +122,6 @@ def _prompts(args: argparse.Namespace, run: dict[str, Any] | None) -> list[str]:
         raise ValueError(f"{args.prompts} holds no prompt")
     system = args.system or (run and run["settings"].get("system"))
     return [with_system(prompt, system) for prompt in prompts] if system else prompts
-
-
-def _options(args: argparse.Namespace, run: dict[str, Any] | None) -> dict[str, Any]:
-    """The tokenizer's settings: those of the run, and what was typed."""
-    typed = {name: value for name, value in vars(args).items() if value}
-    return tokenizer_options({**(run["settings"] if run else {}), **typed})
 
 
 # --- what is written -----------------------------------------------------------------------------

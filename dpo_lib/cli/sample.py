@@ -78,10 +78,8 @@ def _lines(reply: Any, width: int) -> list[str]:
 
 def options_of(args: argparse.Namespace, run: dict[str, Any] | None) -> dict[str, Any]:
     """The tokenizer's settings: those of the run, and what was typed."""
-    options = tokenizer_options(run["settings"] if run else {})
-    if args.plain:
-        options["chat"] = False
-    return options
+    typed = {name: value for name, value in vars(args).items() if value}
+    return tokenizer_options({**(run["settings"] if run else {}), **typed})
 
 
 def prompts_of(args: argparse.Namespace, run: dict[str, Any] | None) -> list[str]:

@@ -129,7 +129,7 @@ def test_what_is_typed_goes_before_the_settings_of_the_run():
             (prompt,) = sample.prompts_of(args, run)
             assert [m["content"] for m in prompt.messages] == [system, "Who?"]
     words = ("eval", "--model", "x", "--behavior", "a:b")
-    assert behavior._options(parsed(*words), run) == tokenizer_options(OF_DATA)
+    assert sample.options_of(parsed(*words), run) == tokenizer_options(OF_DATA)
     typed = ("--answer-prefix", "And:", "--template", "think=true", "--control-tokens", "--plain")
     expected = {
         "chat": False,
@@ -138,7 +138,7 @@ def test_what_is_typed_goes_before_the_settings_of_the_run():
         "template": {"think": True},
     }
     for settings in (None, {"settings": {}}, run):
-        assert behavior._options(parsed(*words, *typed), settings) == expected
+        assert sample.options_of(parsed(*words, *typed), settings) == expected
 
 
 # --- training and rounds -------------------------------------------------------------------------
