@@ -20,6 +20,7 @@ import contextlib
 import fnmatch
 import gc
 import io
+import json
 import os
 import re
 import select
@@ -30,7 +31,7 @@ import sys
 import time
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -151,7 +152,7 @@ class Trial:
         for item, following in zip(session.items, [*session.items[1:], None], strict=True):
             state()._stats.clear()
             started = time.perf_counter()
-            if not _passes(item, following):
+            if not passes(item, following):
                 pytest.exit(f"{item.nodeid} fails without any change", 1)
             seconds[item] = time.perf_counter() - started
             for function in state()._stats:
@@ -176,7 +177,8 @@ class Trial:
         """Those of a function's changes that no test notices; to hang, or crash, is to notice."""
         left = []
         while changes:
-            for name, noticed in _in_a_process(changes, items, limit):
+            said = in_a_process(lambda todo=tuple(changes): _notice(todo, items), limit)
+            for noticed, name in zip(said, tuple(changes), strict=False):
                 changes = changes[1:]
                 if not noticed:
                     left.append(name)
@@ -184,31 +186,42 @@ class Trial:
         return left
 
 
-def _in_a_process(changes: list[str], items: list, limit: float) -> Iterator[tuple[str, bool]]:
-    """Try changes in a process of their own, as far as it comes."""
+def _notice(changes: Sequence[str], items: list) -> Iterator[bool]:
+    """Whether the tests notice each change."""
+    from mutmut.mutation.trampoline import set_mutant_under_test
+
+    for name in changes:
+        set_mutant_under_test(name)
+        yield not all(map(passes, items, [*items[1:], None]))
+
+
+def in_a_process(values: Callable[[], Iterator], limit: float | None = None) -> Iterator:
+    """What a function yields in a process of its own, as far as that comes.
+
+    Parameters
+    ----------
+    values : callable
+        What it yields can be written as JSON.
+    limit : float, optional
+        Seconds that a value may take: then the process is ended, with all that it has started.
+    """
     read, write = os.pipe()
     process = os.fork()
     if not process:
         os.setsid()
         os.close(read)
-        from mutmut.mutation.trampoline import set_mutant_under_test
-
-        for name in changes:
-            set_mutant_under_test(name)
-            noticed = not all(map(_passes, items, [*items[1:], None]))
-            os.write(write, b"1" if noticed else b"0")
+        for value in values():
+            os.write(write, f"{json.dumps(value)}\n".encode())
         os._exit(0)
     os.close(write)
-    for name in changes:
-        ready, _, _ = select.select([read], [], [], limit)
-        verdict = os.read(read, 1) if ready else b""
-        if not verdict:
-            break
-        yield name, verdict == b"1"
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process, signal.SIGKILL)
-    os.waitpid(process, 0)
-    os.close(read)
+    try:
+        with open(read, "rb", buffering=0) as lines:  # a buffer would hold what select asks for
+            while select.select([lines], [], [], limit)[0] and (line := lines.readline()):
+                yield json.loads(line)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process, signal.SIGKILL)
+        os.waitpid(process, 0)
 
 
 def _quick(items: list, seconds: dict) -> list:
@@ -222,7 +235,8 @@ def _stands_in(test: str, path: str) -> bool:
     return test.startswith(path) and test[len(path) :][:1] in ("", "/", ":", "[")
 
 
-def _passes(item, following) -> bool:
+def passes(item, following) -> bool:
+    """Whether a test passes; ``following`` is the next one, None after the last."""
     from _pytest.runner import runtestprotocol
 
     return all(report.passed for report in runtestprotocol(item, nextitem=following, log=False))

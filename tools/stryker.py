@@ -12,9 +12,7 @@ Whatever has noticed changes so far is tried first, the quickest at first.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import os
 import re
 import shutil
 import signal
@@ -29,7 +27,7 @@ from typing import NamedTuple
 import pytest
 
 from dpo_lib.widgets import join, live
-from tools.mutmut import _passes
+from tools.mutmut import in_a_process, passes
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build" / "stryker"
@@ -126,7 +124,7 @@ class Trial:
             for module, names in TESTS.items()
         }
         wanted = sorted({i for change in self.changes for i in self.tests[change.module]})
-        for i, seconds in _in_a_process(lambda: self._time(wanted)):
+        for i, seconds in in_a_process(lambda: self._time(wanted)):
             self.seconds[i] = seconds
         if len(self.seconds) < len(wanted):
             failed = session.items[wanted[len(self.seconds)]].nodeid
@@ -135,7 +133,7 @@ class Trial:
         waiting = list(self.changes)
         while waiting:
             todo = waiting[:AT_ONCE]
-            said = list(_in_a_process(lambda changes=todo: self._try(changes)))
+            said = list(in_a_process(lambda changes=todo: self._try(changes)))
             verdicts = [verdict for verdict in said if verdict != "sound"]
             if said[:1] != ["sound"] or (len(verdicts) == len(todo) and said[-1] != "sound"):
                 raise session.Failed("a test that passed before fails without any change")
@@ -195,28 +193,11 @@ class Trial:
 
     def _passes(self, i: int, following: int | None) -> bool:
         """Run a test in time, or end the process."""
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
         limit = SLACK + 5 * self.seconds.get(i, 60)
         signal.setitimer(signal.ITIMER_REAL, limit if self.browser else 300)  # to start one
         items = self.session.items
-        return _passes(items[i], _Session(self.session) if following is None else items[following])
-
-
-def _in_a_process(values) -> Iterator:
-    """What a function yields in a process of its own, as far as that comes."""
-    read, write = os.pipe()
-    process = os.fork()
-    if not process:
-        os.setsid()
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        for value in values():
-            os.write(write, f"{json.dumps(value)}\n".encode())
-        os._exit(0)
-    os.close(write)
-    with open(read) as lines:
-        yield from map(json.loads, lines)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process, signal.SIGKILL)
-    os.waitpid(process, 0)
+        return passes(items[i], _Session(self.session) if following is None else items[following])
 
 
 def main() -> int:

@@ -6,13 +6,14 @@
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from dpo_lib.experiments.bug_zoo import BUGS
 from tools.mutant_list import KINDS, MUTANTS
-from tools.mutmut import chosen_groups, undecorated
+from tools.mutmut import chosen_groups, in_a_process, undecorated
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -101,6 +102,20 @@ def test_mutmut_takes_groups_and_names():
         assert chosen_groups([name])["fast"].files == files
     assert chosen_groups(["dpo_lib.losses.x_*"])["core"].files == ["dpo_lib/losses/__init__.py"]
     assert not chosen_groups(["dpo_lib.faster*"])
+
+
+def test_a_process_that_hangs_or_dies_has_said_what_came_before():
+    def hangs():
+        yield "first"
+        threading.Event().wait()
+
+    def dies():
+        yield from (1, None)
+        os._exit(3)
+
+    assert [*in_a_process(hangs, 0.2)] == ["first"]
+    assert [*in_a_process(dies)] == [1, None]
+    assert [*in_a_process(lambda: iter(range(9)), 30)] == [*range(9)]
 
 
 def test_mutmut_reaches_what_is_decorated():
