@@ -1,6 +1,5 @@
 """A link that names a chapter or an appendix leads there."""
 
-import json
 import re
 from pathlib import Path
 
@@ -14,16 +13,9 @@ ROLE = re.compile(r"\{(?:chapter|section|appendix)\}`([^`<]*?)\s*<(\w+)[^>`]*>`"
 REF = re.compile(r"\{ref\}`([^`<]*?)\s*<((?:ch|app)-[\w-]+)>`")
 NAMED = re.compile(r"(?:\d+|\b[A-L])$")  # what a link's words end with: a chapter or an appendix
 
-
-def text_of(name):
-    text = (ROOT / name).read_text(encoding="utf-8")
-    if name.endswith(".ipynb"):
-        cells = json.loads(text)["cells"]
-        return "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
-    return text
-
-
-TEXTS = {name: text_of(name) for name in PAGES}
+TEXTS = {
+    name: "\n\n".join(place.text for place in claims.read_places(ROOT / name)) for name in PAGES
+}
 LABELS = {
     label: Path(name).stem.split("_")[0].lstrip("0").upper()
     for name, text in TEXTS.items()

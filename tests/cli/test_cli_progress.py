@@ -40,17 +40,15 @@ def test_a_stage_that_never_calls_is_shown_all_the_same(capsys):
 @pytest.mark.usefixtures("fast")
 def test_an_estimate_of_what_is_left(capsys):
     with Progress() as progress, progress.stage("reference", 20, "pairs") as stage:
-        stage.started -= 30
         for _ in range(5):
+            stage.started = time.monotonic() - 30  # the last turn may have had to wait
             stage.advance()
             time.sleep(0.03)
-        stage.started = time.monotonic() - 30  # the loop may have had to wait for its turn
+        stage.started = time.monotonic() - 30
         assert str(stage) == "reference 5/20 pairs, 30 s, about 90 s left"
         stage.started -= 6000
         assert str(stage) == "reference 5/20 pairs, 1 h 41 min, about 5 h 02 min left"
-    assert any(
-        re.match(r"reference \d/20 pairs, 3\d s, about \d+ s left", x) for x in lines(capsys)
-    )
+    assert any(re.match(r"reference \d/20 pairs, 30 s, about \d+ s left", x) for x in lines(capsys))
 
 
 def test_what_was_done_before_is_no_measure_of_speed():

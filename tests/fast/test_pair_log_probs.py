@@ -302,28 +302,21 @@ def test_a_model_that_is_gone_is_forgotten():
     assert len(pair_log_probs._KNOWN) <= known
 
 
-def test_a_model_of_another_kind_is_padded_and_said_so():
-    model, rows = PrefixModel(vocab_size=VOCAB, context=40), random_rows(5)
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [(PrefixModel(vocab_size=VOCAB, context=40), "PrefixModel"), (tiny().forward, "method")],
+)
+def test_a_model_of_another_kind_is_padded_and_said_so(model, kind):
+    rows = random_rows(5)
     logps = PairLogProbs(model)
-    with pytest.warns(UserWarning, match="padded, not packed: PrefixModel is neither"):
+    with pytest.warns(UserWarning, match=f"^rows are padded, not packed: {kind} is neither"):
         found = logps(rows)
     assert torch.equal(torch.cat(found), torch.cat(get_pair_log_probs(model, pad_rows(rows))))
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # said once
         logps(rows)
-    with pytest.raises(ValueError, match="cannot take packed rows: PrefixModel"):
+    with pytest.raises(ValueError, match=f"cannot take packed rows: {kind}"):
         packed_pair_log_probs(model, rows)
-
-
-def test_a_function_has_no_parts():
-    model, rows = tiny(), random_rows(5)
-    logps = PairLogProbs(model.forward)
-    with pytest.warns(UserWarning, match="^rows are padded, not packed: method is neither"):
-        found = logps(rows)
-    assert torch.equal(torch.cat(found), torch.cat(get_pair_log_probs(model, pad_rows(rows))))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # said once
-        logps(rows)
 
 
 class Scaled(TinyGPT):
