@@ -88,7 +88,7 @@ experiments: $(READY) ## repeat the long experiments whose results the notebooks
 mutants: $(READY) ## break the project one line at a time and see that its tests notice
 	@$(PY) -m tools.mutants --jobs $(JOBS)
 
-mutmut: $(READY) ## let mutmut change every word of the derivation's core, and list what no test notices
+mutmut: $(READY) ## let mutmut change every word of core, fast path and command line, and list what no test notices
 	@$(PY) -m pip install --quiet --target _build/mutmut/site -c constraints.txt -r tools/mutmut.txt
 	@$(PY) -m tools.mutmut --jobs $(JOBS)
 
