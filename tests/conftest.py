@@ -1,6 +1,7 @@
 """Fixtures that tests share: a real browser, and a cache of their own."""
 
 import os
+import signal
 import socket
 import subprocess
 
@@ -13,6 +14,14 @@ from tools.browser import MISSING, chromium, find_headless_chromium
 def own_references(tmp_path_factory):
     """Nothing that an earlier version of the code computed is read, or left to the user."""
     os.environ["DPO_LIB_REFERENCES"] = str(tmp_path_factory.mktemp("references"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_is_heard():
+    """A shell starts what runs in its background deaf to Ctrl-C, and children inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

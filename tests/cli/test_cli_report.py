@@ -269,6 +269,9 @@ def test_advice_names_what_looks_wrong(history):
     ):
         assert sum(words in line for line in found) == 1
     assert len(found) == 6
+    shorter = {"accuracy_chosen_longer": 0.2, "accuracy_chosen_shorter": 0.9}
+    (line,) = advice(history, {"held_out": GOOD | shorter}, "dpo")
+    assert "accuracy is 0.20 where the chosen response is longer, 0.90 where it is shor" in line
     lengths = {"tokens_before": 9.0, "tokens_after": 8.0}
     few_ended = {"finished_before": 0.3, "finished_after": 0.1}  # cut before and after
     assert advice(history, {"held_out": GOOD, **lengths, **few_ended}, "dpo") == []

@@ -164,6 +164,7 @@ def test_the_help_tells_how_many_updates():
     assert chosen("LoRA", 3).steps == 1
     assert chosen("LoRA", 100_000).steps == most
     assert settings("--epochs", "3").completed(False, 100).steps == 38  # 37.5 are too few
+    assert settings("--epochs", "2.97").completed(False, 100).steps == 38  # so are 37.1
     assert settings("--epochs", "0.5").completed(False, 160).steps == 10
     assert settings("--epochs", "0.01").completed(False, 100).steps == 1
     assert said("eval_every").startswith("a fifth of the steps")

@@ -28,14 +28,6 @@ OPTIONS = ["--model", "tiny", "--steps", str(STEPS), "--batch-size", "16", "--ev
 OPTIONS += ["--lr", "5e-4"]
 
 
-@pytest.fixture(autouse=True)
-def ctrl_c_is_heard():
-    """A shell starts what runs in its background deaf to Ctrl-C, and children inherit that."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.fixture(scope="module")
 def preferences(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "prefs.jsonl"
