@@ -31,24 +31,30 @@ from tools.mutmut import in_a_process, passes
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build" / "stryker"
-ENGINE = ("test_engine.py", "test_engine_stops.py")
-CLICKS = ("test_clicks.py", "test_annotator.py", "test_your_clicks.py")
-MATH = tuple(f"test_browser.py::test_{n}" for n in ("preference", "slopes", "the_dpo", "distrib"))
+ENGINE = ("widgets/test_engine.py", "widgets/test_engine_stops.py")
+CLICKS = (
+    *(f"widgets/test_{name}.py" for name in ("clicks", "annotator", "your_clicks")),
+    "properties/test_clicks.py",
+)
+MATH = tuple(
+    f"widgets/test_browser.py::test_{name}"
+    for name in ("preference", "slopes", "the_dpo", "distrib")
+)
 TESTS = {
-    "math": (*MATH, "test_engine.py::test_ten_updates"),
+    "math": (*MATH, "widgets/test_engine.py::test_ten_updates"),
     "live/training": ENGINE,
     "live/sampling": ENGINE,
     "live/world": ENGINE,
     "live/tiny_gpt": ENGINE,
     "live/layers": ENGINE,
-    "storage": (*CLICKS, "test_bet.py", "test_done.py"),
-    "clicks": (*CLICKS, "test_done.py"),
-    "bets": ("test_bet.py", "test_done.py"),
-    "bradley_terry": ("test_verdicts.py",),
-    "checker": ("test_exercise.py",),
-    "answers": ("test_live_widgets.py",),
+    "storage": (*CLICKS, "widgets/test_bet.py", "widgets/test_done.py"),
+    "clicks": (*CLICKS, "widgets/test_done.py"),
+    "bets": ("widgets/test_bet.py", "widgets/test_done.py", "properties/test_clicks.py"),
+    "bradley_terry": ("widgets/test_verdicts.py",),
+    "checker": ("widgets/test_exercise.py",),
+    "answers": ("widgets/test_live_widgets.py",),
 }
-"""The modules, and the tests of ``tests/widgets`` that must notice."""
+"""The modules, and the files of ``tests``, or tests in them, that must notice."""
 LEFT_OUT = "broken_derivative|python|mistake_is_named|second_code|reader_s_loss"
 """Tests that look for lines of the source, and those of MicroPython, which is not changed here."""
 AT_ONCE = 40  # changes for a browser
@@ -79,6 +85,10 @@ def make_changes(modules: list[str]) -> list[Change]:
         run = subprocess.run(command, cwd=BUILD, check=True, capture_output=True, text=True)
         found += [Change(module, *row) for row in json.loads(run.stdout)]
     return found
+
+
+def _name(item: pytest.Item) -> str:
+    return f"{item.path.relative_to(ROOT / 'tests').as_posix()}::{item.originalname}"
 
 
 class _Session(NamedTuple):
@@ -118,8 +128,7 @@ class Trial:
             module: [
                 i
                 for i, item in enumerate(session.items)
-                if f"{item.path.name}::{item.originalname}".startswith(names)
-                and not re.search(LEFT_OUT, item.originalname)
+                if _name(item).startswith(names) and not re.search(LEFT_OUT, item.originalname)
             ]
             for module, names in TESTS.items()
         }
@@ -207,7 +216,7 @@ def main() -> int:
     modules = parser.parse_args().modules
     trial = Trial(make_changes(modules))
     files = sorted(
-        {f"tests/widgets/{name.partition('::')[0]}" for module in modules for name in TESTS[module]}
+        {f"tests/{name.partition('::')[0]}" for module in modules for name in TESTS[module]}
     )
     code = pytest.main(["-q", "-p", "no:cacheprovider", *files], plugins=[trial])
     if code not in (0, 5):

@@ -1,5 +1,6 @@
 """The report: one file, both themes, text for every curve, and no word taken for markup."""
 
+import html
 import json
 import math
 import re
@@ -88,6 +89,217 @@ def test_every_curve_is_told_in_words(report):
         "Loss (nats). batch: from 0.00 at update 0 to 0.50 at update 5, between 0.00 and 0.50. "
         "held out: from 0.20 at update 0 to 0.20 at update 6, between 0.20 and 0.20."
     )
+
+
+# --- every word ----------------------------------------------------------------------------------
+
+RUN = {
+    "settings": {
+        **{"model": "tiny", "lora": 8, "steps": 6, "batch_size": 2, "loss": "dpo"},
+        **{"beta": 0.1, "lr": 1e-4, "seed": 3},
+    },
+    "data": ["home/a.jsonl", "b.csv"], "pairs": 90, "held_out": 12,
+    "skipped": {"empty": 1, "the same twice": 2},
+    "advice": ["one thing", "another"],
+}  # fmt: skip
+ANSWERS = {"kl": 0.512, "kl_error": 0.1, "kl_replies": 16, "seconds": 71.6}
+ANSWERS |= {"tokens_before": 9.0, "tokens_after": 3.14, "tokens": {"chosen": 4.0, "rejected": 5.0}}
+ANSWERS |= {"finished_before": 0.5, "finished_after": 1.0}
+SAMPLE = {
+    "prompt": "Why?",
+    "before": {"text": "So.", "tokens": 3, "finished": False},
+    "after": {"text": "Thus.", "tokens": 2, "finished": True},
+}
+
+
+def words_of(path, run, history, samples):
+    """What a report says, in its order, without its drawings."""
+    write_report(path, run, history, samples)
+    page = path.read_text(encoding="utf-8")
+    page = re.sub(r"<(svg|style)\b.*?</\1>", "", page, flags=re.DOTALL)
+    return [html.unescape(part) for part in re.split(r"<[^>]+>|\n", page) if part.strip()]
+
+
+def test_a_report_on_pairs_says_this(history, tmp_path):
+    final = {"loss": 0.5, "accuracy": 0.75, "margin": 2.5, "chosen_logp": 0.0}
+    final |= {"rejected_logp": -3.0, "pairs_chosen_longer": 5}
+    run = RUN | {"results": {"held_out": final, **ANSWERS}}
+    title = "tiny, trained on a.jsonl, b.csv"
+    assert words_of(tmp_path / "report.html", run, history, [SAMPLE]) == [
+        *(title, title),
+        "On held-out pairs the chosen response has the higher reward in 75%, by 2.50 on the mean; "
+        "it has become more likely (+0.0 nats), the rejected one less likely (-3.0 nats). Answers "
+        "had 9.0 tokens and have 3.1; 100% of them end, 50% did before.",
+        *("One thing.", "Another.", "Answers before and after"),
+        "The likeliest token at every step; the prompts were not trained on",
+        *("Prompt", "Before", "After", "Why?", "So.", "3 tokens, cut", "Thus.", "2 tokens"),
+        *("While it trained", "Loss (nats)", "Reward accuracy (share)"),
+        *("Margin of the rewards (nats)", "Log-probability since the start (nats)", "Numbers"),
+        "90 pairs, 12 of them held out (1 empty, 2 the same twice skipped). 6 updates of 2 pairs, "
+        "LoRA of rank 8, loss dpo, beta 0.1, learning rate 0.0001, seed 3.",
+        "After the last update",
+        *("Held out: loss (nats)", "0.500", "Held out: reward accuracy", "0.750"),
+        *("Held out: margin (nats)", "2.500"),
+        *("Held out: log-probability of chosen since the start (nats)", "0.000"),
+        *("Held out: log-probability of rejected since the start (nats)", "-3.000"),
+        *("Held out: pairs whose chosen response is longer", "5"),
+        *("KL from the start, 16 sampled replies (nats)", "0.51 ± 0.10"),
+        *("Tokens of an answer before", "9.0", "Tokens of an answer after", "3.1"),
+        *("Answers that end, before", "50%", "Answers that end, after", "100%"),
+        *("Tokens of the chosen responses trained on", "4.0"),
+        *("Tokens of the rejected responses trained on", "5.0", "Seconds", "72"),
+    ]
+
+
+def test_a_report_on_thumbs_says_this(tmp_path):
+    history = TrainingHistory(DPOConfig())
+    history.steps = [{"step": 1, "loss": 1.0, "level": 0.0, "desirable_logp": -1.0}]
+    final = {"thumbs_up": 7, "thumbs_down": 5, "auc": 0.8125, "margin": 0.75, "level": 0.25}
+    final |= {"desirable_logp": 0.04, "undesirable_logp": -1.5}
+    settings = RUN["settings"] | {"lora": None, "loss": "kto"}
+    run = RUN | {"settings": settings, "unit": "thumbs", "skipped": {}, "advice": []}
+    run |= {"results": {"held_out": final, "tokens": {}, "seconds": 9.0}}
+    words = words_of(tmp_path / "report.html", run, history, None)
+    assert words[2:] == [
+        "Of held-out responses, one with a thumb up has a higher reward than one with a thumb down "
+        "in 81% of the cases, by 0.75 on the mean. Responses with a thumb up have become more "
+        "likely (+0.0 nats). Responses with a thumb down have become less likely (-1.5 nats).",
+        *("While it trained", "Loss", "Thumbs up above thumbs down (AUC)"),
+        *("Log-probability since the start (nats)", "Level, from mismatched responses (nats)"),
+        "Numbers",
+        "90 thumbs, 12 of them held out. 6 updates of 2 thumbs, all weights, loss kto, beta 0.1, "
+        "learning rate 0.0001, seed 3.",
+        "After the last update",
+        *("Held out: thumbs up", "7", "Held out: thumbs down", "5"),
+        *("Held out: thumbs up above thumbs down (AUC)", "0.812", "Held out: margin (nats)"),
+        *("0.750", "Held out: level, from mismatched responses (nats)", "0.250"),
+        *("Held out: log-probability of thumbs up since the start (nats)", "0.040"),
+        *("Held out: log-probability of thumbs down since the start (nats)", "-1.500"),
+        *("Seconds", "9"),
+    ]
+
+
+def test_a_verdict_says_only_what_is_known():
+    nothing = "Nothing was held out: nothing here says what holds for other prompts."
+    assert verdict({"held_out": None}) == nothing
+    assert verdict({"held_out": None, "tokens_after": None}) == nothing
+    one_kind = {"thumbs_up": 3, "thumbs_down": 0, "desirable_logp": 0.5}
+    said = "Responses with a thumb up have become more likely (+0.5 nats)."
+    assert verdict({"held_out": one_kind}) == said
+    held = {"accuracy_chosen_longer": 0.25, "accuracy_chosen_shorter": 1.0}
+    held |= {"pairs_chosen_shorter": 1}
+    assert _numbers({"results": {"held_out": held, "tokens": {}, "seconds": 1.0}})[:3] == [
+        ("Held out: reward accuracy where chosen is longer", "0.250"),
+        ("Held out: reward accuracy where chosen is shorter", "1.000"),
+        ("Held out: pairs whose chosen response is shorter", 1),
+    ]
+    run = RUN | {"held_out": 0}
+    assert "prompts of the training set</caption>" in _answers([SAMPLE], run)
+
+
+GOOD = {"accuracy": 0.9, "margin": 1.2, "chosen_logp": 0.5}
+FELL = "chosen responses have become less likely ({} nats); {} works against it"
+MARGIN = (
+    "the {} is {}; with dpo, beyond 1 to 2 answers often get worse: compare with fewer steps or a "
+    "lower learning rate"
+)
+READ = "read them before trusting the accuracy"
+
+
+@pytest.mark.parametrize(
+    ("final", "loss", "said"),
+    [
+        ({"margin": 2.06}, "dpo", MARGIN.format("held-out margin", 2.1)),
+        ({"margin": 2.0}, "dpo", None),
+        ({"accuracy": 0.5}, "dpo", "held-out accuracy is not above a coin's: nothing general was "
+         "learned"),
+        ({"accuracy": 0.51}, "dpo", None),
+        ({"accuracy_chosen_longer": 0.3, "accuracy_chosen_shorter": 0.0}, "dpo", None),
+        ({"accuracy_chosen_longer": 0.2, "accuracy_chosen_shorter": 0.9}, "dpo",
+         "accuracy is 0.20 where the chosen response is longer, 0.90 where it is shorter: part of "
+         "what was learned may be the length"),
+        ({"accuracy_chosen_longer": 0.2}, "dpo", None),
+        ({"chosen_logp": -0.5}, "dpo", None),
+        ({"chosen_logp": 0.1}, "dpo", None),
+        ({"chosen_logp": -0.6}, "dpo", FELL.format(-0.6, "a term of fine-tuning (--loss rpo)")),
+        ({"chosen_logp": -0.6}, "rpo", FELL.format(-0.6, "a larger alpha (--option alpha=...)")),
+        ({"chosen_logp": -0.6}, "dpop",
+         FELL.format(-0.6, "a larger penalty (--option penalty=...)")),
+        ({"chosen_logp": -0.6}, "orpo",
+         FELL.format(-0.6, "a lower --beta, which leaves likelihood more weight,")),
+    ],
+)  # fmt: skip
+def test_advice_on_pairs_in_full(history, final, loss, said):
+    found = advice(history, {"held_out": GOOD | final}, loss)
+    assert found == ([said] if said else [])
+
+
+@pytest.mark.parametrize(
+    ("way", "step"),
+    [
+        ([0.0, 1.0, 0.6, 0.4], 6),
+        ([0.0, 1.0, 0.4, 0.9], None),  # it is back
+        ([0.0, 1.0, 0.6, 0.5], None),  # half of it stands
+        ([0.0, 0.9, 0.2, 0.1], None),  # it never stood high
+        ([0.0, 1.8, 3.0, 1.2], 12),
+    ],
+)
+def test_advice_on_a_fall_from_the_best(way, step):
+    history = TrainingHistory(DPOConfig())
+    history.evaluations = [
+        {"step": 6 * i, "held_out_chosen_logp": value} for i, value in enumerate(way)
+    ]
+    said = (
+        f"chosen responses stood at {max(way):+.1f} nats after {step} updates and have fallen to "
+        f"{way[-1]:+.1f}: compare with {step} updates"
+    )
+    assert advice(history, {"held_out": GOOD}, "dpo") == ([said] if step else [])
+    history.steps = [GOOD]
+    assert advice(history, {"held_out": None}, "dpo") == []  # batches are not the same pairs
+
+
+@pytest.mark.parametrize(
+    ("results", "said"),
+    [
+        ({"tokens_before": 9.0, "tokens_after": 4.5}, None),
+        ({"tokens_before": 9.0, "tokens_after": 4.4},
+         f"answers have shrunk from 9.0 to 4.4 tokens: {READ}"),
+        ({"finished_before": 0.49, "finished_after": 0.0}, None),
+        ({"finished_before": 0.5, "finished_after": 0.25}, None),
+        ({"finished_before": 0.5, "finished_after": 0.24},
+         f"24% of the answers end, 50% did before: {READ}"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("thumbs", [False, True])
+def test_advice_on_answers_in_full(history, results, said, thumbs):
+    if thumbs:
+        history.steps[0]["level"] = 0.0
+    found = advice(history, {"held_out": GOOD, **results}, "dpo")
+    assert found == ([said] if said else [])
+
+
+DESIRABLE = (
+    "responses with a thumb up have become less likely ({} nats); a larger desirable_weight "
+    "(--option desirable_weight=...) works against it"
+)
+COIN = "held-out AUC is not above a coin's: nothing general was learned"
+
+
+@pytest.mark.parametrize(
+    ("final", "last", "said"),
+    [
+        ({"desirable_logp": 0.4, "auc": 0.51}, {}, []),
+        ({"desirable_logp": -0.5}, {"desirable_logp": -9.0}, []),  # the held-out ones decide
+        ({"desirable_logp": -0.6, "auc": 0.5}, {}, [DESIRABLE.format(-0.6), COIN]),
+        ({"undesirable_logp": -9.0}, {}, []),  # no thumb up was held out
+        (None, {"desirable_logp": -1.26}, [DESIRABLE.format(-1.3)]),
+        (None, {"auc": 0.1}, []),
+    ],
+)
+def test_advice_on_thumbs_in_full(final, last, said):
+    history = TrainingHistory(DPOConfig())
+    history.steps = [{"level": 0.0}, {"level": 0.0}, {"level": 0.0, **last}]
+    assert advice(history, {"held_out": final}, "kto") == said
 
 
 # --- which numbers stand where -------------------------------------------------------------------
@@ -254,9 +466,6 @@ def test_markup_of_the_data_never_runs(tmp_path, history, report, browser):
     page.close()
 
 
-GOOD = {"accuracy": 0.9, "margin": 1.2, "chosen_logp": 0.5}
-
-
 def test_advice_names_what_looks_wrong(history):
     final = {"accuracy": 0.4, "margin": 3.0, "chosen_logp": -2.0}
     final |= {"accuracy_chosen_longer": 0.9, "accuracy_chosen_shorter": 0.2}
@@ -269,9 +478,6 @@ def test_advice_names_what_looks_wrong(history):
     ):
         assert sum(words in line for line in found) == 1
     assert len(found) == 6
-    shorter = {"accuracy_chosen_longer": 0.2, "accuracy_chosen_shorter": 0.9}
-    (line,) = advice(history, {"held_out": GOOD | shorter}, "dpo")
-    assert "accuracy is 0.20 where the chosen response is longer, 0.90 where it is shor" in line
     lengths = {"tokens_before": 9.0, "tokens_after": 8.0}
     few_ended = {"finished_before": 0.3, "finished_after": 0.1}  # cut before and after
     assert advice(history, {"held_out": GOOD, **lengths, **few_ended}, "dpo") == []
