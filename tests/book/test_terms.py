@@ -326,6 +326,23 @@ def test_uses_are_read_from_imports_not_from_names():
     assert imports.used("%timeit loss()") == set()
 
 
+def test_a_use_leads_to_the_first_section_that_has_it(monkeypatch):
+    full = "dpo_lib.losses.dpo_loss"
+    monkeypatch.setattr(dpo_api, "names_of", lambda env: {"dpo_loss": full})
+    monkeypatch.setattr(dpo_api, "NOTEBOOKS", ("page", "other"))
+    page, empty = new_document("page"), new_document("other")
+    page += nodes.section("", ids=["title"])
+    for name in ("none", "code", "words", "both"):
+        section = nodes.section("", ids=[name])
+        if name in ("code", "both"):
+            section += nodes.literal_block("", "from dpo_lib import dpo_loss as f\nf(*logps)")
+        if name in ("words", "both"):
+            section += nodes.literal("", "dpo_loss")
+        page[0] += section
+    env = SimpleNamespace(get_doctree={"page": page, "other": empty}.get)
+    assert dpo_api.uses(env) == {full: [("page", "code")]}
+
+
 def test_short_names_are_left_out_where_they_could_mean_two_things():
     def target(objtype):
         return SimpleNamespace(docname=dpo_api.PAGE, aliased=False, objtype=objtype)
