@@ -1,6 +1,7 @@
 """What is typed reaches what computes, for every command; nothing is read and then forgotten."""
 
 import argparse
+import contextlib
 import dataclasses
 import gzip
 import json
@@ -14,7 +15,7 @@ from dpo_lib.cli import behavior, data, label, main, rounds, sample, train
 from dpo_lib.cli.data import DataSettings, tokenizer_options
 from dpo_lib.cli.models import DEFAULT_LENGTH, OpenModel
 from dpo_lib.cli.parser import make_parser
-from dpo_lib.cli.progress import Progress
+from dpo_lib.cli.progress import Progress, Stage
 from dpo_lib.cli.settings import RunSettings
 from dpo_lib.data.files import digest_files
 from dpo_lib.models import Reply
@@ -279,6 +280,47 @@ def test_sample_and_compare_ask_as_the_run_did(monkeypatch, tmp_path, capsys):
         "two                      |",
         "-" * 51,
         "7.0 tokens an answer     | 4.0 tokens an answer",
+    ]
+
+
+def test_compare_wraps_what_is_long_and_shows_how_far_it_is(monkeypatch, capsys):
+    stages, running = [], []
+
+    @contextlib.contextmanager
+    def stage(progress, *what, **unit):
+        stages.append((*what, *unit.values()))
+        running.append(Stage(what[0], None, ""))
+        yield running[-1]
+
+    def answer(model, prompts, *_):
+        model.model(torch.ones(1))
+        assert (running[-1].name, running[-1].done) == ("answers", 1)  # it is counted
+        return [
+            Reply(prompt, "five words of this answer, or six", True, (1,)) for prompt in prompts
+        ]
+
+    opened = SimpleNamespace(model=torch.nn.Linear(1, 1))
+    monkeypatch.setattr(Progress, "stage", stage)
+    monkeypatch.setattr(sample, "open_model", lambda *_: opened)
+    monkeypatch.setattr(sample, "answer", answer)
+    prompts = ["a prompt that is longer than both columns are", *["short"] * sample.BATCH]
+    words = [word for prompt in prompts for word in ("--prompt", prompt)]
+    words += ["--before", "tiny", "--max-new-tokens", "7", "--width", "40"]
+    assert main(["compare", "--model", "other", *words]) == 0
+    assert capsys.readouterr().out.splitlines()[1:7] == [
+        "-" * 39,
+        "> a prompt that is longer than both",
+        "columns are",
+        "five words of this | five words of this",
+        "answer, or six     | answer, or six",
+        "-" * 39,
+    ]
+    answers = ("answers", 2 * 7, "tokens")
+    assert stages[1:] == [
+        ("loading tiny", "weights"),
+        answers,
+        ("loading other", "weights"),
+        answers,
     ]
 
 
