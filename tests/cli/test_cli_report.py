@@ -23,6 +23,7 @@ from dpo_lib.cli.report import (
 from dpo_lib.experiments.store import RESULTS
 from dpo_lib.losses import LOSSES
 from dpo_lib.training import DPOConfig, TrainingHistory
+from dpo_lib.widgets import join
 
 NASTY = '<script>alert("x")</script> & more'
 
@@ -80,6 +81,21 @@ def test_curves_have_the_colors_of_the_page(report):
         *("paper", "ink", "grid", "muted", "policy", "chosen", "rejected")
     }
     assert not re.findall(r"#[0-9a-f]{6}\b", drawings)
+
+
+def test_a_color_means_what_it_means_in_the_book(report):
+    def themes(css):
+        parts = re.split(r"scheme: dark\)|theme=\"dark\"", css)
+        blocks = [re.findall(r"--(?:dpo-)?(\w+): #(\w+)", part) for part in parts]
+        return [{name: (code * 2)[:6] for name, code in block} for block in blocks]
+
+    def distance(one, other):
+        return sum(abs(int(one[i : i + 2], 16) - int(other[i : i + 2], 16)) for i in (0, 2, 4))
+
+    ours = themes(report.read_text())
+    for own, book in zip(ours, themes(join.theme_css().partition("*/")[2]), strict=True):
+        for name in (shown := own.keys() & book.keys()):
+            assert min(shown, key=lambda other: distance(own[name], book[other])) == name
 
 
 def test_every_curve_is_told_in_words(report):

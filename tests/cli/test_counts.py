@@ -166,6 +166,15 @@ def test_what_was_labeled_belongs_to_its_answers_and_options(tmp_path, monkeypat
     assert len(digest) == 64
 
 
+def test_updates_of_an_earlier_session_do_not_count_for_the_time_left(tmp_path):
+    with Progress(False) as progress:
+        live = Live(tmp_path, 9, 8, progress, SimpleNamespace(log=len), write=True)
+        with live._open:
+            for step in (5, 6):
+                live.updated({"step": step, "loss": 0.5, "reward_accuracy": 0.75, "margin": 0.1})
+                assert (live._training.done, live._training.resumed) == (step + 1, 6)
+
+
 def test_updates_are_told_as_they_are_made(tmp_path, capsys):
     logged = []
     with Progress(True) as progress:

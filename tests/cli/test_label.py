@@ -224,6 +224,16 @@ def test_a_repetition_of_what_was_skipped_is_not_asked(session):
     assert now.left == 1 - (now.judged[-1].place not in {p.repeats for p in now.plan})
 
 
+def test_a_skip_taken_back_brings_its_repetition_back(session):
+    now = session(plan_of(drawn_rows(), repeats=0.5))
+    place = min(pair.repeats for pair in now.plan if pair.repeats is not None)
+    judge(now, *["tie"] * place)
+    left = now.left
+    for choice, lost in [("skip", 2), ("undo", 0), ("first", 1), ("undo", 0), ("skip", 2)]:
+        judge(now, choice)
+        assert now.left == left - lost
+
+
 def test_what_is_left_and_how_long_it_takes_know_of_skips(session, served):
     now = session(plan_of(drawn_rows(), repeats=0.5))
     assert {0, 1, 2} <= {pair.repeats for pair in now.plan}

@@ -16,6 +16,7 @@ from dpo_lib.data.formats import (
     read_feedback,
     read_preferences,
     read_unpaired,
+    with_system,
 )
 
 ROW = {"prompt": "2+2?", "chosen": "4.", "rejected": "5."}
@@ -571,6 +572,15 @@ def test_openai_s_preference_files(tmp_path):
     assert "preferred_output taken as chosen" in found.notes[0]
     kept = {"preferred_output": "prompt"}  # whoever renames says what is meant
     assert "missing chosen" in read(tmp_path, [OPENAI], rename=kept).problems[0].reason
+
+
+def test_a_system_text_comes_first_and_takes_nothing_away():
+    tools = ({"type": "function", "function": {"name": "add"}},)
+    prompt = with_system(Conversation([user("2+2?")], tools), "Be brief.")
+    assert [*prompt.messages] == [system("Be brief."), user("2+2?")]
+    assert prompt.tools == tools
+    assert with_system(prompt, "Be long.") is prompt
+    assert [*with_system("2+2?", "Be brief.").messages] == [*prompt.messages]
 
 
 @pytest.mark.parametrize(
