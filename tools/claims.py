@@ -311,6 +311,7 @@ def read_outputs(path: Path) -> str:
 KINDS = {
     "value": ({"words", "value"}, {"tolerance"}),
     "output": ({"words", "output"}, {"tolerance"}),
+    "holds": ({"words", "holds"}, set()),
     "given": ({"given"}, set()),
     "cited": ({"cited", "source"}, set()),
     "let": ({"let"}, set()),
@@ -379,6 +380,9 @@ class File:
             self._check_source(row["source"])
         if kind in ("given", "cited"):
             return
+        if kind == "holds":
+            self._check_that_it_holds(row, printed)
+            return
         if not printed:
             raise ClaimError("put every computed number of the words in [[ ]]")
         expressions = _listed(row[kind])
@@ -397,6 +401,20 @@ class File:
                 raise ClaimError(str(error)) from None
             if not fits:
                 raise ClaimError(f"the text says {number}, but {expression} gives {value!r}")
+
+    def _check_that_it_holds(self, row: dict, printed: list[str]) -> None:
+        """For words that say which way: what decides it is computed, and true."""
+        if printed:
+            raise ClaimError("[[ ]] marks computed numbers; a holds row has none")
+        for expression in _listed(row["holds"]):
+            if _is_literal(expression):
+                raise ClaimError(f"{expression!r} is no computation")
+            value = self._evaluate(expression)
+            value = value.item() if getattr(value, "shape", None) == () else value
+            if not isinstance(value, bool):
+                raise ClaimError(f"{expression} gives {value!r}, not True or False")
+            if not value:
+                raise ClaimError(f"{expression} is false")
 
     def _check_source(self, key: str) -> None:
         bibliography = self.root / BIBLIOGRAPHY.relative_to(ROOT)
@@ -472,6 +490,8 @@ class File:
                     if kind in ("given", "cited"):
                         covered.append(match.span())
                         continue
+                    if kind == "holds":
+                        continue  # its numbers have rows of their own
                     covered.extend(match.span(group + 1) for group in range(len(match.groups())))
                     for number in place.numbers:
                         inside = match.start() <= number.start() and number.end() <= match.end()
@@ -531,7 +551,7 @@ def _kind(row: Any) -> str:
             return kind
     raise ClaimError(
         f"the keys {sorted(map(str, row))} are none of: words + value, words + output (either with "
-        "tolerance), given, cited + source, let, code"
+        "tolerance), words + holds, given, cited + source, let, code"
     )
 
 

@@ -369,6 +369,27 @@ def test_all_occurrences_are_covered_and_white_space_is_free(write):
     assert file.problems() == file.uncovered() == []
 
 
+def test_words_that_say_which_way_rest_on_what_decides_it(write):
+    row = {"words": "a larger beta ends nearer", "holds": "abs(1 / 3.0) < abs(1 / 0.5)"}
+    text = "At 3.0 and 0.5, a larger beta ends nearer."
+    file = write(row, text=text)
+    assert file.problems() == []
+    assert len(file.uncovered()) == 1  # no number is covered by a direction
+    (message,) = write(row, text=text.replace("nearer", "farther")).problems()
+    assert "stand nowhere" in message
+    for holds, said in [
+        ("abs(1 / 3.0) > abs(1 / 0.5)", "is false"),
+        (["1 < len('ab')", "torch.tensor(1.0) > 1"], "torch.tensor(1.0) > 1 is false"),
+        ("True", "'True' is no computation"),
+        ("3 > 2", "'3 > 2' is no computation"),
+        ("len('a')", "gives 1, not True or False"),
+    ]:
+        (message,) = write({**row, "holds": holds}, text=text).problems()
+        assert said in message
+    (message,) = write({**row, "words": "a larger beta ends [[nearer]]"}, text=text).problems()
+    assert "a holds row has none" in message
+
+
 def test_captions_and_alt_texts_are_text(write):
     settings = {"mystnb": {"image": {"alt": "falls to 0.3"}, "figure": {"caption": "up to 0.4"}}}
     messages = write(text="", metadata=settings).uncovered()
