@@ -132,15 +132,16 @@ KNOWN = torch.tensor([-5.0, -2.0, -3.0]).double()
 
 def test_means_of_thumbs_by_hand():
     level = torch.tensor(0.75).double()
-    held = unpaired_scores(OWN, KNOWN, THUMBS, level)
-    losses = unpaired_kto_loss(OWN, KNOWN, torch.tensor([True, False, True]), 0.5, kl=0.75).losses
+    own = OWN + torch.tensor([1.0, 0.0, 0.0])
+    held = unpaired_scores(own, KNOWN, THUMBS, level)
+    losses = unpaired_kto_loss(own, KNOWN, torch.tensor([True, False, True]), 0.5, kl=0.75).losses
     found = summarize(unpaired_kto_loss, held, 0.5)
     assert {name: value.item() for name, value in found.items()} == pytest.approx(
         {
             "loss": losses.mean().item(),
             "reward_auc": 0.5,  # above one and below the other
-            "margin": 0.5 * ((2 - 1) / 2 - 0.5),
-            "desirable_logp": (2 - 1) / 2,
+            "margin": 0.5 * ((3 - 1) / 2 - 0.5),
+            "desirable_logp": (3 - 1) / 2,
             "undesirable_logp": 0.5,
             "level": 0.75,
         }

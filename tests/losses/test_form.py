@@ -163,6 +163,15 @@ def test_options_reach_the_formula_checked_by_their_names():
 # --- weighted sums -------------------------------------------------------------------------------
 
 
+def test_a_sum_s_beta_is_by_default_that_of_its_first_term():
+    def default(loss):
+        return inspect.signature(loss).parameters["beta"].default
+
+    assert default(dpo_loss) != default(simpo_loss)
+    assert default(weighted_sum((dpo_loss, 1), (simpo_loss, 1))) == default(dpo_loss)
+    assert default(weighted_sum((simpo_loss, 1), (dpo_loss, 1))) == default(simpo_loss)
+
+
 @given(four, st.floats(0.01, 3), st.floats(0, 5))
 @deterministic
 def test_rpo_and_mpo_are_weighted_sums(values, beta, alpha):
