@@ -138,3 +138,15 @@ def warmed_up():
 def test_the_demo_tells_a_sound_loss_from_a_broken_one(monkeypatch, warmed_up, loss, code):
     monkeypatch.setattr(page, "warm_up", lambda model, *_: model.load_state_dict(warmed_up))
     assert page.run_demo(loss=loss, report=lambda *_: None) == code
+
+
+def test_the_demo_tells_a_reference_that_moves(monkeypatch):
+    def train(policy, reference, *_):
+        next(reference.parameters()).data.add_(1.0)
+
+    said = []
+    monkeypatch.setattr(page, "warm_up", lambda *_: None)
+    monkeypatch.setattr(page, "train", train)
+    monkeypatch.setattr(page, "problems", lambda _: [])
+    assert page.run_demo(report=said.append) == 1
+    assert said[-1] == "FAILED: the reference has changed"

@@ -202,6 +202,14 @@ BROKEN = {  # what is wrong: the loss, and what the demo must say
 }
 
 
+def test_what_speaks_against_a_run_is_told_of_the_right_winners():
+    start = demo.Row(torch.zeros(4), torch.zeros(4))
+    end = demo.Row(torch.zeros(4), torch.tensor([1.0, -0.5, 2.0, -0.25]))  # shorter, longer, …
+    said = " ".join(demo.run_problems([start, end]))
+    assert "are 1.500 where the winner is shorter and -0.375 where it is longer" in said
+    assert "the held-out accuracy is 0.50" in said
+
+
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_loss_fails(run, name):
     loss, reason = BROKEN[name]

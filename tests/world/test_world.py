@@ -95,6 +95,7 @@ class TestReward:
             (FRANCE, "Thank you for asking. Paris is the capital of France.", 2.75),
             (FRANCE, "That is an interesting question. Paris.", 1.75),
             (FRANCE, "Paris. Paris.", 1.5),
+            (FRANCE, "Paris. Paris. Paris.", 1.0),
             (FRANCE, "Lyon.", -0.5),
             (FRANCE, "Paris. Rome.", -0.5),
             (FRANCE, "Rome is the capital of Italy.", -0.5),  # true, but not what was asked
