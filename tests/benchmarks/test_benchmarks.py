@@ -273,6 +273,15 @@ def test_losses_that_disagree_are_refused(wrong):
         take_turns(two, [True, True])
 
 
+def test_the_largest_gap_of_all_rounds_is_kept():
+    two = {
+        "a": worker(workers.steps, 1.0, losses=[0.5, 0.5, 0.5]),
+        "b": worker(workers.steps, 1.0, losses=[0.5, 0.75, 0.625]),
+    }
+    found = take_turns(two, [False, True, True])
+    assert (found["a"].gap, found["b"].gap) == (0.0, 0.25)
+
+
 def test_a_step_is_timed_and_the_reading_of_its_loss_is_not():
     found = take_turns({"a": worker(workers.slow, losses=[0.5], seconds=0.05)}, [True])
     assert 0.05 <= found["a"].seconds[0] < 1
