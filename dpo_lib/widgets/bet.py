@@ -207,7 +207,11 @@ def _spec(name: str, question: str, data: dict[str, Any], said: str, guess: Any)
 
 
 def _axis(low: float, high: float, step: float) -> dict[str, Any]:
-    digits = max(0, -math.floor(math.log10(step) + GRID_TOLERANCE))
+    digits = next(
+        n
+        for n in range(16)
+        if all(abs(round(x, n) - x) <= GRID_TOLERANCE * step for x in (low, step))
+    )
     return {"min": low, "max": high, "step": step, "digits": digits}
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from dpo_lib.widgets import Bet, join
+from dpo_lib.widgets.spec import fmt
 from tests.widgets.conftest import reopen
 from tests.widgets.looks import assert_accessible, assert_fits
 
@@ -147,6 +148,27 @@ def test_points_of_a_curve_are_moved_by_arrow_keys_and_by_the_pointer(open_page)
     assert cells == ["1.1", "1.0", "0.5", "1.7", "2.0", "0.9"]
     page.get_by_role("slider").first.press("ArrowUp")  # what is bet is bet
     assert page.get_by_role("slider").first.get_attribute("aria-valuenow") == "1.1"
+
+    press(page, "Reset")
+    page.evaluate(
+        "() => { window.turned = 0; document.addEventListener('keydown', () => { turned++; }); }"
+    )
+    now = [1.0, 1.0, 1.0]
+    here = 0
+    first.focus()
+    for key, value, place in [
+        ("PageUp", 1.5, 0), ("ArrowLeft", 1.5, 0), ("End", 3.0, 0), ("ArrowUp", 3.0, 0),
+        ("ArrowRight", 1.0, 1), ("Home", -1.0, 1), ("ArrowDown", -1.0, 1), ("ArrowRight", 1.0, 2),
+        ("ArrowRight", 1.0, 2), ("PageDown", 0.5, 2), ("ArrowLeft", -1.0, 1),
+    ]:  # fmt: skip
+        page.keyboard.press(key)
+        here, now[place] = place, value
+        page.wait_for_function(
+            "([now, here]) => [...document.querySelectorAll('[role=slider]')].every((p, i) =>"
+            "Number(p.ariaValueNow) === now[i] && p.matches(':focus') === (i === here))",
+            arg=[now, here],
+        )
+    assert page.evaluate("turned") == 0  # pages of the book
     assert page.faults == []
 
 
@@ -177,6 +199,13 @@ def test_a_bet_of_one_chapter_is_scored_in_another(open_page):
     assert page.locator(".dpo-bet-mark").all_text_contents() == ["", "✓", "✓", ""]
     assert page.locator(".dpo-bet-why").all_text_contents() == ["Long ones lose.", "It is."]
     assert kept(page)["bets"]["statements"]["truth"] == ["false", "true"]
+
+    page = open_page(SCORED, NUMBER)
+    for words in ("Place my bet", "Reset"):
+        press(page, words, 1)  # of the second widget
+        page.wait_for_timeout(450)
+        assert kept(page)["bets"]["statements"]["bet"] == ["false", "false"]
+    assert [*kept(page)["bets"]] == ["statements"]
 
 
 @pytest.mark.parametrize(
@@ -228,6 +257,140 @@ def test_every_form_before_and_after_in_both_themes_on_a_phone(open_page):
             assert_fits(page, width)
             assert_accessible(page, rules={})
     assert page.faults == []
+
+
+FAR = Bet.number_spec("far", "How far?", (-1.0, 4.0, 0.25), truth=0.25, said="Near.", unit="nats")
+UNEVEN = Bet.curve_spec(
+    "uneven", "Which way?", [10, 20, 60], (-1.0, 3.0, 0.5), [0.5, 2.5, -0.5], "Down.", "x", "y"
+)
+ROWS = Bet.choice_spec(
+    "rows", "Which?", ("up", "down"), ["up", "down"], "Both.", ("One", "Two"), ("Why 1.", "Why 2.")
+)
+LOOK = """spec => {
+  const el = document.createElement("div");
+  document.body.replaceChildren(el);
+  const state = { ...spec.state };
+  const set = (name, value) => (state[name] = value);
+  const model = { get: (name) => state[name], set, save_changes() {} };
+  const view = dpoBook.widgets.bet.render({ model, el, spec });
+  const all = (selector, read) => [...el.querySelectorAll(selector)].map(read);
+  const color = (node) => /-(accent|ink)/.exec(node.getAttribute("class"))?.[1] ?? "";
+  const text = (node) => node?.textContent ?? null;
+  const words = (n) => [n.ariaLabel, n.ariaValueMin, n.ariaValueMax, n.ariaValueText];
+  const corners = (n) => n.getAttribute("points").split(/[ ,]/).filter(Boolean).map(Number);
+  const option = (n) => [text(n), color(n), n.firstChild.checked, n.firstChild.disabled];
+  const look = () => ({
+    line: all(".dpo-bet-line > span", (n) => [text(n), color(n), n.style.left]),
+    ticks: all(".dpo-bet-tick", (n) => [n.hidden, n.style.getPropertyValue("--at")]),
+    ends: all(".dpo-bet-ends > span, .dpo-bet-side > span", text),
+    said: all("[type=range], [role=slider]", (n) => [...words(n), n.disabled ?? n.ariaDisabled]),
+    legend: all("p b", (n) => [text(n), color(n)]),
+    drawn: all("polyline", (n) => [color(n), corners(n)]),
+    points: all("[role=slider]", (n) => [n.style.left, n.style.top]),
+    places: all(".dpo-bet-ticks span", (n) => [text(n), n.style.left]),
+    under: all(".dpo-bet-under", text),
+    table: all("caption, th, td", text),
+    rows: all("fieldset", (row) => [
+      text(row.querySelector("legend")), text(row.querySelector(".dpo-bet-why")),
+      [...row.querySelectorAll("label")].map(option),
+    ]),
+    buttons: all("button", (n) => [text(n), n.ariaDisabled]),
+  });
+  return { look: (values) => (view.update(Object.assign(state, values)), look()) };
+}"""
+
+
+@pytest.fixture
+def look(open_page):
+    """What a bet shows in a state."""
+    page = open_page()
+
+    def look(spec, **values):
+        values = {**spec.values, **values}
+        found = page.evaluate(
+            f"([spec, values]) => ({LOOK})(spec).look(values)", [spec.to_json(), values]
+        )
+        assert page.faults == []
+        return found
+
+    return look
+
+
+def percent(value, low, high):
+    return f"{100 * (value - low) / (high - low):g}%"
+
+
+def test_each_bet_and_each_truth_stands_in_its_place_and_color(look):
+    before, after = look(FAR, guess=2.75), look(FAR, guess=2.75, bet=2.75)
+    you = ["you 2.75 nats", "accent", percent(2.75, -1, 4)]
+    assert before["line"] == [you, ["", "ink", ""]]
+    assert after["line"] == [you, ["truth 0.25 nats", "ink", percent(0.25, -1, 4)]]
+    assert before["ticks"][0][0]
+    assert after["ticks"] == [[False, "0.25"]]
+    assert before["ends"] == ["−1.00", "4.00"]
+    assert before["said"] == [["Your bet: How far?", None, None, "2.75 nats", False]]
+
+    guess, (low, high) = [1.0, -1.0, 3.0], (-1, 3)
+    before, after = look(UNEVEN, guess=guess), look(UNEVEN, guess=guess, bet=guess)
+    colors = dict(after["legend"])
+    assert colors == {"your bet": "accent", "the truth": "ink"}  # as on the line
+    across = [0.0, 20.0, 100.0]
+    for found, truth in ((before, []), (after, UNEVEN.data["truth"])):
+        drawn = dict(found["drawn"])
+        for name, values in (("your bet", guess), ("the truth", truth)):
+            corners = [
+                place
+                for x, y in zip(across, values, strict=False)
+                for place in (x, 100 * (high - y) / (high - low))
+            ]
+            assert drawn[colors[name]] == pytest.approx(corners)
+        down = [percent(high - y, 0, high - low) for y in guess]
+        assert found["points"] == [[f"{x:g}%", y] for x, y in zip(across, down, strict=True)]
+        assert found["said"] == [
+            [f"y at x {x}", "-1", "3", fmt(y, 1), str(bool(truth)).lower()]
+            for x, y in zip((10, 20, 60), guess, strict=True)
+        ]
+        cells = [[fmt(y, 1) for y in guess], [fmt(y, 1) for y in truth] or ["–"] * 3]
+        rows = [cell for row in zip(("10", "20", "60"), *cells, strict=True) for cell in row]
+        assert found["table"] == ["y", "x", "your bet", "truth", *rows]
+    assert after["ends"] == ["3.0", "−1.0"]  # from above
+    assert after["places"] == [["10", "0%"], ["20", "20%"], ["60", "100%"]]
+    assert after["under"] == ["x"]
+
+
+def test_a_choice_shows_what_was_bet_what_is_true_and_what_can_be_done(look):
+    def rows(found):
+        return [[name, why, [tuple(o) for o in options]] for name, why, options in found["rows"]]
+
+    place, peek = "Place my bet", "Show me"
+    half = look(ROWS, guess=["", "up"])
+    assert half["buttons"] == [[place, "true"], [peek, "false"]]
+    whole = look(ROWS, guess=["up", "up"])
+    assert whole["buttons"] == [[place, "false"], [peek, "false"]]
+    up = [("up", "", True, False), ("down", "", False, False)]
+    assert rows(whole) == [["One", "", up], ["Two", "", up]]
+    placed = look(ROWS, guess=["up", "up"], bet=["up", "up"])
+    assert placed["buttons"] == [[place, "true"], [peek, "true"]]
+    assert rows(placed) == [
+        ["One", "Why 1.", [("up✓", "accent", True, True), ("down", "", False, True)]],
+        ["Two", "Why 2.", [("up", "accent", True, True), ("down✓", "", False, True)]],
+    ]
+    assert rows(look(CHOICE))[0][0] == "Your bet: Which way?"  # heard, where a row has no name
+
+
+@pytest.mark.parametrize(
+    "axis", [(0, 2, 0.05), (-1, 1, 0.25), (0, 9, 0.5), (0.5, 4.5, 1), (0, 500, 50), (0, 0.1, 0.025)]
+)
+def test_every_place_of_an_axis_is_told_exactly_and_the_first_is_its_middle(axis):
+    low, high, step = axis
+    number = Bet.number_spec("n", "Q", axis, truth=low, said="S.")
+    curve = Bet.curve_spec("c", "Q", [0, 1], axis, [low, low], "S.", "x", "y")
+    for i in range(round((high - low) / step) + 1):
+        value = low + i * step
+        assert float(fmt(value, number.data["digits"]).replace("−", "-")) == pytest.approx(value)
+    assert number.data["digits"] == curve.data["digits"]
+    assert abs(number.values["guess"] - (low + high) / 2) <= step / 2 + 1e-9
+    assert curve.values["guess"] == [number.values["guess"]] * 2
 
 
 def test_placing_a_bet_moves_nothing(open_page):
