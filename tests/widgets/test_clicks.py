@@ -66,6 +66,32 @@ def test_a_file_without_rows_or_with_too_many_is_refused(page):
     assert page.evaluate(READ, 5001 * f"{json.dumps(ROW)}\n").startswith("At most 5000 rows")
 
 
+LONGEST, ONE_MORE = "a" * 2000, "a" * 2001
+OF_A_TEXT = "must be a text of 1 to 2000 characters"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"prompt": LONGEST, "chosen": LONGEST, "seconds": 0}, ""),
+        *(({name: ONE_MORE}, f"{name} {OF_A_TEXT}") for name in ROW),
+        (dict.fromkeys(("chosen", "rejected"), ""), f"chosen {OF_A_TEXT}"),
+        ({"rejected": ROW["chosen"]}, "chosen and rejected are the same"),
+        ({"seconds": -0.1}, "seconds must be a number, 0 or more"),
+    ],
+)
+def test_a_row_is_taken_up_to_its_limits_and_told_what_is_beyond_them(page, change, words):
+    row = ROW | change
+    expected = f"Line 1: {words}; nothing was imported." if words else [clicked(row, "file")]
+    assert page.evaluate(READ, json.dumps(row)) == expected
+
+
+def test_as_many_rows_as_may_be_are_read_and_one_more_is_counted(page):
+    line = f"{json.dumps(ROW)}\n"
+    assert len(page.evaluate(READ, 5000 * line)) == 5000
+    assert "this file has 5001: nothing was imported" in page.evaluate(READ, 5001 * line)
+
+
 def test_rows_go_to_a_file_and_come_back(page):
     assert page.evaluate(KEEP, [[], [clicked(ROW), clicked(OTHER, "fresh")]]) == ""
     reopen(page)
@@ -112,6 +138,17 @@ def test_what_cannot_be_read_is_told_and_the_rest_used(page, stored, rows, note)
     assert kept["rows"] == rows
     assert note in kept["note"]
     assert bool(kept["note"]) == bool(note)
+
+
+def test_what_was_set_aside_stays_where_more_is_set_aside(page):
+    unread = ["{", '{"version": 2, "rows": []}', "5"]
+    for text in unread:
+        page.evaluate("text => localStorage.setItem('dpo-book-clicks', text)", text)
+        assert page.evaluate(KEEP, [[], [clicked(ROW)]]) == ""
+    aside = page.evaluate("localStorage.getItem('dpo-book-clicks-unread')")
+    assert aside.split("\n") == unread
+    page.evaluate(f"{CLICKS}.erase()")
+    assert page.evaluate("localStorage.length") == 0
 
 
 @pytest.mark.parametrize(
