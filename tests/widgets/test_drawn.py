@@ -14,6 +14,7 @@ from dpo_lib import bradley_terry_probability, dpo_loss, preference_nll
 from dpo_lib.widgets import (
     Annotator,
     Budget,
+    BugQuiz,
     DPOCalculator,
     LengthRace,
     LossAndGradient,
@@ -52,6 +53,9 @@ READ = """([spec, values]) => {
   const plots = all(el, "svg.dpo-plot", (svg) => {
     const axes = [...svg.querySelectorAll(".dpo-axis")];
     return {
+      label: svg.getAttribute("aria-label"),
+      title: svg.querySelectorAll(".dpo-axis-title")[1]?.textContent,
+      inner: svg.querySelector(".dpo-clip").getAttribute("viewBox").split(" ").map(Number),
       x: axes.length ? ticks(axes[0], 0) : [],
       y: axes.length ? ticks(axes[1], 1) : [],
       dots: all(svg, "circle", (n) => [kind(n), number(n, "cx"), number(n, "cy")]),
@@ -114,6 +118,15 @@ class Plot:
 
     def texts(self, color):
         return [text for text, _, _ in self.some("texts", f"dpo-fill-text-{color}") if text]
+
+    def holds(self, x, y):
+        """Whether a place in the units of the axes lies within them."""
+        left, top, width, height = self.found["inner"]
+        here, there = (
+            (self.to_x(left), self.to_x(left + width)),
+            (self.to_y(top + height), self.to_y(top)),
+        )
+        return here[0] - 1e-6 <= x <= here[1] + 1e-6 and there[0] <= y <= there[1]
 
     def is_above(self, color):
         """Whether the one label of a color stands above the one dot of that color."""
@@ -310,6 +323,36 @@ def test_the_replay_of_stored_runs(draw):
     assert [*tiles.values()] == [
         fmt(run[name]["mean"][at], n) for name, n in zip(names, digits, strict=True)
     ]
+
+
+def test_every_run_of_the_bug_quiz(draw):
+    data = BugQuiz.build_spec().data
+    panels = [
+        ("loss (nats)", {"loss": "ink"}, None),
+        ("reward accuracy", {"accuracy": "ink"}, "own_accuracy"),
+        ("log π − log πref (nats)", {"chosen": "chosen", "rejected": "rejected"}, None),
+        ("gradient norm", {"grad_norm": "ink"}, None),
+    ]
+    for shown, run in enumerate(data["rounds"]):
+        plots, *_ = draw(BugQuiz, shown=shown, answers=[])
+        for plot, (title, colors, dots) in zip(plots, panels, strict=True):
+            assert plot.found["title"] == title
+            assert plot.found["label"].replace("_{ref}", "ref").startswith(f"{title} over the")
+            bands = plot.curves("dpo-quiz-band", "dpo-stroke-muted")
+            for band, (name, color) in zip(bands, colors.items(), strict=True):
+                low, high, line = data["low"][name], data["high"][name], run["curves"][name]
+                allowed = 0.01 * (max(high + line) - min(low + line)) + 1e-3
+                (found,) = plot.curves(f"dpo-stroke-{color}")
+                for points, values in ((found, line), (band, [*low, *reversed(high)])):
+                    assert [y for _, y in points] == pytest.approx(values, abs=allowed)
+                    assert all(plot.holds(*point) for point in points)
+                steps = data["steps"]
+                assert [x for x, _ in found] == pytest.approx(steps, abs=0.5)
+                assert [x for x, _ in band] == pytest.approx([*steps, *reversed(steps)], abs=0.5)
+            own = plot.dots("ink")
+            assert [x for x, _ in own] == pytest.approx(data["looks"] if dots else [], abs=0.5)
+            assert [y for _, y in own] == pytest.approx(run[dots] if dots else [], abs=0.01)
+            assert all(plot.holds(*dot) for dot in own)
 
 
 def test_products_and_sums_of_token_probabilities(draw):

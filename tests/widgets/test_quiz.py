@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 import re
 from pathlib import Path
 
@@ -160,12 +161,63 @@ def test_a_wrong_and_a_right_answer_by_keyboard(page):
     first = "{'quiz 2.1': '2020-02-20'}"  # the day of the first time stays
     page.evaluate(f"localStorage.setItem('dpo-book-done', JSON.stringify({first}))")
     reopen(page)
-    assert page.get_by_text("(answered before)").count() == 1
+    legends = page.locator("legend").all_text_contents()
+    assert ["(answered before)" in text for text in legends] == [True, False, False, False]
     group.get_by_role("radio").nth(right).check()
     check.click()
     says(page, "1 of 4 answered, 1 right.")
     kept = json.loads(page.evaluate("localStorage.getItem('dpo-book-done')"))
     assert kept == {"quiz 2.1": "2020-02-20"}
+
+
+WALK = """([spec, steps]) => {
+  const el = document.body.appendChild(document.createElement("div"));
+  const state = structuredClone(spec.state);
+  const set = (name, value) => (state[name] = value);
+  const model = { get: (name) => state[name], set, save_changes() {} };
+  const view = dpoBook.widgets.quiz.render({ model, el, spec });
+  return steps.map(([question, place]) => {
+    const row = el.querySelectorAll("fieldset")[question];
+    (place === null ? row.querySelector("button") : row.querySelectorAll("input")[place]).click();
+    view.update(state);
+    const shown = [...el.querySelectorAll("fieldset")].map((one) => [
+      one.querySelector("legend").textContent.split(".")[0],
+      [...one.querySelectorAll("input")].findIndex((input) => input.checked),
+      one.querySelector("button").ariaDisabled,
+      one.querySelector("[aria-live]").textContent,
+      one.querySelector(".dpo-check-why").dataset.verdict,
+    ]);
+    const kept = Object.keys(dpoBook.modules.module_progress.done());
+    return [shown, view.describe(state), kept.sort()];
+  });
+}"""
+
+
+def test_each_question_keeps_its_own_answer_and_verdict(page):
+    spec = Quiz.spec_of("2")
+    asked = spec.data["questions"]
+    draws = random.Random(0)
+    steps = [
+        (i, draws.choice([None, *range(len(asked[i]["answers"]))]))
+        for i in draws.choices(range(len(asked)), k=60)
+    ]
+    picked, verdicts, kept = [-1] * len(asked), [""] * len(asked), set()
+    found = page.evaluate(WALK, [spec.to_json(), steps])
+    for (i, place), (shown, words, done) in zip(steps, found, strict=True):
+        if place is not None and place != picked[i]:
+            picked[i], verdicts[i] = place, ""
+        elif place is None and picked[i] >= 0:
+            verdicts[i] = "right" if picked[i] == asked[i]["right"] else "wrong"
+            kept.add(f"quiz 2.{i + 1}")
+        for q, (number, checked, disabled, said, verdict) in enumerate(shown):
+            assert (number, checked, verdict) == (str(q + 1), picked[q], verdicts[q])
+            assert disabled == str(picked[q] < 0).lower()
+            why = asked[q]["answers"][picked[q]][1]
+            begin = {"": "", "right": f"Right. {why}", "wrong": f"Not quite. {why}"}
+            assert said == begin[verdicts[q]]
+        assert words == Quiz.describe({"verdicts": verdicts})
+        assert done == sorted(kept)
+    assert len(kept) == len(asked)
 
 
 def test_both_themes_on_a_phone(page):
