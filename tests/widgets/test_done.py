@@ -17,11 +17,11 @@ DAY = "2026-11-02"
 BETS = [
     {
         "name": "drafts", "title": "Best of 16", "form": "number", "truth": 1.25, "digits": 2,
-        "unit": "sd", "min": 0.0, "max": 2.0, "step": 0.05,
+        "unit": "sd", "min": 0.0, "max": 2.0, "step": 0.05, "href": "two.html",
     },
     {
         "name": "bland", "title": "Which way?", "form": "choice", "truth": ["longer", "shorter"],
-        "options": ["shorter", "longer"], "rows": ["a", "b"],
+        "options": ["shorter", "longer"], "rows": ["a", "b"], "href": "three.html",
     },
 ]  # fmt: skip
 LIST = [
@@ -79,10 +79,44 @@ def test_the_list_is_that_of_the_notebooks():
     assert statements in chapters[3]["bets"]
 
 
+def test_each_entry_of_the_list_is_as_its_notebook_has_it():
+    chapters = dpo_done.inventory(lambda page: f"../{page}.html")
+    sentences = {"said", "why", "x_label", "y_label"}  # said by the widget, not by the list
+    for page, chapter in zip(NOTEBOOKS, chapters, strict=True):
+        heading = "".join(dpo_times.cells_of(page)[0]["source"])
+        assert re.search(rf"^# (Appendix [A-Z]: )?{re.escape(chapter['title'])}$", heading, re.M)
+        assert not chapter["title"].startswith("Appendix")
+        minutes = [exercise["minutes"] for exercise in chapter["exercises"]]
+        assert sum(minutes) == dpo_times.whole(page).exercises
+        entries = [
+            *chapter["exercises"],
+            *chapter["bets"],
+            chapter.get("quiz"),
+            chapter.get("clicks"),
+        ]
+        for entry in filter(None, entries):
+            assert entry["href"].partition("#")[0] == f"../{page}.html"
+        specs = {spec["data"].get("name"): spec for spec in dpo_done.specs(page)}
+        for bet in chapter["bets"]:
+            spec = specs[bet["name"]]
+            known = {key: spec["data"][key] for key in {*spec["data"]} - sentences - {"truth"}}
+            if "rows" in known:
+                known["rows"] = [""] * len(known["rows"])
+            told = {key: bet[key] for key in {*bet} - {"truth", "title", "href"}}
+            assert told == known
+            assert spec["title"] == f"Your bet: {bet['title']}"
+            assert spec["data"]["truth"] in (bet["truth"], None)
+
+
 def test_without_a_list_there_is_what_the_library_knows():
     chapters = Done.build_spec().data["chapters"]
     keys = [exercise["key"] for chapter in chapters for exercise in chapter["exercises"]]
     assert sorted(keys) == sorted(EXERCISES)
+    for number, chapter in enumerate(chapters, 1):
+        assert {e["key"].partition(".")[0] for e in chapter["exercises"]} <= {str(number)}
+        asked = len(quiz.questions(str(number)))
+        assert chapter["quiz"] == {"chapter": str(number), "questions": asked}
+        assert ("clicks" in chapter) == (number == 1)  # where the annotator stands
 
 
 # --- in the browser ----------------------------------------------------------------------------
@@ -92,7 +126,7 @@ def test_without_a_list_there_is_what_the_library_knows():
 def open_page(browser, tmp_path):
     contexts = []
 
-    def opened(kept=None, width=800, blocked=False):
+    def opened(kept=None, width=800, blocked=False, now=None, **options):
         spec = Done.spec_of(LIST)
         file = tmp_path / "page.html"
         file.write_text(
@@ -103,9 +137,11 @@ def open_page(browser, tmp_path):
             "</body></html>",
             encoding="utf-8",
         )
-        context = browser.new_context(viewport={"width": width, "height": 900})
+        context = browser.new_context(viewport={"width": width, "height": 900}, **options)
         contexts.append(context)
         page = context.new_page()
+        if now:
+            page.clock.set_fixed_time(now)
         page.faults = []
         page.on("pageerror", lambda error: page.faults.append(str(error)))
         if blocked:
@@ -141,16 +177,30 @@ def test_counts_days_and_bets_beside_the_truth(open_page):
     page = open_page(KEPT)
     assert tiles(page) == ["1 of 3", "2 of 4", "2 of 2", "1 of 2", "2"]
     chapter, appendix = page.locator("details").all()
-    assert "1/2 exercises, 2/4 questions, 2/2 bets" in chapter.inner_text()
-    assert "0/1 exercises" in appendix.inner_text()
-    chapter.locator("summary").click()
-    text = chapter.inner_text()
-    assert DAY in text
-    assert "Quiz: 2 of 4 questions answered" in text
-    assert "You said 1.00 sd, it is 1.25 sd." in text
-    assert "You were right on 1 of 2." in text
-    assert "Clicks: 1 of yours, 1 from a file." in text
-    assert chapter.get_by_role("link", name="A gap").get_attribute("href") == "two.html#ex-b"
+    names = page.locator(".dpo-tile .dpo-name").all_inner_texts()
+    assert names == ["exercises", "quiz questions", "bets", "choices that were right", "clicks"]
+    counts = "1/2 exercises, 2/4 questions, 2/2 bets"
+    assert chapter.locator("summary").inner_text() == f"Chapter 2: Scores {counts}"
+    assert appendix.locator("summary").inner_text() == "Appendix G 0/1 exercises"
+    page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    assert [text.strip() for text in page.locator("details li").all_inner_texts()] == [
+        f"Build it 5 min done on {DAY}",
+        "A gap 10 min",
+        "Bet: Best of 16 You said 1.00 sd, it is 1.25 sd.",
+        "Bet: Which way? You were right on 1 of 2.",
+        "Quiz: 2 of 4 questions answered",
+        "Clicks: 1 of yours, 1 from a file.",
+        "Break the tree",
+    ]
+    links = page.locator("details a").all()
+    assert {link.inner_text(): link.get_attribute("href") for link in links} == {
+        "Build it": "two.html#ex-a",
+        "A gap": "two.html#ex-b",
+        "Best of 16": "two.html",
+        "Which way?": "three.html",
+        "Quiz": "two.html#check-yourself",
+        "Clicks": "one.html",
+    }
 
 
 def test_nothing_yet(open_page):
@@ -161,14 +211,17 @@ def test_nothing_yet(open_page):
 
 
 def test_an_exercise_is_ticked_and_unticked_by_keyboard(open_page):
-    page = open_page(KEPT)
+    evening = {"now": "2026-11-02T20:00:00Z", "timezone_id": "Pacific/Kiritimati"}
+    page = open_page(KEPT, **evening)
     page.locator("summary").first.focus()
     page.keyboard.press("Enter")
     box = page.get_by_role("checkbox", name="Done: A gap")
     box.focus()
     page.keyboard.press("Space")
     assert tiles(page)[0] == "2 of 3"
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d", stored(page, "dpo-book-done")["exercise ex-bt-gap"])
+    here = "2026-11-03"  # where the reader is
+    assert stored(page, "dpo-book-done")["exercise ex-bt-gap"] == here
+    assert page.get_by_text(f"done on {here}").is_visible()
     assert box.evaluate("e => e === document.activeElement")
     page.keyboard.press("Space")
     assert stored(page, "dpo-book-done") == KEPT["dpo-book-done"]
@@ -210,11 +263,13 @@ def read_in(page, text, words):
 
 def test_out_and_in_again_elsewhere(open_page):
     text = export(open_page(KEPT))
-    page = open_page({"dpo-book-done": {"exercise 2.1": "2026-01-01"}})
+    mine = {"halves": {"title": "t", "bet": 100, "truth": 150}}
+    here = {"exercise 2.1": "2026-01-01", "exercise ex-mine": DAY}
+    page = open_page({"dpo-book-done": here, "dpo-book-bets": {"version": 1, "bets": mine}})
     read_in(page, text, "Added: 6. Here already, and left as they were: 1.")
     kept = stored(page, "dpo-book-done")
-    assert kept == {**KEPT["dpo-book-done"], "exercise 2.1": "2026-01-01"}
-    assert stored(page, "dpo-book-bets") == KEPT["dpo-book-bets"]
+    assert kept == {**KEPT["dpo-book-done"], **here}
+    assert stored(page, "dpo-book-bets")["bets"] == {**mine, **KEPT["dpo-book-bets"]["bets"]}
     assert tiles(page) == ["1 of 3", "2 of 4", "2 of 2", "1 of 2", "2"]
     assert stored(page, "dpo-book-clicks") == KEPT["dpo-book-clicks"]
     read_in(page, text, "Added: 0. Here already, and left as they were: 7.")
@@ -289,6 +344,29 @@ def test_what_another_widget_of_the_page_keeps_is_heard(open_page):
 def test_a_browser_that_keeps_nothing_is_told(open_page):
     page = open_page(blocked=True)
     assert page.get_by_text("This browser keeps nothing for this page").is_visible()
+    added = "Added: 1. Here already, and left as they were: 0."
+    text = json.dumps({"kind": "dpo-book", "version": 1, "done": {"quiz 2.1": DAY}})
+    read_in(page, text, f"{added} This browser does not keep all of it.")
+
+
+def test_in_a_notebook_it_says_where_it_is_kept_and_leaves_printing_to_the_host(open_page):
+    page = open_page()
+    buttons = "Export", "Import", "Print", "Erase all"
+    for live, shown in ((False, [*buttons]), (True, [b for b in buttons if b != "Print"])):
+        found, words = page.evaluate(
+            """([spec, live]) => {
+              document.body.innerHTML = `<div class="${live ? "dpo-live" : ""}"><div></div></div>`;
+              const el = document.querySelector("div > div");
+              const model = { get() {}, set() {}, save_changes() {} };
+              dpoBook.widgets.done.render({ model, el, spec });
+              const buttons = [...el.querySelectorAll(".dpo-actions:not([hidden]) button")];
+              const where = el.querySelector(".dpo-done > p");
+              return [buttons.map((b) => b.textContent), where.textContent];
+            }""",
+            [Done.spec_of(LIST).to_json(), live],
+        )
+        assert found == shown
+        assert ("JupyterLab" in words) == live
 
 
 def test_on_paper_every_chapter_is_open(open_page):
@@ -300,9 +378,10 @@ def test_on_paper_every_chapter_is_open(open_page):
             dispatchEvent(new Event("afterprint"));
         };
     }""")
+    page.locator("summary").last.click()
     page.get_by_role("button", name="Print").click()
     assert page.evaluate("window.opened") == 2
-    assert page.locator("details[open]").count() == 0
+    assert page.locator("details[open] b").all_inner_texts() == ["Appendix G"]  # as it was
     page.emulate_media(media="print")
     assert not page.get_by_role("button", name="Export").is_visible()
 

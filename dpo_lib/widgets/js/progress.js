@@ -19,7 +19,7 @@ export const keepDone = (kept) => (look().whole || setAside(KEY)) && write(KEY, 
 
 export const eraseDone = () => erase(KEY);
 
-export const today = () => new Date().toISOString().slice(0, 10);
+export const today = () => new Date().toLocaleDateString("sv"); // the reader's own, as 2026-11-02
 
 export function markDone(kind, name) {
   const kept = done();
