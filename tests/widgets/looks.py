@@ -2,6 +2,8 @@
 
 from axe_playwright_python.sync_playwright import Axe
 
+from dpo_lib.widgets import join
+
 PHONE = 360
 # What axe asks of whole pages, and a widget alone in a test's page cannot have.
 OF_WHOLE_PAGES = {
@@ -14,6 +16,19 @@ def assert_accessible(page, rules=OF_WHOLE_PAGES):
         page.evaluate("t => { document.documentElement.dataset.theme = t; }", theme)
         results = Axe().run(page, options={"rules": rules})
         assert results.violations_count == 0, results.generate_report()
+
+
+def colors_of(node, theme="light"):
+    """The names of a node's color and background in the palette."""
+    names = {rgb(color): name.removesuffix("-text") for name, color in join.palette(theme).items()}
+    found = node.evaluate(
+        "n => { const s = getComputedStyle(n); return [s.color, s.backgroundColor]; }"
+    )
+    return [names.get(color, color) for color in found]
+
+
+def rgb(color):
+    return f"rgb({', '.join(str(int(color[i : i + 2], 16)) for i in (1, 3, 5))})"
 
 
 def assert_fits(page, width=PHONE):

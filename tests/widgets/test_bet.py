@@ -7,7 +7,7 @@ import pytest
 from dpo_lib.widgets import Bet, join
 from dpo_lib.widgets.spec import fmt
 from tests.widgets.conftest import reopen
-from tests.widgets.looks import assert_accessible, assert_fits
+from tests.widgets.looks import assert_accessible, assert_fits, colors_of
 
 KEY = "dpo-book-bets"
 NUMBER = Bet.number_spec(
@@ -253,6 +253,9 @@ def test_every_form_before_and_after_in_both_themes_on_a_phone(open_page):
         if opened:
             for i in range(4):
                 press(page, "Show me", i)
+            knobs = page.locator(".dpo-bet-field [role=slider]").all()
+            assert {colors_of(knob, "dark")[1] for knob in knobs} == {"accent"}
+            assert colors_of(page.locator(".dpo-bet-tick"), "dark")[1] == "ink"
         for width in (1000, 360):
             assert_fits(page, width)
             assert_accessible(page, rules={})

@@ -7,6 +7,7 @@ import pytest
 
 from dpo_lib.widgets import BugQuiz, bug_quiz, join
 from dpo_lib.widgets.spec import fmt
+from tests.widgets.looks import colors_of
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "dpo_lib" / "results" / "bug_zoo.json"
@@ -148,6 +149,9 @@ def test_the_whole_quiz_is_played_by_keyboard_and_nothing_moves(page, width):
         settle(page)
         assert_shows(page, bug_quiz.rounds()[shown])
         assert who_can_be_pressed(page) == [True] * 4 + [False]
+        assert (
+            page.locator(".dpo-quiz-why").inner_text() == ""
+        )  # the longest keeps the room, unseen
         assert page.get_by_text(f"Run {shown + 1} of 11.").count() == 1
         place = options.index(name) if shown % 2 == 0 else (options.index(name) + 1) % 4
         page.keyboard.press(str(place + 1))
@@ -160,7 +164,10 @@ def test_the_whole_quiz_is_played_by_keyboard_and_nothing_moves(page, width):
         marks = {place: "✗ no", options.index(name): "✓ this one" if shown % 2 else "✓ yes"}
         told = page.locator(".dpo-quiz-mark").all_text_contents()
         assert told == [marks.get(i, "") for i in range(4)]
-        assert page.locator(".dpo-quiz-why > :first-child").inner_text() == why
+        color = {"✗ no": "rejected", "✓ yes": "policy", "✓ this one": "policy"}
+        for mark in page.locator(".dpo-quiz-mark:not(:empty)").all():
+            assert colors_of(mark)[0] == color[mark.inner_text()]
+        assert page.locator(".dpo-quiz-why").inner_text() == why
         assert page.evaluate(HEIGHT) == pytest.approx(height, abs=0.5)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         page.keyboard.press("n")

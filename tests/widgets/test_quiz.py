@@ -12,7 +12,7 @@ import torch
 import dpo_lib
 from dpo_lib.widgets import Quiz, join, quiz
 from tests.widgets.conftest import reopen
-from tests.widgets.looks import assert_accessible
+from tests.widgets.looks import assert_accessible, colors_of
 
 ROOT = Path(__file__).resolve().parents[2]
 NUMBER = re.compile(r"(?<![\w.])[-−]?\d+(?:\.\d+)?(?![\w⁻])")
@@ -147,6 +147,10 @@ def test_a_wrong_and_a_right_answer_by_keyboard(page):
     page.keyboard.press("Enter")
     says(page, "1 of 4 answered, 0 right.")
     assert explained.inner_text() == "Not quite. " + question["answers"][wrong][1]
+    assert colors_of(explained.locator("b"))[0] == "rejected"
+    whys = [why for q in Quiz.spec_of("2").data["questions"] for _, why in q["answers"]]
+    seen = page.locator("main").inner_text()  # the others keep their room, unseen
+    assert [why for why in whys if why in seen] == [question["answers"][wrong][1]]
 
     group.get_by_role("radio").nth(right).focus()
     page.keyboard.press("Space")
@@ -155,6 +159,7 @@ def test_a_wrong_and_a_right_answer_by_keyboard(page):
     page.keyboard.press("Enter")
     says(page, "1 of 4 answered, 1 right.")
     assert explained.inner_text() == "Right. " + question["answers"][right][1]
+    assert colors_of(explained.locator("b"))[0] == "policy"
     assert list(json.loads(page.evaluate("localStorage.getItem('dpo-book-done')"))) == ["quiz 2.1"]
     assert page.evaluate("document.body.getBoundingClientRect().height") == pytest.approx(height)
 
