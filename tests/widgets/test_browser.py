@@ -17,6 +17,7 @@ from dpo_lib.widgets.spec import (
     Slider,
     Toggle,
     WidgetSpec,
+    fmt,
 )
 from tests.widgets.hurry import hurried
 
@@ -174,6 +175,13 @@ def test_distributions_are_those_of_torch(js):
     assert js("r => m.logSumExp(r)", [[-1e4, -1e4]]) == [-1e4 + math.log(2)]
 
 
+def test_numbers_are_written_as_in_python(js):
+    numbers = [-1234.5678, -0.7, -0.0049, -0.0, 0.0, 0.0049, 0.051, 1.006, 12.3]
+    rows = [[number, digits] for number in numbers for digits in range(1, 5)]
+    got = js("row => dpoBook.modules.module_ui.fmt(...row)", rows)
+    assert got == [fmt(*row) for row in rows]
+
+
 # --- every widget on a static page -----------------------------------------------------------
 
 
@@ -201,6 +209,8 @@ def test_each_slider_has_a_name_and_the_arrow_keys_move_the_drawing(open_page, k
         opened.settle()
         after = opened.drawing(), slider.input_value(), slider.get_attribute("aria-valuetext")
         assert all(old != new for old, new in zip(before, after, strict=True)), control.name
+        seen = slider.evaluate("node => document.querySelector(`output[for=${node.id}]`).value")
+        assert after[-1] == seen  # who hears the value hears the one that is shown
         outline = slider.evaluate("node => getComputedStyle(node).outlineWidth")
         assert float(outline.removesuffix("px")) >= 2  # the focus is seen
     if sliders:
@@ -309,6 +319,15 @@ def test_dragging_in_the_drawing_moves_the_slider(open_page):
     assert slider.input_value() == "-8"
     cells = opened.page.locator(".dpo-table td").all_text_contents()
     assert cells == ["8.0003", "−0.9997", "0.9997", "−0.0003"]
+    dots = opened.page.locator(".dpo-dot")
+    for plot in opened.page.locator("svg.dpo-plot").all():
+        box = plot.bounding_box()
+        x = round(box["x"] + 0.43 * box["width"])
+        opened.page.mouse.click(x, box["y"] + 100)
+        opened.settle()
+        dot = dots.nth(0 if box["x"] < DESK / 3 else 2).bounding_box()
+        step = box["width"] / 160  # of the slider, and a little more
+        assert abs(dot["x"] + dot["width"] / 2 - x) <= 0.5 * step + 0.5
 
 
 # --- the machinery ---------------------------------------------------------------------------
@@ -336,6 +355,32 @@ dpoBook.widgets.every_control = { render({ model, el, spec }) {
 """
 
 
+# Every position of every slider: its value for the module, what is seen and what is heard.
+POSITIONS = """() => [...document.querySelectorAll("input[type=range]")].map((slider) => {
+  const [, rows] = [(slider.value = slider.min), []];
+  for (let left = 1000; left; left--) {
+    slider.dispatchEvent(new Event("input", { bubbles: true }));
+    const seen = document.querySelector(`output[for=${slider.id}]`).textContent;
+    rows.push([Number(slider.value), seen, slider.getAttribute("aria-valuetext")]);
+    if (Number(slider.value) >= Number(slider.max)) break;
+    slider.stepUp();
+  }
+  return rows;
+})"""
+
+
+def test_a_slider_shows_and_speaks_its_value_at_every_position(open_page):
+    scores, betas = open_page(EVERY_CONTROL.to_html("words"), after=EVERY_MODULE).page.evaluate(
+        POSITIONS
+    )
+    assert [position for position, *_ in scores] == [step / 10 for step in range(-10, 11)]
+    assert [position for position, *_ in betas] == [step / 2 for step in range(-4, 3)]
+    for position, seen, heard in scores:
+        assert seen == heard == f"{fmt(position, 1)} nats"
+    for position, seen, heard in betas:
+        assert seen == heard == f"{10**position:.2g}"
+
+
 def test_every_type_of_control_reaches_the_module(open_page):
     opened = open_page(EVERY_CONTROL.to_html("words"), after=EVERY_MODULE)
     page = opened.page
@@ -358,6 +403,8 @@ def test_every_type_of_control_reaches_the_module(open_page):
     assert page.locator("output").all_text_contents() == ["0.4 nats", "10"]
     page.get_by_role("button", name="Reset").click()
     assert state() == first
+    assert page.locator("output").all_text_contents() == ["0.3 nats", "0.1"]
+    assert page.get_by_role("combobox").locator("option:checked").text_content() == "dpo"
     assert page.get_by_role("slider", name="Score").input_value() == "0.3"
     assert not page.get_by_role("checkbox").is_checked()
     assert opened.faults == []
@@ -380,9 +427,15 @@ def test_words_wait_for_the_reader_to_rest(open_page):
 def test_a_widget_that_fails_leaves_its_words_and_the_others(open_page):
     _, words, body = placeholder("score_sigmoid")
     broken = WidgetSpec("loss_and_gradient", "Without its slider").to_html("kept")
-    opened = open_page(broken + body)
+    opened = open_page(broken + body + body)
     assert opened.page.get_by_text("kept").is_visible()
-    assert opened.page.get_by_role("status").text_content() == words
+    first, second = opened.page.get_by_role("status").all()
+    assert first.text_content() == second.text_content() == words
+    opened.page.get_by_text("Shift both").last.click()
+    opened.page.keyboard.press("End")
+    opened.settle()
+    tiles = opened.page.locator(".dpo-wide .dpo-value").all_text_contents()
+    assert tiles == ["2.50 − 0.80 = 1.70", "5.50 − 3.80 = 1.70"]  # each moves its own
     assert len(opened.faults) == 1
     assert "loss_and_gradient" in opened.faults[0]
 

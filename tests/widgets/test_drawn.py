@@ -5,6 +5,7 @@ tiles and cells.
 """
 
 import math
+import random
 import re
 
 import pytest
@@ -33,16 +34,23 @@ from dpo_lib.widgets import (
     triangle,
 )
 from dpo_lib.widgets.loss_family import FAMILIES
-from dpo_lib.widgets.spec import fmt
+from dpo_lib.widgets.optimal_policy import OptimalPolicyRewards
+from dpo_lib.widgets.spec import Button, Choice, LogSlider, Toggle, fmt
 
-READ = """([spec, values]) => {
-  const start = Object.fromEntries(spec.controls.map(({ name, value }) => [name, value]));
-  const state = { ...start, ...spec.state, ...values };
+READ = """([specs, values]) => {
+  const states = specs.map(({ controls, state }) => ({
+    ...Object.fromEntries(controls.map(({ name, value }) => [name, value])),
+    ...state,
+    ...values,
+  }));
+  const [spec, state] = [specs[0], states[0]];
   const el = document.createElement("div");
+  el.className = "dpo-widget";
   el.style.width = "800px";
   document.body.replaceChildren(el);
   const model = { get: (name) => state[name], set() {}, save_changes() {}, on() {} };
-  dpoBook.widgets[spec.kind].render({ model, el, spec }).update(state);
+  const view = dpoBook.widgets[spec.kind].render({ model, el, spec });
+  const said = states.map((now) => { view.update(now); return view.describe(now); });
   const number = (node, name) => Number(node.getAttribute(name));
   const kind = (node) => node.getAttribute("class");
   const all = (root, selector, read) => [...root.querySelectorAll(selector)].map(read);
@@ -56,6 +64,7 @@ READ = """([spec, values]) => {
       label: svg.getAttribute("aria-label"),
       title: svg.querySelectorAll(".dpo-axis-title")[1]?.textContent,
       inner: svg.querySelector(".dpo-clip").getAttribute("viewBox").split(" ").map(Number),
+      room: ["y", "height"].map((c) => number(svg.querySelector(".dpo-clip"), c)),
       x: axes.length ? ticks(axes[0], 0) : [],
       y: axes.length ? ticks(axes[1], 1) : [],
       dots: all(svg, "circle", (n) => [kind(n), number(n, "cx"), number(n, "cy")]),
@@ -67,8 +76,9 @@ READ = """([spec, values]) => {
   });
   return {
     plots,
-    tiles: Object.fromEntries(all(el, ".dpo-tile", (tile) => [...tile.children].map((n) => n.textContent))),
-    table: all(el, ".dpo-table tbody tr", (row) => all(row, "td", (n) => n.textContent)),
+    said,
+    tiles: all(el, ".dpo-tile", (tile) => [...tile.children].map((n) => n.textContent)),
+    table: all(el, ".dpo-table tr", (row) => all(row, "th, td", (n) => n.textContent)),
     cells: all(el, ".dpo-tensor td, .dpo-tokens td", (n) => [kind(n) ?? "", n.textContent, n.style.getPropertyValue("--share"), all(n, ".dpo-token-bar", kind)]),
   };
 }"""
@@ -77,6 +87,7 @@ READ = """([spec, values]) => {
 @pytest.fixture(scope="module")
 def page(browser):
     page = browser.new_page()
+    page.add_style_tag(content=join.static_css())
     page.add_script_tag(content=join.static_script())
     yield page
     page.close()
@@ -116,6 +127,12 @@ class Plot:
             for d in found
         ]
 
+    def heights(self, what):
+        """How far up in the drawing the points of curves are: 0 at its lower edge, 1 at its upper."""
+        top, height = self.found["room"]
+        places = [y for (numbers,) in self.some("curves", what) for y in numbers[1::2]]
+        return [1 - (y - top) / height for y in places]
+
     def texts(self, color):
         return [text for text, _, _ in self.some("texts", f"dpo-fill-text-{color}") if text]
 
@@ -142,10 +159,13 @@ def draw(page):
 
     def draw(widget, **values):
         spec = widget.build_spec().to_json()
-        found = page.evaluate(READ, [spec, values])
+        found = page.evaluate(READ, [[spec], values])
+        tiles = {}
+        for name, text in found["tiles"]:  # one name may stand twice, with the same number
+            assert tiles.setdefault(name, text) == text
         return (
             [Plot(plot) for plot in found["plots"]],
-            found["tiles"],
+            tiles,
             found["table"],
             found["cells"],
         )
@@ -180,16 +200,21 @@ def slope_of(line):
 def test_two_losses_and_their_tangents(draw, delta):
     (losses, slopes), _, table, _ = draw(LossAndGradient, delta=delta)
     both = {
-        "accent": (nll, sigmoid(delta) - 1),
-        "ink": (lambda gap: 1 - sigmoid(gap), -sigmoid(delta) * sigmoid(-delta)),
+        "accent": ("−log P", nll, sigmoid(delta) - 1),
+        "ink": ("1 − P", lambda gap: 1 - sigmoid(gap), -sigmoid(delta) * sigmoid(-delta)),
     }
-    for row, (color, (value, slope)) in zip(table, both.items(), strict=True):
+    heads, *rows = table
+    assert heads[1:] == ["value", "slope dL/dΔr"]
+    here = {"accent": [], "ink": [f"Δr = {fmt(delta, 2)}"]}
+    for row, (color, (name, value, slope)) in zip(rows, both.items(), strict=True):
+        assert losses.texts(color) == [name, *here[color]]
+        assert slopes.texts(color) == [f"of {name}", *here[color]]
         assert losses.dots(color) == [near(delta, value(delta))]
         (tangent,) = losses.lines("dpo-tangent", f"dpo-stroke-{color}")
         assert slope_of(tangent) == pytest.approx(slope, abs=0.01)
         assert tangent[1] + slope * (delta - tangent[0]) == pytest.approx(value(delta), abs=0.05)
         assert slopes.dots(color) == [near(delta, -slope)]
-        assert row == [fmt(value(delta), 4), fmt(slope, 4)]
+        assert row == [name, fmt(value(delta), 4), fmt(slope, 4)]
         (curve,) = losses.curves(f"dpo-stroke-{color}")
         check_curve(curve, value, 0.02)
         (curve,) = slopes.curves(f"dpo-stroke-{color}")
@@ -213,7 +238,11 @@ def test_scores_on_their_line_and_the_sigmoid(draw):
     assert curve.texts("chosen") == [f"P = {fmt(p, 4)}"]
     assert line.is_above("chosen")
     assert not line.is_above("rejected")
-    assert [*tiles.values()] == ["2.50 − 0.50 = 2.00", fmt(sigmoid(2.0), 4), fmt(sigmoid(-2.0), 4)]
+    assert tiles == {
+        "gap Δr = rw − rl": "2.50 − 0.50 = 2.00",
+        "P(w ≻ l) = σ(Δr)": fmt(sigmoid(2.0), 4),
+        "P(l ≻ w) = σ(−Δr)": fmt(sigmoid(-2.0), 4),
+    }
 
 
 def test_the_calculator(draw):
@@ -228,11 +257,21 @@ def test_the_calculator(draw):
     assert slope_of(tangent) == pytest.approx(-sigmoid(-z), abs=0.01)
     assert tangent[1] + slope_of(tangent) * (z - tangent[0]) == pytest.approx(loss, abs=0.05)
     pull = 0.5 * sigmoid(-z)
-    assert [*tiles.values()] == [
-        "1.250", *(fmt(x, 4) for x in (sigmoid(z), loss, sigmoid(-z), pull))
-    ]  # fmt: skip
+    assert plot.texts("accent") == ["z = 1.250"]
+    assert plot.dots("muted") == [near(0.0, nll(0.0))]
+    assert tiles == {
+        "margin z": "1.250",
+        "P = σ(z)": fmt(sigmoid(z), 4),
+        "loss −log P": fmt(loss, 4),
+        "weight σ(−z)": fmt(sigmoid(-z), 4),
+        "pull βσ(−z)": fmt(pull, 4),
+    }
     slopes = [fmt(slope, 4) for slope in logps.grad[:2].tolist()]
-    assert table == [["2.0", "1.000", slopes[0]], ["−0.5", "−0.250", slopes[1]]]
+    assert table == [
+        ["response", "log-ratio", "reward", "slope"],
+        ["chosen", "2.0", "1.000", slopes[0]],
+        ["rejected", "−0.5", "−0.250", slopes[1]],
+    ]
 
 
 def test_the_race(draw):
@@ -248,7 +287,15 @@ def test_the_race(draw):
     assert plot.lines("dpo-drop", "dpo-stroke-rejected")[0][1::2] == near(loser, loser)
     (flip,) = plot.lines("dpo-drop", "dpo-stroke-accent")
     assert flip[::2] == near(loser / math.log(0.9), loser / math.log(0.9))
-    assert [*tiles.values()][:3] == [fmt(winner, 3), fmt(loser, 3), "the loser"]
+    assert tiles == {
+        "log π(yw)": fmt(winner, 3),
+        "log π(yl)": fmt(loser, 3),
+        "log π prefers": "the loser",
+        "equal at a winner of": f"{fmt(loser / math.log(0.9), 2)} tokens",
+    }
+    assert plot.texts("accent") == ["equal here"]
+    (far,), *_ = draw(LengthRace, n_w=7, p_w=0.99, n_l=12, p_l=0.8)
+    assert far.texts("accent") == ["equal further right"]
     assert plot.texts("chosen") == [f"winner {fmt(winner, 3)}"]
     assert plot.texts("rejected") == [f"loser {fmt(loser, 3)}"]
     (other,), *_ = draw(LengthRace, **{**state, "n_w": 1, "n_l": 12})
@@ -257,21 +304,38 @@ def test_the_race(draw):
         assert not shown.is_above(lower)
 
 
-def test_bars_of_the_reference_and_of_the_optimum(draw):
-    (plot,), tiles, _, _ = draw(OptimalPolicy, beta=0.5)
+@pytest.mark.parametrize("moved", [False, True])
+def test_bars_of_the_reference_and_of_the_optimum(draw, moved):
     data = OptimalPolicy.build_spec().data
-    reference, rewards = (
-        torch.tensor(data[n], dtype=torch.float64) for n in ("reference", "rewards")
-    )
+    reference = torch.tensor(data["reference"], dtype=torch.float64)
+    rewards = torch.tensor(data["rewards"], dtype=torch.float64)
+    if moved:
+        rewards[2] = 1.5
+        (plot,), tiles, _, _ = draw(OptimalPolicyRewards, beta=0.5, r_2=1.5)
+    else:
+        (plot,), tiles, _, _ = draw(OptimalPolicy, beta=0.5)
     best = (reference.log() + rewards / 0.5).softmax(dim=0)
     unit = plot.to_x(1) - plot.to_x(0)
     for color, values in (("reference", reference), ("policy", best)):
         widths = [width * unit for _, _, width, _ in plot.some("bars", f"dpo-fill-{color}")]
         assert widths == pytest.approx(values.tolist(), abs=0.01)
-        assert [float(t.split()[-1]) for t in plot.texts(color)] == near(*values.tolist())
+        name = {"reference": "πref", "policy": "π*"}[color]
+        assert plot.texts(color) == [f"{name} {fmt(value, 3)}" for value in values.tolist()]
+    assert plot.texts("ink") == data["responses"]
+    assert plot.texts("accent") == [f"r = {fmt(reward, 2)}" for reward in rewards.tolist()]
+    places = [
+        [y for text, _, y in plot.some("texts", f"dpo-fill-text-{color}")]
+        for color in ("ink", "reference", "policy")
+    ]
+    from_the_top = [y for row in zip(*places, strict=True) for y in row]
+    assert from_the_top == sorted(from_the_top), "a response does not stand at its bars"
     kl = (best * (best / reference).log()).sum().item()
     reward = (best * rewards).sum().item()
-    assert [*tiles.values()] == [f"{fmt(kl, 3)} nats", fmt(reward, 3), fmt(reward - 0.5 * kl, 3)]
+    assert tiles == {
+        "KL(π* ‖ πref)": f"{fmt(kl, 3)} nats",
+        "expected reward E[r]": fmt(reward, 3),
+        "E[r] − β KL": fmt(reward - 0.5 * kl, 3),
+    }
 
 
 def test_the_hill_below_its_ceiling(draw):
@@ -290,10 +354,25 @@ def test_the_hill_below_its_ceiling(draw):
     assert gap == near(0.3, now.objective, 0.3, now.ceiling)
     (leash,) = plot.lines("dpo-drop", "dpo-stroke-reference")
     assert leash == near(0.3, now.objective, 0.3, now.reward)
-    numbers = (now.reward, now.leash, now.objective, now.ceiling, now.gap)
-    assert {*tiles.values()} == {fmt(number, 3) for number in numbers}
+    across = [line for line in plot.lines("dpo-stroke-ink") if line[0] != line[2]]
+    assert across == [near(0.0, now.ceiling, 1.0, now.ceiling)]
+    named = [plot.texts(color) for color in ("ink", "accent", "policy")]
+    assert named == [[f"ceiling β log Z = {fmt(now.ceiling, 3)}"], ["E[r]"], ["J"]]
+    assert tiles == {
+        "E[r]": fmt(now.reward, 3),
+        "− β KL(π ‖ πref)": fmt(now.leash, 3),
+        "= J": fmt(now.objective, 3),
+        "β log Z": fmt(now.ceiling, 3),
+        "− β KL(π ‖ π*)": fmt(now.gap, 3),
+    }
     columns = [objective.REFERENCE, now.policy, now.best]
-    assert table == [[fmt(float(column[row]), 3) for column in columns] for row in range(3)]
+    assert table == [
+        ["probability", "πref", "your π", "π*"],
+        *(
+            [name, *(fmt(float(column[row]), 3) for column in columns)]
+            for row, name in enumerate(objective.RESPONSES)
+        ),
+    ]
 
 
 def test_the_replay_of_stored_runs(draw):
@@ -318,11 +397,31 @@ def test_the_replay_of_stored_runs(draw):
             assert [x for x, _ in line] == pytest.approx(data["steps"], abs=1)
             assert [y for _, y in band] == pytest.approx([*low, *reversed(high)], abs=allowed)
             assert plot.dots(color)[0][1] == pytest.approx(mean[at], abs=allowed)
-    names = ("true_reward", "kl", "accuracy", "chosen_shift", "rejected_shift")
-    digits = (2, 2, 3, 2, 2)
-    assert [*tiles.values()] == [
-        fmt(run[name]["mean"][at], n) for name, n in zip(names, digits, strict=True)
-    ]
+        assert plot.lines("dpo-drop")[0][::2] == pytest.approx((step, step), abs=1)
+    now = {name: run[name]["mean"][at] for name in run if name != "samples"}
+    assert tiles == {
+        "true reward": fmt(now["true_reward"], 2),
+        "KL (nats)": fmt(now["kl"], 2),
+        "held-out accuracy": fmt(now["accuracy"], 3),
+        "log π: chosen": fmt(now["chosen_shift"], 2),
+        "log π: rejected": fmt(now["rejected_shift"], 2),
+    }
+
+
+def test_axes_of_the_replay_hold_both_losses_at_every_beta(draw):
+    drawn = [[draw(TrainingReplay, loss=loss, beta=beta)[0] for loss in (0, 1)] for beta in (0, 2)]
+    for panel, own in enumerate((False, True, False, True)):
+        reached = []
+        for dpo, naive in drawn:
+            heights = dpo[panel].heights("dpo-curve") + naive[panel].heights("dpo-curve")
+            reached.append((min(heights), max(heights)))
+        whole = (pytest.approx(0.054, abs=0.01), pytest.approx(0.946, abs=0.01))
+        if own:
+            assert reached == [whole, whole]
+        else:
+            assert drawn[0][0][panel].found["y"] == drawn[1][1][panel].found["y"]
+            assert min(low for low, _ in reached) >= 0.05
+            assert max(high for _, high in reached) <= 0.95
 
 
 def test_every_run_of_the_bug_quiz(draw):
@@ -402,13 +501,28 @@ def test_points_paths_and_numbers_of_the_triangle(draw):
         "rewards": (values["beta"] * (goal - start)).tolist(),
         "kl": (goal.exp() * (goal - start)).sum().item(),
     }
-    columns = [
-        [*values["reference"], 0, 0, 0, None, 0],
-        [*best, *optimum["rewards"], None, optimum["kl"]],
-        *([*r["probabilities"], *r["rewards"], r["loss"], r["kl"]] for r in reached.values()),
+    names = spec.data["names"]
+    columns = {
+        "πref": [*values["reference"], 0, 0, 0, None, 0],
+        "π*": [*best, *optimum["rewards"], None, optimum["kl"]],
+    }
+    for name, loss in (("DPO", "dpo"), ("naive", "naive"), ("SFT", "sft")):
+        there = reached[loss]
+        columns[name] = [*there["probabilities"], *there["rewards"], there["loss"], there["kl"]]
+    heads, *rows = table
+    sides = [f"r̂, {side}" for side in ("top", "left", "right")]
+    assert [row[0] for row in rows] == [*names, *sides, "loss", "KL"]
+    assert heads == ["probability", *columns]
+    for i, column in enumerate(columns.values(), start=1):
+        assert [row[i] for row in rows] == ["–" if x is None else fmt(x, 2) for x in column]
+    corners = {text.split(",")[0]: at for text, *at in plot.some("texts", "dpo-fill-text-ink")}
+    (x, y), (left_x, left_y), (right_x, right_y) = (corners[name] for name in names)
+    assert left_x < x < right_x
+    assert y < left_y == right_y
+    assert plot.texts("ink") == [
+        *(f"{name}, r = {fmt(r, 1)}" for name, r in zip(names, values["rewards"], strict=True)),
+        "π*",
     ]
-    for i, column in enumerate(columns):
-        assert [row[i] for row in table] == ["–" if x is None else fmt(x, 2) for x in column]
 
 
 def test_the_loss_of_a_label_and_its_expectation(draw):
@@ -425,7 +539,22 @@ def test_the_loss_of_a_label_and_its_expectation(draw):
     for plot, y in ((losses, mean(best)), (slopes, 0.0)):
         assert plot.lines("dpo-drop")[0][::2] == pytest.approx((best, best), abs=0.05)
         assert plot.dots("ink") == [pytest.approx((best, y), abs=0.05)]
-    assert [*tiles.values()][:2] == [fmt(best, 2), fmt(sigmoid(0.5 * best), 3)]
+        dashed = plot.curves("dpo-tangent")[0]
+        assert dashed == plot.curves("dpo-stroke-accent")[0]  # one label's, and it is DPO's
+        assert [plot.texts(c) for c in ("accent", "muted")] == [["one label"], ["DPO, one label"]]
+        assert plot.texts("ink") == [f"h* = {fmt(best, 2)}", "expected"]
+    check_curve(slopes.curves("dpo-stroke-accent")[0], lambda h: -sigmoid(-0.5 * h), 0.02)
+    assert tiles == {
+        "best margin h*": fmt(best, 2),
+        "σ(βh*)": fmt(sigmoid(0.5 * best), 3),
+        "slope at h = 0": f"{fmt((0.2 - 0.8) / 2, 2)} β",
+    }
+    (losses, slopes), tiles, _, _ = draw(LossFamily, loss=5, beta=0.5, p=0.8)
+    assert [*tiles.values()] == ["–", "–", "−0.50 β"]
+    for plot, y in ((losses, nll(0.0)), (slopes, -0.5)):
+        assert plot.curves("dpo-stroke-ink") == [[]], "an expectation that nobody knows"
+        assert plot.dots("ink") == [near(0.0, y)]
+        assert plot.texts("ink") == ["expected"]
     assert len(FAMILIES) == len(LossFamily.build_spec().controls[0].options)
     data = LossFamily.build_spec().data
     colors = ("policy", "reference", "chosen", "rejected", "muted")
@@ -447,10 +576,23 @@ def test_arrows_from_the_reference_to_the_policy(draw):
         ((x, _),) = plot.dots(color)
         assert x == pytest.approx(policy, abs=0.01)
         assert plot.lines("dpo-thick", f"dpo-stroke-{color}")[0][::2] == near(reference, policy)
+        name = {"w": "winner", "l": "loser"}[side]
+        sign = "+" if policy > reference else ""
+        change = f"{sign}{fmt(policy - reference, 4)}"
+        assert plot.texts(color) == [f"{name} {fmt(policy, 3)}, change {change}"]
     assert [x for x, _ in plot.dots("reference")] == near(-0.8, -0.2)
-    assert [*tiles.values()] == [
-        "loser", "winner", "0.1500", "−0.0500", fmt(sigmoid(0.2), 4)
-    ]  # fmt: skip
+    assert plot.texts("reference") == ["πref −0.800", "πref −0.200"]
+    assert plot.texts("ink") == ["r̂ = 0.50 · change"]
+    assert plot.is_above("chosen")
+    winner, loser = (plot.some("dots", f"dpo-fill-{c}")[0][1] for c in ("chosen", "rejected"))
+    assert winner < loser, "the winner's row is not the upper one"
+    assert tiles == {
+        "log π prefers": "loser",
+        "r̂ prefers": "winner",
+        "r̂(yw)": "0.1500",
+        "r̂(yl)": "−0.0500",
+        "P(winner)": fmt(sigmoid(0.2), 4),
+    }
 
 
 def test_the_budget_s_bar(draw):
@@ -460,7 +602,16 @@ def test_the_budget_s_bar(draw):
     assert plot.to_x(content[0]) == pytest.approx(0, abs=0.2)
     assert plot.to_x(content[0] + content[2]) == pytest.approx(80, abs=0.5)
     assert plot.to_x(common[0] + common[2]) == pytest.approx(100, abs=0.5)
-    assert [*tiles.values()][:2] == ["+40.0 nats", "+10.0 nats"]
+    assert (plot.texts("accent"), plot.texts("muted")) == (["“Paris” 80.0 %"], ["“the” 20.0 %"])
+    gains = {"“Paris” gains": "+40.0 nats", "“the” gains": "+10.0 nats"}
+    assert tiles == {**gains, "the larger part": "“Paris” 4.0 to 1"}
+    for changed, larger in (
+        ({"gain_content": 0.5}, "“the” 2.0 to 1"),
+        ({"gain_content": 1.0}, "equal"),
+        ({"alone": 0}, "all to “Paris”"),
+    ):
+        state = {**values, "alone": 100, **changed}
+        assert draw(Budget, **state)[1]["the larger part"] == larger
 
 
 def test_shading_and_look_ups_of_the_stepper(draw):
@@ -501,3 +652,109 @@ def test_the_annotator_counts_rows_and_skips(draw):
     _, tiles, _, _ = draw(Annotator, started=True, judged=judged)
     assert [*tiles.values()] == ["3", "1", "2.0 s", "2.0 s"]
     assert re.fullmatch(r"[\d. s]+", "".join(tiles.values()))
+
+
+# --- all widgets ------------------------------------------------------------------------------
+
+MOVED = [
+    Budget,
+    DPOCalculator,
+    LengthRace,
+    LossAndGradient,
+    LossFamily,
+    Objective,
+    OptimalPolicyRewards,
+    ScoreSigmoid,
+    TensorStepper,
+    TokenProbabilities,
+    TrainingReplay,
+    Triangle,
+    Verdicts,
+]
+
+
+def anywhere(control, chance):
+    """Some value that a reader can give a control."""
+    if isinstance(control, Choice):
+        return chance.choice(control.options)
+    if isinstance(control, Toggle):
+        return chance.random() < 0.5
+    if isinstance(control, Button):
+        return control.value
+    steps = chance.randint(0, round((control.max - control.min) / control.step))
+    place = control.min + steps * control.step
+    return 10**place if isinstance(control, LogSlider) else control.on_grid(place)
+
+
+@pytest.mark.parametrize("widget", MOVED)
+def test_a_state_come_to_from_others_is_drawn_as_if_it_were_the_first(page, widget):
+    chance, first = random.Random(18), widget.build_spec()
+    specs = [
+        first.with_values(**{c.name: anywhere(c, chance) for c in first.controls}) for _ in range(6)
+    ]
+    walked = page.evaluate(READ, [[spec.to_json() for spec in specs], {}])
+    assert walked["said"] == [widget.describe(spec.values) for spec in specs]
+    at_once = page.evaluate(READ, [[specs[-1].to_json()], {}])
+    assert {**walked, "said": None} == {**at_once, "said": None}
+
+
+def test_level_lines_are_those_of_the_present_beta(page):
+    """Wherever β comes from, the loss is the same at both ends of each piece."""
+    betas = (3.0, 0.3)
+    specs = [Triangle.build_spec().with_values(beta=beta) for beta in betas]
+    found = page.evaluate(READ, [[spec.to_json() for spec in specs], {}])
+    plot = Plot(found["plots"][0])
+    ((left, top_y), (right, _), (_, peak), *_) = plot.curves("dpo-thin", "dpo-stroke-muted")[0]
+    ((pieces,),) = plot.some("curves", "dpo-thin", "dpo-stroke-grid")
+    points = torch.tensor(pieces, dtype=torch.float64).reshape(-1, 2)
+    top = (top_y - points[:, 1]) / (top_y - peak)
+    third = (points[:, 0] - left) / (right - left) - top / 2
+    policies = torch.stack([top, 1 - top - third, third], dim=1).clamp_min(1e-3)
+    values = dict(specs[-1].values)
+    inside = [ends for ends in policies.split(2) if ends.min() > 0.05]
+    assert len(inside) > 200
+    heights = [
+        [triangle.loss_value(values, "dpo", policy.log()).item() for policy in ends]
+        for ends in inside[:: len(inside) // 60]
+    ]
+    spread = max(map(max, heights)) - min(map(min, heights))
+    assert max(abs(a - b) for a, b in heights) < 0.01 * spread
+
+
+# What the color of a word, and of the tile with that name, says.
+SAYS = {
+    "chosen": r"(log π: )?chosen|winner .*|(log π|r̂)\(yw\)|P\(w ≻ l\) .*",
+    "rejected": r"(log π: )?rejected|loser .*|(log π|r̂)\(yl\)|P\(l ≻ w\) .*",
+    "reference": r"reference|πref.*|− β KL\(π ‖ πref\)",
+    "policy": r"DPO|J|= J|π\* 0.*|true reward|KL \(nats\)|KL\(π\*.*",
+    "accent": r"naive|E\[r\]|expected reward E\[r\]|pull.*|−log P|one label",
+    "muted": r"SFT .*|DPO, one label",
+    "ink": r"π\* of the rewards|1 − P|expected",
+}
+SEEN = """() => [...document.querySelectorAll(".dpo-widget *")].flatMap((node) =>
+  [...node.classList].flatMap((name) => {
+    const found = name.match(/^dpo-(stroke|fill|replay|fill-text|text)-(ink|muted|grid|chosen|rejected|policy|reference|accent)$/);
+    if (!found || (found[1] === "stroke" && node.matches(".dpo-replay-band"))) return [];
+    const [, kind, color] = found;
+    const style = getComputedStyle(node);
+    const shown = kind === "text" ? style.color : kind === "stroke" ? style.stroke : style.fill;
+    const words = kind.endsWith("text") && (node.closest(".dpo-tile")?.firstChild ?? node).textContent;
+    return [[color + (kind.endsWith("text") ? "-text" : ""), shown, words || ""]];
+  }))"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_color_says_the_same_in_every_widget(page, theme):
+    page.evaluate("theme => { document.documentElement.dataset.theme = theme; }", theme)
+    meant = dict.fromkeys(SAYS, 0)
+    for widget in (*MOVED, Annotator, OptimalPolicy):
+        page.evaluate(READ, [[widget.build_spec().to_json()], {}])
+        for color, shown, words in page.evaluate(SEEN):
+            code = join.palette(theme)[color]
+            assert shown == f"rgb({', '.join(str(int(code[i : i + 2], 16)) for i in (1, 3, 5))})"
+            for meaning, form in SAYS.items():
+                if words and re.fullmatch(form, words):
+                    assert color == f"{meaning}-text", (widget, words)
+                    meant[meaning] += 1
+    page.evaluate("() => { delete document.documentElement.dataset.theme; }")
+    assert min(meant.values()) >= 2, meant

@@ -60,17 +60,19 @@ def test_the_browser_says_what_python_says(browser):
           const el = document.body.appendChild(document.createElement("div"));
           const model = { get: (name) => name === "step" ? 100 : 0, set() {}, save_changes() {} };
           const view = dpoBook.widgets.training_replay.render({ model, el, spec });
+          const prompts = [...el.querySelectorAll("dt")].map((node) => node.textContent);
           return states.map(([step, beta, loss]) => {
             const state = { step, beta, loss };
             view.update(state);
             const texts = [...el.querySelectorAll("dd > span:first-child")];
-            return [view.describe(state), texts.map((node) => node.textContent)];
+            return [view.describe(state), prompts, texts.map((node) => node.textContent)];
           });
         }""",
         [spec.to_json(), states],
     )
     page.close()
-    for (step, beta, loss), (words, samples) in zip(states, got, strict=True):
+    for (step, beta, loss), (words, prompts, samples) in zip(states, got, strict=True):
+        assert prompts == data["prompts"]
         state = {"step": step, "beta": data["betas"][beta], "loss": data["losses"][loss]}
         assert words == TrainingReplay.describe(state)
         assert len(words) <= 150
@@ -121,8 +123,12 @@ def test_play_runs_to_the_end_and_pauses(page):
 
 
 def test_with_reduced_motion_the_button_moves_one_evaluation(page):
+    page.get_by_role("button", name="Play").click()
+    assert step(page) == 120
     page.emulate_media(reduced_motion="reduce")
-    page.clock.run_for(50)
+    page.get_by_role("button", name="Next").wait_for()
+    page.clock.run_for(5000)  # what plays stops
+    assert step(page) == 120
     page.get_by_role("button", name="Next").click()
     page.clock.run_for(5000)
-    assert step(page) == 120
+    assert step(page) == 140

@@ -191,6 +191,9 @@ def test_the_start_is_dragged_and_moved_by_arrow_keys(browser, tmp_path):
     assert (top, left, right) == (0.07, 0.54, 0.39)
     page.keyboard.press("ArrowLeft")
     assert column(2)[1] == pytest.approx(left + 0.02)
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowDown")
+    assert column(2) == pytest.approx([0.05, 0.55, 0.40], abs=0.011)
     box = page.locator("svg.dpo-plot").bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.mouse.down()
@@ -205,6 +208,10 @@ def test_the_start_is_dragged_and_moved_by_arrow_keys(browser, tmp_path):
     assert column(2) != [0.05, 0.55, 0.40]
     page.get_by_role("button", name="Play").click()
     page.get_by_role("button", name="Pause").click()
+    page.emulate_media(reduced_motion="reduce")
     page.get_by_role("button", name="To the start").click()
     assert column(2) == [0.05, 0.55, 0.40]
+    page.get_by_role("button", name="Fifty steps").click()
+    there = numbers_at(SPEC.values, "dpo", path({**SPEC.values, "steps": 50}, "dpo")[-1])
+    assert column(2) == [round(p, 2) for p in there["probabilities"]]
     page.close()
