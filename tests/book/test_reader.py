@@ -5,7 +5,7 @@ import re
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from tests.book.pages import EVERY_PAGE, PAGES, faults_of_load
+from tests.book.pages import EVERY_PAGE, PAGES, ROOT, faults_of_load
 
 AXE_OPTIONS = {
     "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"],
@@ -163,6 +163,23 @@ def test_every_control_has_a_name_and_a_slider_moves_something(visit):
                 break
             page.wait_for_timeout(20)
         assert shown(widget) != before, slider.evaluate("e => `nothing moves by ${e.outerHTML}`")
+
+
+def test_a_wide_box_is_a_stop_for_the_keyboard_only_while_it_scrolls(browser):
+    script = (ROOT / "book" / "_static" / "book.js").read_text(encoding="utf-8")
+    boxes = "".join(
+        f'<div class="{name}" style="overflow: auto; width: 50vw">'
+        f'<p style="width: {width}px">wide</p></div>'
+        for name in ("dpo-figure", "math")
+        for width in (200, 400)
+    )
+    page = browser.new_page(viewport={"width": 1000, "height": 600})
+    page.set_content(f"{boxes}<script>{script}</script>")
+    stops = "[...document.querySelectorAll('div')].map((box) => box.tabIndex).join() == "
+    for width, wanted in ((1000, "-1,-1,-1,-1"), (600, "-1,0,-1,0"), (1000, "-1,-1,-1,-1")):
+        page.set_viewport_size({"width": width, "height": 600})
+        page.wait_for_function(f"{stops} '{wanted}'", timeout=5000)
+    page.close()
 
 
 # Last, so that what a page does a moment later has been done.

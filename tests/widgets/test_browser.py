@@ -401,10 +401,12 @@ def test_every_type_of_control_reaches_the_module(open_page):
         "score": 0.4, "beta": 10, "loss": 1, "smooth": True, "next_step": 1, "rows": ["row"]
     }  # fmt: skip
     assert page.locator("output").all_text_contents() == ["0.4 nats", "10"]
+    chosen = page.get_by_role("combobox").locator("option:checked")
+    assert chosen.text_content() == "ipo"
     page.get_by_role("button", name="Reset").click()
     assert state() == first
     assert page.locator("output").all_text_contents() == ["0.3 nats", "0.1"]
-    assert page.get_by_role("combobox").locator("option:checked").text_content() == "dpo"
+    assert chosen.text_content() == "dpo"
     assert page.get_by_role("slider", name="Score").input_value() == "0.3"
     assert not page.get_by_role("checkbox").is_checked()
     assert opened.faults == []

@@ -64,6 +64,7 @@ READ = """([specs, values]) => {
       label: svg.getAttribute("aria-label"),
       title: svg.querySelectorAll(".dpo-axis-title")[1]?.textContent,
       inner: svg.querySelector(".dpo-clip").getAttribute("viewBox").split(" ").map(Number),
+      titles: all(svg, ".dpo-axis-title", (n) => [n.textContent, number(n, "y")]),
       room: ["y", "height"].map((c) => number(svg.querySelector(".dpo-clip"), c)),
       x: axes.length ? ticks(axes[0], 0) : [],
       y: axes.length ? ticks(axes[1], 1) : [],
@@ -205,6 +206,10 @@ def test_two_losses_and_their_tangents(draw, delta):
     }
     heads, *rows = table
     assert heads[1:] == ["value", "slope dL/dΔr"]
+    for plot, of in ((losses, "loss (−log P in nats)"), (slopes, "size of the slope, |dL/dΔr|")):
+        (below, low), (above, high) = plot.found["titles"]
+        assert (below, above) == ("score gap Δr", of)
+        assert low > high
     here = {"accent": [], "ink": [f"Δr = {fmt(delta, 2)}"]}
     for row, (color, (name, value, slope)) in zip(rows, both.items(), strict=True):
         assert losses.texts(color) == [name, *here[color]]

@@ -106,6 +106,12 @@ class TestNumbers:
         assert got["names"] == names
         assert got["scores"] == pytest.approx(scores, abs=1e-8)
         assert (got["gap"] is None) == finite
+        if not finite:
+            start, end = got["gap"]
+            beaten = {start}
+            for _ in names:
+                beaten |= {lost for won, lost in kinds if won in beaten}
+            assert end not in beaten
         assert sum(map(sum, got["wins"])) == sum(a != b for a, b in kinds)
 
     def test_clicks_on_one_kind_only_have_no_scores(self, script):
