@@ -195,6 +195,7 @@ def test_each_slider_has_a_name_and_the_arrow_keys_move_the_drawing(open_page, k
     status = opened.page.get_by_role("status")
     assert status.text_content() == words  # the browser says what Python said
     assert opened.page.locator(".dpo-fallback").count() == 0
+    assert opened.page.locator(".dpo-widget").get_attribute("aria-label") == spec.title
     sliders = [control for control in spec.controls if isinstance(control, (Slider, LogSlider))]
     assert opened.page.get_by_role("slider").count() == len(sliders)
     for control in sliders:
@@ -481,6 +482,7 @@ def test_the_module_runs_in_a_notebook(open_page, kind):
     opened.page.add_style_tag(content=join.static_css())
     assert opened.page.get_by_role("status").text_content() == words
     assert opened.page.get_by_role("slider").count() == 0  # the notebook brings its own
+    assert opened.page.locator(".dpo-widget").get_attribute("aria-label") == spec.title
     for control in spec.controls:
         if isinstance(control, Slider):
             before = opened.drawing()

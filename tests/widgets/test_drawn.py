@@ -233,6 +233,7 @@ def test_scores_on_their_line_and_the_sigmoid(draw):
         assert [x for x, _ in line.dots(color)] == near(score)
     (gap,) = line.lines("dpo-thick")
     assert gap[::2] == near(0.5, 2.5)
+    assert [end[::2] for end in line.lines("dpo-thin")] == [near(0.5, 0.5), near(2.5, 2.5)]
     assert line.texts("chosen") + line.texts("rejected") == ["winner 2.50", "loser 0.50"]
     assert curve.dots("ink") == [near(2.0, sigmoid(2.0))]
     check_curve(curve.curves("dpo-stroke-ink")[0], sigmoid)
@@ -264,6 +265,8 @@ def test_the_calculator(draw):
     pull = 0.5 * sigmoid(-z)
     assert plot.texts("accent") == ["z = 1.250"]
     assert plot.dots("muted") == [near(0.0, nll(0.0))]
+    (outside,), *_ = draw(DPOCalculator, **{**state, "p_w": -0.5, "beta": 1.0})
+    assert outside.texts("accent") == ["z = 5.000, further right"]
     assert tiles == {
         "margin z": "1.250",
         "P = σ(z)": fmt(sigmoid(z), 4),
@@ -292,6 +295,7 @@ def test_the_race(draw):
     assert plot.lines("dpo-drop", "dpo-stroke-rejected")[0][1::2] == near(loser, loser)
     (flip,) = plot.lines("dpo-drop", "dpo-stroke-accent")
     assert flip[::2] == near(loser / math.log(0.9), loser / math.log(0.9))
+    assert flip[3] == pytest.approx(loser, abs=0.01)
     assert tiles == {
         "log π(yw)": fmt(winner, 3),
         "log π(yl)": fmt(loser, 3),
@@ -554,6 +558,9 @@ def test_the_loss_of_a_label_and_its_expectation(draw):
         "σ(βh*)": fmt(sigmoid(0.5 * best), 3),
         "slope at h = 0": f"{fmt((0.2 - 0.8) / 2, 2)} β",
     }
+    for p, label in ((0.0, "h* = −∞, further left"), (1.0, "h* = ∞, further right")):
+        plots, *_ = draw(LossFamily, loss=0, beta=0.5, p=p)
+        assert [plot.texts("ink")[0] for plot in plots] == [label] * 2
     (losses, slopes), tiles, _, _ = draw(LossFamily, loss=5, beta=0.5, p=0.8)
     assert [*tiles.values()] == ["–", "–", "−0.50 β"]
     for plot, y in ((losses, nll(0.0)), (slopes, -0.5)):

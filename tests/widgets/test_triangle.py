@@ -214,4 +214,11 @@ def test_the_start_is_dragged_and_moved_by_arrow_keys(browser, tmp_path):
     page.get_by_role("button", name="Fifty steps").click()
     there = numbers_at(SPEC.values, "dpo", path({**SPEC.values, "steps": 50}, "dpo")[-1])
     assert column(2) == [round(p, 2) for p in there["probabilities"]]
+    for _ in range(7):
+        page.get_by_role("button", name="Fifty steps").click()
+    end = column(2)
+    page.emulate_media(reduced_motion="no-preference")
+    page.get_by_role("button", name="Fifty steps").click()  # from the end: again from the start
+    page.get_by_role("button", name="Pause").click(timeout=3000)
+    assert column(2) != end
     page.close()
