@@ -321,14 +321,17 @@ def test_dragging_in_the_drawing_moves_the_slider(open_page):
     cells = opened.page.locator(".dpo-table td").all_text_contents()
     assert cells == ["8.0003", "−0.9997", "0.9997", "−0.0003"]
     dots = opened.page.locator(".dpo-dot")
-    for plot in opened.page.locator("svg.dpo-plot").all():
+    for plot, share in zip(opened.page.locator("svg.dpo-plot").all(), (0.43, 0.61), strict=True):
         box = plot.bounding_box()
-        x = round(box["x"] + 0.43 * box["width"])
+        x = round(box["x"] + share * box["width"])
         opened.page.mouse.click(x, box["y"] + 100)
         opened.settle()
         dot = dots.nth(0 if box["x"] < DESK / 3 else 2).bounding_box()
         step = box["width"] / 160  # of the slider, and a little more
         assert abs(dot["x"] + dot["width"] / 2 - x) <= 0.5 * step + 0.5
+    before = slider.input_value()
+    opened.page.mouse.click(x + 99, box["y"] + 100, button="right")
+    assert slider.input_value() == before
 
 
 # --- the machinery ---------------------------------------------------------------------------

@@ -305,6 +305,8 @@ def test_the_race(draw):
     assert plot.texts("accent") == ["equal here"]
     (far,), *_ = draw(LengthRace, n_w=7, p_w=0.99, n_l=12, p_l=0.8)
     assert far.texts("accent") == ["equal further right"]
+    _, level, _, _ = draw(LengthRace, n_w=2, p_w=0.9, n_l=1, p_l=0.81)  # but for rounding
+    assert level["log π prefers"] == "neither"
     assert plot.texts("chosen") == [f"winner {fmt(winner, 3)}"]
     assert plot.texts("rejected") == [f"loser {fmt(loser, 3)}"]
     (other,), *_ = draw(LengthRace, **{**state, "n_w": 1, "n_l": 12})

@@ -126,5 +126,6 @@ def test_a_choice_is_an_index_in_the_browser():
 
 def test_texts():
     assert label_html("r_w < π_{ref}") == "r<sub>w</sub> &lt; π<sub>ref</sub>"
+    assert label_html("x_1y") == "x<sub>1</sub>y"  # without braces one character is low
     assert label_math("gap r_w − π_{ref}, β") == r"gap \(r_{w}\) − \(π_{ref}\), β"
     assert [fmt(x, 2) for x in (1.005, -1.7, -0.001, 0.0)] == ["1.00", "−1.70", "0.00", "0.00"]
