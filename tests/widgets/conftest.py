@@ -3,8 +3,10 @@
 import json
 
 import pytest
+import torch
 
 from dpo_lib import widgets
+from dpo_lib.models.checkpoints import load_sft
 from dpo_lib.widgets import join, live
 from tests.widgets.hurry import hurried
 
@@ -94,6 +96,19 @@ class Opened:
         """The same, while the page is open."""
         kept = json.dumps(_as_kept(rows))
         self.page.evaluate("kept => localStorage.setItem('dpo-book-clicks', kept)", kept)
+
+    def policy(self):
+        """The policy trained last on the page."""
+        weights = list(self.page.evaluate("Object.values(dpoBook.policy.weights)"))
+        policy = load_sft()
+        start = 0
+        with torch.no_grad():
+            for weight in policy.state_dict().values():
+                part = weights[start : start + weight.numel()]
+                weight.copy_(torch.tensor(part, dtype=torch.float64).view(weight.shape))
+                start += weight.numel()
+        assert start == len(weights)
+        return policy
 
     def answers(self):
         rows = self.page.locator(".dpo-answers tbody tr").all()

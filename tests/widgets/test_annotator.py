@@ -295,7 +295,8 @@ def test_an_imported_row_on_a_pair_of_the_annotator_counts_as_seen(page):
     rows = [row | {"from": "file"}]
     reopen_with(page, {"dpo-book-clicks": {"version": 1, "rows": rows}})
     page.wait_for_function(STATUS_IS, arg=expected_words(["skip", "first"], started=False))
-    assert table(page)[0][-1] == "–"
+    assert [row[-1] for row in table(page)] == ["–"]
+    assert page.locator(".dpo-tile .dpo-value").all_text_contents() == ["1", "0", "–", "–"]
     judge(page, "u", "Go on")
     assert kept(page) == []
 

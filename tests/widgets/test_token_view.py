@@ -51,6 +51,21 @@ def columns(prompt, response, names, **settings):
     return [*rows, ["log π", *(fmt(sum(side), 3) for side in sides)]]
 
 
+def updates(*texts, start="sft", **settings):
+    """What the third view shows of each response: now, after the update, and the change."""
+    result = measure_tokens(*texts, **settings)
+    tables = []
+    for i, tokens in enumerate(result["tokens"]):
+        now, after = result["logps"][start][i], result["logps"]["after"][i]
+        lines = [*zip(tokens, now, after, strict=True), ("log π", sum(now), sum(after))]
+        tables.append([[name, fmt(a, 3), fmt(b, 3), plus(b - a)] for name, a, b in lines])
+    return tables
+
+
+def plus(value):
+    return fmt(value, 3) if round(value, 3) <= 0 else f"+{fmt(value, 3)}"
+
+
 def test_any_text_of_the_world_is_scored_as_the_library_scores_it(open_view):
     opened = open_view()
     assert opened.tables() == [columns(TEXTS["prompt"], TEXTS["chosen"], ["sft"])]
@@ -121,12 +136,9 @@ def test_the_next_update_is_that_of_the_training_step(open_view, rate):
     opened.page.wait_for_function("!document.querySelector('.dpo-token-old')")
     result = measure_tokens(*TEXTS.values(), float(BETAS[0]), float(rate))
     assert opened.tables() != first
-    for i, rows in enumerate(opened.tables()):
-        now, after = result["logps"]["sft"][i], result["logps"]["after"][i]
-        changes = [fmt(b - a, 3) for a, b in zip(now, after, strict=True)]
-        assert [row[1] for row in rows[:-1]] == [fmt(a, 3) for a in now]
-        assert [row[2] for row in rows[:-1]] == [fmt(b, 3) for b in after]
-        assert [row[3].removeprefix("+") for row in rows[:-1]] == changes
+    assert opened.tables() == updates(*TEXTS.values(), beta=float(BETAS[0]), rate=float(rate))
+    captions = opened.page.locator(".dpo-tokens caption").all_text_contents()
+    assert [text.split(":")[0] for text in captions] == ["chosen", "rejected"]
     opened.page.wait_for_timeout(500)
     values = TokenView.build_spec().values | {"show": SHOW[2], "result": result}
     assert opened.status() == TokenView.describe(values)
@@ -139,21 +151,24 @@ def test_the_policy_is_the_one_trained_last_on_the_page(open_view):
     opened.page.get_by_role("button", name="Train one here").click()
     opened.wait_for("One update of the policy would move")
     assert "with DPO, β = 1, 40 updates" in about.text_content()
-    before = opened.tables()
+    settings = {"beta": 1.0, "rate": 2e-4, "start": "policy"}
+    assert opened.tables() == updates(*TEXTS.values(), **settings, policy=opened.policy())
     opened.page.get_by_role("button", name="Step").click()
     opened.page.wait_for_function(
         "document.querySelector('.dpo-token-about').textContent.includes(', 1 updates')"
     )
-    opened.page.wait_for_function(
-        "old => document.querySelector('.dpo-tokens').textContent != old",
-        arg="".join(map("".join, before[0])),
-    )
     opened.choose("Show", SHOW[0])
+    expected = columns(
+        TEXTS["prompt"], TEXTS["chosen"], ["base", "sft", "policy"], policy=opened.policy()
+    )
     opened.page.wait_for_function(
-        "document.querySelector('.dpo-tokens thead').textContent == 'tokenbaseSFTpolicy'"
-        " && !document.querySelector('.dpo-tokens').textContent.includes('–')"
+        "text => document.querySelector('.dpo-tokens tbody').textContent == text",
+        arg="".join(map("".join, expected)),
+        timeout=8000,
     )
     (rows,) = opened.tables()
+    assert rows == expected
+    assert opened.status().startswith("Under the policy the 5 terms")
     assert rows[0][2] != rows[0][3]
     opened.page.get_by_role("button", name="Reset").first.click()
     opened.page.wait_for_function("document.querySelectorAll('.dpo-tokens').length == 2")

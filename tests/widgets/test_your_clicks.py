@@ -75,6 +75,22 @@ def compute(opened, mode, rows=()):
     return opened.status()
 
 
+def assert_ends(opened, name, clicked, numbers):
+    """The table holds the clicks that these numbers (B, 2) are most against and most for."""
+    order = (numbers[:, 0] - numbers[:, 1]).argsort().tolist()
+    lines = opened.page.locator("table tbody tr").all()
+    for line, i in zip(lines, [*order[:3], *order[-3:]], strict=True):
+        assert line.locator("th").text_content() == clicked[i]["prompt"]
+        assert line.locator("td").all_text_contents() == [
+            f"{clicked[i][side]}{name} {fmt(number, 2)}"
+            for side, number in zip(SIDES, numbers[i].tolist(), strict=True)
+        ]
+    named = {"reward": "the reward"}.get(name, name)
+    assert opened.page.locator("caption").text_content() == (
+        f"The 3 clicks that {named} is most against, and the 3 it is most for"
+    )
+
+
 @pytest.fixture
 def script(browser):
     page = browser.new_page()
@@ -161,7 +177,8 @@ class TestForms:
         assert opened.page.get_by_text("half a click added").count() == (not finite)
         same = sum(a == b for a, b in kinds)
         assert opened.page.get_by_text(f"Of these clicks, {same} compare two").is_visible()
-        assert f"{len(clicked)} of your clicks" in opened.status()
+        result = {"n": len(clicked), "yours": True, "names": names, "scores": scores}
+        assert opened.status() == YourClicks.describe(YourClicks().values | {"result": result})
 
     def test_loss(self, open_widget):
         opened = open_widget(YourClicks, YourClicks.spec_of("loss"))
@@ -183,6 +200,10 @@ class TestForms:
         lines = opened.page.locator("table tbody tr").all()
         assert [line.locator("td").all_text_contents() for line in lines] == expected
         assert expected[0][0] == fmt(math.log(2), 3)
+        assert opened.status() == (
+            f"{len(clicked)} of your clicks: mean loss {expected[1][0]} with scores fitted to "
+            f"them, {expected[2][0]} with the true reward."
+        )
 
     def test_log_probs(self, open_widget):
         opened = open_widget(YourClicks, YourClicks.spec_of("log_probs"))
@@ -194,36 +215,21 @@ class TestForms:
             YourClicks.spec_of("log_probs").state
             | {"result": {"n": 24, "yours": True, "agree": int((margins > 0).sum())}}
         )
-        order = margins.argsort().tolist()
-        lines = opened.page.locator("table tbody tr").all()
-        for line, i in zip(lines, [*order[:3], *order[-3:]], strict=True):
-            assert line.locator("th").text_content() == clicked[i]["prompt"]
-            for cell, side, logp in zip(
-                line.locator("td").all_text_contents(), SIDES, logps[i].tolist(), strict=True
-            ):
-                assert cell == f"{clicked[i][side]}log π {fmt(logp, 2)}"
+        assert_ends(opened, "log π", clicked, logps)
 
     def test_rewards_of_a_policy_that_is_trained_here(self, open_widget):
         opened = open_widget(YourClicks, YourClicks.spec_of("rewards"))
         clicked = rows(SHORT["first"])
         said = compute(opened, "rewards", clicked)
         assert said.startswith("DPO, β = 1, 60 updates: mean reward ")
-        weights = list(opened.page.evaluate("Object.values(dpoBook.policy.weights)"))
-        policy = load_sft()
-        start = 0
-        with torch.no_grad():
-            for weight in policy.state_dict().values():
-                part = weights[start : start + weight.numel()]
-                weight.copy_(torch.tensor(part, dtype=torch.float64).view(weight.shape))
-                start += weight.numel()
-        assert start == len(weights)
         rewards = dpo_reward(
-            log_probs(policy.double(), clicked), log_probs(load_sft().double(), clicked), 1.0
+            log_probs(opened.policy(), clicked), log_probs(load_sft(), clicked), 1.0
         )
         chosen, rejected = rewards.mean(dim=0).tolist()
         agree = int((rewards[:, 0] > rewards[:, 1]).sum())
         assert f"reward {fmt(chosen, 2)} chosen, {fmt(rejected, 2)} rejected; {agree} of 24" in said
         assert agree > 18
+        assert_ends(opened, "reward", clicked, rewards)
 
     def test_rows_that_the_model_cannot_read_are_told(self, open_widget):
         opened = open_widget(YourClicks, YourClicks.spec_of("log_probs"))
