@@ -838,8 +838,13 @@ def test_twelve_pairs_by_keyboard_killed_and_taken_up_again(run, file, tmp_path,
     choices = ["first", "second", "tie", "second"]
     command = run(file, out)
     page = visit(command.address, faulty=["ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET"])
-    press(page, *keys)
+    press(page, *keys[:4])
+    assert list(tiles(page).items())[1:4] == [("ties", "1"), ("skipped", "1"), ("left", "9")]
+    press(page, *keys[4:])
+    assert list(tiles(page).values())[:4] == ["3", "1", "0", "9"]
     assert page.get_by_text("Pair 5 of 13", exact=True).is_visible()
+    bar = page.get_by_role("progressbar")
+    assert bar.evaluate("n => [n.value, n.max]") == [4, 13]
     assert shown(page) == as_shown(pairs[4])
     command.end(signal.SIGKILL)
     wait(page)
@@ -952,7 +957,8 @@ def test_time_away_from_the_page_does_not_count(session, served, visit):
     wait(page, 100)
     page.evaluate(hide, False)
     press(page, "1", after=1)
-    assert server.judgements.judged[0].seconds == 3
+    press(page, "2", after=1.5)
+    assert [one.seconds for one in server.judgements.judged] == [3, 1.5]
 
 
 def test_two_windows_do_not_judge_a_pair_twice(session, served, visit):
