@@ -63,7 +63,7 @@ def find_files(paths: str | Path | Sequence[str | Path]) -> list[Path]:
     Raises
     ------
     ValueError
-        If a path does not exist, or a folder holds no data file.
+        If a path does not exist or is a pipe or a device, or a folder holds no data file.
     """
     paths = [paths] if isinstance(paths, str | Path) else paths
     found: list[Path] = []
@@ -75,6 +75,8 @@ def find_files(paths: str | Path | Sequence[str | Path]) -> list[Path]:
             found += inside
         elif path.is_file():
             found.append(path)
+        elif path.exists():  # its rows are read more than once
+            raise ValueError(f"{path} is a pipe or a device: write the rows to a file first")
         else:
             raise ValueError(f"there is no file {path}")
     if not found:

@@ -5,6 +5,7 @@ import csv
 import gzip
 import io
 import json
+import os
 
 import pyarrow
 import pytest
@@ -170,6 +171,12 @@ def test_a_folder_and_several_files(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"holds no file of \.jsonl"):
         find_files(tmp_path / "empty")
+
+
+def test_a_pipe_is_not_called_missing(tmp_path):
+    os.mkfifo(tmp_path / "a.jsonl")
+    with pytest.raises(ValueError, match=r"a\.jsonl is a pipe or a device: write the rows"):
+        find_files(tmp_path / "a.jsonl")
 
 
 def test_of_two_values_under_one_name_none_is_taken(tmp_path):
