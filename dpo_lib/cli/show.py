@@ -41,9 +41,10 @@ def _shown(what: str, ids: Sequence[int], tokenizer: Any, marked: bool = False) 
         words[half:-half] = [f" [... {len(words) - LONGEST:,} more tokens ...] "]
     if marked:
         text = "".join(f"‹{word}›" for word in words).replace("\n", "⏎")
-    else:  # several tokens may be one character
+    else:  # several tokens may be one character; the tiny model's are words without spaces
         text = "".join(words)
-        if "\ufffd" in text and len(ids) <= LONGEST:
+        apart = "\ufffd" in text or not hasattr(tokenizer, "backend")
+        if apart and len(ids) <= LONGEST:
             text = tokenizer.decode(list(ids), keep_specials=True)
     lines = [
         part

@@ -109,6 +109,9 @@ def test_show_marks_the_response_and_its_thumb(thumbs, capsys):
     assert main(["show", "--data", str(thumbs), "--model", "tiny", "--rows", "2"]) == 0
     text = capsys.readouterr().out
     assert "thumb 2 (line 2)" in text
+    prompt = json.loads(thumbs.read_text().splitlines()[0])["prompt"]
+    assert " " in prompt
+    assert f"tokens\n    {prompt}\n" in text  # words stay apart
     assert re.search(r"response, thumb (up|down), scored: \d+ tokens\n    ‹", text)
 
 
