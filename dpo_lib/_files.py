@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import itertools
 import os
@@ -36,6 +37,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     BinaryIO
         The new file, open for writing.
     """
+    if path.exists() and not path.is_file():  # renaming would put a file in a device's place
+        raise OSError(errno.EINVAL, "not a plain file, so it is not replaced", str(path))
     _remove_left_over(path)
     writer = f"{platform.node()}-{os.getpid()}.{next(_writers)}"
     partial = path.with_name(f"{path.name}.{writer}.partial")

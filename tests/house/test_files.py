@@ -191,3 +191,12 @@ def test_a_new_file_has_the_permissions_of_any_new_file(tmp_path):
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         write(tmp_path / "nowhere" / "a.txt", b"new")
+
+
+def test_a_pipe_or_a_device_is_not_replaced(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="not a plain file"), replacing(path):
+        pass
+    assert path.is_fifo()
+    assert list(tmp_path.iterdir()) == [path]
