@@ -52,7 +52,7 @@ class Row(NamedTuple):
     """A row, and where it stands."""
 
     value: object  # decoded, or the exception
-    line: int  # where it begins, counted from 1; in Parquet and Arrow the row
+    line: int  # where it begins, counted from 1; without lines (Parquet, Arrow, a list) the row
     file: str
     unit: str = "line"  # what is counted: "line" or "row"
 
@@ -249,6 +249,10 @@ def _rows(data: bytes, path: Path, encoding: str | None) -> Iterator[Row]:
         rows: Iterator[tuple[int, object]] = _csv_rows(data, path, name.endswith(".tsv"))
     elif _is_lines(data):
         rows = json_lines(data)
+    elif b"\n" not in data.strip():  # all rows in one line
+        values = (value for _, value in _json_rows(data))
+        yield from (Row(value, i, file, "row") for i, value in enumerate(values, start=1))
+        return
     else:
         rows = _json_rows(data)
     yield from (Row(value, line, file) for line, value in rows)

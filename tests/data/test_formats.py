@@ -265,7 +265,8 @@ def test_json_lists_know_their_lines(tmp_path, indent, inside):
         return  # one object on one line is a row of JSON lines
     found = read_preferences(path)
     assert [r.prompt for r in found.records] == ["0?", "1?", "2?"]
-    assert found.lines == ([2, 2, 2] if indent is None else [3, 8, 13])
+    lines, rows = ([3, 8, 13], "line"), ([1, 2, 3], "row")  # in one line a line tells nothing
+    assert (found.lines, found.unit) == (rows if indent is None else lines)
 
 
 def test_parquet_with_messages(tmp_path):
