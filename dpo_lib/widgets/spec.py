@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import Any
 
 # Rounding of a step such as 0.1 in binary: far below any step, far above float64's noise.
@@ -246,8 +247,14 @@ def _inline_math(match: re.Match[str]) -> str:
 
 
 def fmt(value: float, digits: int) -> str:
-    """Write ``value`` with ``digits`` decimals, a true minus sign and no negative zero."""
-    text = f"{value:.{digits}f}"
+    """Write ``value`` with ``digits`` decimals, a true minus sign and no negative zero.
+
+    What lies in the middle is rounded away from 0, as the browser does.
+    """
+    exact = Decimal(float(value))
+    if exact.is_finite():
+        exact = exact.quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP, Context(prec=400))
+    text = f"{exact:.{digits}f}"
     if float(text) == 0:
         text = text.removeprefix("-")
     return text.replace("-", "−")

@@ -1,6 +1,7 @@
 """The description of a widget: what it accepts, and what the static page is told."""
 
 import json
+import math
 import re
 
 import pytest
@@ -129,3 +130,5 @@ def test_texts():
     assert label_html("x_1y") == "x<sub>1</sub>y"  # without braces one character is low
     assert label_math("gap r_w − π_{ref}, β") == r"gap \(r_{w}\) − \(π_{ref}\), β"
     assert [fmt(x, 2) for x in (1.005, -1.7, -0.001, 0.0)] == ["1.00", "−1.70", "0.00", "0.00"]
+    assert [fmt(x, 1) for x in (971.25, -0.25, 0.35)] == ["971.3", "−0.3", "0.3"]  # 0.35 is less
+    assert [fmt(x, 2) for x in (math.nan, math.inf, 1e20)] == ["NaN", "Infinity", f"{10**20}.00"]
