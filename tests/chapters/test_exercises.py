@@ -48,6 +48,8 @@ def test_an_exercise_says_how_hard_how_important_and_how_long_it_is_and_has_one_
         assert 5 <= int(head[3]) <= 30, label(match)
         assert len(HINT.findall(match["body"])) == 1, label(match)
     assert any("essential" in HEAD.search(match["body"])[0] for match in found)
+    hints = [HINT.search(match["body"])[0] for match in found]
+    assert len(set(hints)) == len(hints)  # none stands under another exercise
     text = path.read_text(encoding="utf-8")
     assert text.count("{exercise}") == len(found)
     assert "Hint:" not in text
