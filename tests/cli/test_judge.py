@@ -2,15 +2,18 @@
 
 import json
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from dpo_lib.cli import main
 from dpo_lib.cli.drawn import Answer, Drawn, read_drawn
 from dpo_lib.cli.judge import Pair, _judged, _told, make_pairs
+from dpo_lib.cli.judges import answers_of, as_number, load_function, takes
 from dpo_lib.cli.progress import Progress
 from dpo_lib.data.formats import read_preferences
 from tests.models.hf import make_folder
@@ -261,6 +264,33 @@ def test_a_name_that_is_none_is_told_in_a_sentence(run, name, message):
     assert (status, rows) == (2, [])
     assert message in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("value", [torch.zeros(2), 10**400, object(), "1", b"1", [1.0], 1j])
+def test_what_is_no_finite_number_is_refused_by_the_judge_s_name(value):
+    with pytest.raises(ValueError, match=r"^my:judge must give a finite number, .* at line 3$"):
+        as_number(value, "my:judge", "line 3")
+    assert as_number(torch.tensor(0.5), "my:judge", "line 3") == 0.5
+
+
+def test_a_judge_is_asked_for_ended_only_if_it_names_it():
+    assert takes(lambda prompt, answer, ended: 0.0, "ended")
+    assert not takes(lambda prompt, answer: 0.0, "ended")
+    assert not takes(min, "ended")  # written in C: nobody knows
+    assert not takes(3, "ended")
+
+
+def test_a_path_may_have_a_colon_and_a_judge_that_hangs_is_left_behind(tmp_path):
+    folder = tmp_path / "a:b"
+    folder.mkdir()
+    (folder / "j.py").write_text("import threading\ndef judge():\n    threading.Event().wait()\n")
+    judge = load_function(f"{folder / 'j.py'}:judge", "--judge")
+    before = {*threading.enumerate()}
+    silent = r"^my:judge is silent for 0.01 s at line 3 \(--timeout\)$"
+    with pytest.raises(ValueError, match=silent):
+        list(answers_of(judge, "my:judge", [((), {}, "line 3")], 0.01, SimpleNamespace()))
+    hanging = {*threading.enumerate()} - before
+    assert [thread.daemon for thread in hanging] == [True]  # the program can end
 
 
 @pytest.mark.parametrize(
