@@ -2,6 +2,7 @@
 
 import functools
 import json
+import random
 
 import pytest
 import torch
@@ -388,6 +389,11 @@ def texts_of_the_world():
     some = sorted({text for _, text in demonstrations(300, seed=6)})
     cases += [(prompt, text, True) for prompt in prompts for text in some[::3]]
     broken = ["", "Paris", "Paris. Paris.", "is Paris.", ". .", "red, red and blue.", "Rome. Ok?"]
+    parts = ["I do not know.", "Please wait.", "Thank you for asking.", "I am sorry.", "Paris."]
+    parts += ["That is not my problem.", "It is 4."]
+    draw = random.Random(4)
+    strings = [draw.choices(parts, k=draw.randint(2, 5)) for _ in range(400)]  # some say it twice
+    cases += [(draw.choice(prompts), " ".join(said), True) for said in strings]
     return cases + [(prompt, text, True) for prompt in prompts for text in broken]
 
 
