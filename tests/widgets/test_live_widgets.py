@@ -191,6 +191,13 @@ def wait_for_legend(opened, said):
     )
 
 
+def runs_of(opened):
+    """What the legend says of the present run and of the last, as far as its clicks."""
+    legend = opened.page.locator(".dpo-lab-legend").text_content()
+    said = legend.removeprefix("In color: ").split(" Gray: ")
+    return [run[: run.index(").") + 1] for run in said]
+
+
 def pairs_of(opened):
     return int(opened.tile("pairs"))
 
@@ -244,6 +251,8 @@ class TestTrainItYourself:
         for last, now, *_ in opened.page.evaluate(POINTS):
             assert last >= 3
             assert now >= 2
+        marked = opened.page.locator(".dpo-answers .dpo-text-policy").all_text_contents()
+        assert marked == [now for before, now in opened.answers() if now != before] != []
         assert opened.loaded() == ["engine", "model"]
 
     def test_clicks_come_from_chapter_1(self, open_widget):
@@ -266,6 +275,7 @@ class TestTrainItYourself:
         opened.press("Play")
         wait_for_legend(opened, "(24 of a stored annotator’s: you have none yet).")
         assert pairs_of(opened) == len(annotator_rows()) == 24
+        (present,) = runs_of(opened)
         for stored, said, pairs in (
             ([*READ, *UNREAD], "(6 of yours; 4 of them left out: not in the model’s words).", 2),
             (UNREAD, "(24 of a stored annotator’s: none of your 4 is in the model’s words).", 24),
@@ -276,6 +286,8 @@ class TestTrainItYourself:
             opened.press("New run")
             wait_for_legend(opened, said)
             assert pairs_of(opened) == pairs
+            last, (present, gray) = present, runs_of(opened)
+            assert present != gray == last
         opened.page.wait_for_function(UPDATED)
 
     @pytest.mark.parametrize("name", [name for name in SHORT if name != "reference"])
@@ -325,6 +337,10 @@ class TestTrainItYourself:
         opened.wait_for("0 updates")  # a failure is not kept
 
 
+TILE_BEGINS = """start => [...document.querySelectorAll(".dpo-tile")]
+  .some((tile) => new RegExp(start).test(tile.textContent))"""
+
+
 # --- write the loss --------------------------------------------------------------------------
 
 
@@ -356,6 +372,16 @@ class TestWriteTheLoss:
         editor.fill(RIGHT)
         opened.press("Check")
         opened.wait_for("All cases are right")
+
+    def test_training_that_was_stopped_can_begin_again(self, open_widget):
+        opened = open_widget(WriteTheLoss)
+        opened.page.get_by_role("textbox").fill(RIGHT)
+        for _ in range(2):
+            opened.press("Train")
+            for updates in ("0", "[1-9]"):
+                opened.page.wait_for_function(TILE_BEGINS, arg=f"^updates{updates}")
+            opened.press("Stop")
+            opened.wait_for("Stopped.")
 
     def test_the_right_loss_helps_and_the_turned_one_harms(self, open_widget):
         rewards = []
