@@ -341,6 +341,52 @@ TILE_BEGINS = """start => [...document.querySelectorAll(".dpo-tile")]
   .some((tile) => new RegExp(start).test(tile.textContent))"""
 
 
+# --- what is asked of the worker -------------------------------------------------------------
+
+CHOSEN = {  # what the reader chooses, and what the worker is asked for
+    ("DPO", "the true reward"): ("dpo", "true"),
+    ("naive", "noisy people"): ("naive", "noisy"),
+    ("SFT on winners", "coin flips"): ("sft", "coin"),
+    ("DPO", "my clicks of chapter 1"): ("dpo", "clicks"),
+    ("naive", "my clicks, one of them wrong"): ("naive", "wrong"),
+}
+KEEPS_ORDERS = """() => {
+  window.orders = [];
+  const answers = ["a", "b", "c", "d"].map((text) => ({ text, reward: 0 }));
+  const look = { step: 0, reward: 0, kl: 0, malformed: 0, answers };
+  window.Worker = class {
+    terminate() {}
+    postMessage({ id, ask, ...values }) {
+      orders.push({ ask, ...values });
+      if (ask === "advance") return;
+      const answer = ask === "begin" ? { pairs: 1, unread: [], look } : null;
+      setTimeout(() => this.onmessage({ data: { id, answer } }));
+    }
+  };
+}"""
+
+
+class TestOrders:
+    def test_each_choice_is_asked_for_by_its_own_name(self, open_widget):
+        opened = open_widget(TrainItYourself)
+        opened.page.evaluate(KEEPS_ORDERS)
+        disabled = []
+        for loss, labels in CHOSEN:
+            opened.page.get_by_role("combobox", name="Loss").select_option(label=loss)
+            opened.page.get_by_role("combobox", name="Labels by").select_option(label=labels)
+            opened.press("Play")
+            opened.page.wait_for_function("() => orders.at(-1)?.ask === 'advance'")
+            names = ("Step", "New run")
+            buttons = [opened.page.get_by_role("button", name=n, exact=True) for n in names]
+            disabled.append([button.get_attribute("aria-disabled") for button in buttons])
+            opened.press("Reset")
+            opened.page.evaluate("orders.push({})")
+        orders = opened.page.evaluate("orders")
+        begun = [(o["loss"], o["labels"]) for o in orders if o.get("ask") == "begin"]
+        assert begun == list(CHOSEN.values())
+        assert disabled == [["true", "true"]] * len(CHOSEN)
+
+
 # --- write the loss --------------------------------------------------------------------------
 
 
