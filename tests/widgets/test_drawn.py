@@ -4,6 +4,7 @@ The functions that the modules export have tests of their own: these look at dot
 tiles and cells.
 """
 
+import itertools
 import math
 import random
 import re
@@ -36,6 +37,7 @@ from dpo_lib.widgets import (
 from dpo_lib.widgets.loss_family import FAMILIES
 from dpo_lib.widgets.optimal_policy import OptimalPolicyRewards
 from dpo_lib.widgets.spec import Button, Choice, LogSlider, Toggle, fmt
+from dpo_lib.widgets.token_probabilities import TOKENS, copies_until_underflow
 
 READ = """([specs, values]) => {
   const states = specs.map(({ controls, state }) => ({
@@ -481,7 +483,22 @@ def test_products_and_sums_of_token_probabilities(draw):
     sums = [math.log(p) for p in so_far]
     assert [logs.to_y(y) for _, y, _, _ in bars] == pytest.approx([0.0, *sums[:-1]], abs=0.05)
     assert [logs.to_y(y + h) for _, y, _, h in bars] == pytest.approx(sums, abs=0.05)
-    assert [*tiles.values()][:2] == [fmt(so_far[-1], 4), fmt(sums[-1], 3)]
+    assert product.texts("chosen") == [fmt(level, 3) for level in so_far]
+    assert logs.texts("chosen") == [fmt(math.log(p), 2) for p in values]
+    for plot, (least, most) in ((product, (-12, 0)), (logs, (0, 20))):
+        assert [name for name, _ in plot.found["x"]] == [token.strip() for token in TOKENS]
+        labels = plot.some("texts", "dpo-fill-text-chosen")
+        for (_, x, y), (left, top, width, height) in zip(
+            labels, plot.some("bars", "dpo-fill-chosen"), strict=True
+        ):
+            assert x == pytest.approx(left + width / 2)
+            assert least < y - (top + (height if plot is logs else 0)) < most
+    links = logs.lines("dpo-thin", "dpo-stroke-muted")
+    assert [link[1::2] for link in links] == [near(level, level) for level in sums[:-1]]
+    copies = f"{copies_until_underflow(sums[-1])} copies"
+    assert [*tiles.values()] == [fmt(so_far[-1], 4), fmt(sums[-1], 3), copies]
+    _, tiles, _, _ = draw(TokenProbabilities, **{f"p{i + 1}": 1.0 for i in range(count)})
+    assert [*tiles.values()] == ["1.0000", "0.000", "never"]
 
 
 def test_points_paths_and_numbers_of_the_triangle(draw):
@@ -645,6 +662,147 @@ def test_shading_and_look_ups_of_the_stepper(draw):
         marked = [w for w in range(len(words)) if rows[1 + w][place][0] == "dpo-taken"]
         assert marked == [response[t]]
     assert [*tiles.values()] == [fmt(taken.sum().item(), 4), fmt(taken.sum().exp().item(), 4)]
+
+
+STEPPER = """() => {
+  const of = (selector) => [...document.querySelectorAll(selector)];
+  const kinds = (row) => [...row.cells].slice(1).map((cell) => cell.className);
+  return {
+    code: of(".dpo-codeline code")[0].textContent,
+    shape: of(".dpo-shape")[0].textContent,
+    grid: of(".dpo-tensor")[0].className,
+    fresh: of("thead th").map((head) => head.classList.contains("dpo-new")),
+    kinds: of(".dpo-tensor tbody:not(.dpo-foot) tr").map(kinds),
+    foot: of(".dpo-tensor tbody:not(.dpo-foot) tr:first-child, .dpo-foot tr").map((row) => [...row.cells].map((cell) => cell.textContent)),
+  };
+}"""
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_code_and_marks_of_every_step_of_the_stepper(draw, page, late):
+    """The lines of code, run one after the other, make the tensors that the grid shows."""
+    data = TensorStepper.build_spec().data
+    words, prompt = data["words"], len(data["prompt"])
+    names = {
+        "torch": torch,
+        "prompt": torch.tensor([data["prompt"]]),
+        "response": torch.tensor([data["response"]]),
+        "prompt_len": prompt,
+        "model": lambda tokens: torch.tensor([data["logits"]], dtype=torch.float64),
+    }
+    kept = [prompt - 1 + late + t for t in range(len(data["response"]))]
+    for step in range(len(data["steps"])):
+        _, tiles, _, cells = draw(TensorStepper, step=step, too_late=late)
+        seen = page.evaluate(STEPPER)
+        exec(seen["code"], names)
+        made = names[seen["code"].split(" = ")[0]]
+        assert seen["shape"] == f"shape {tuple(made.shape)}"
+        tokens = [words[i] for i in names["tokens"][0]]
+        width = len(tokens)
+        assert ("dpo-wrong" in seen["grid"].split()) == late
+        assert seen["fresh"] == [False] * (1 + prompt) + [step == 0] * (width - prompt)
+        predicts, *grid = seen["kinds"]
+        assert predicts == ["dpo-kept" if step >= 2 and i in kept else "" for i in range(width)]
+        for word, row in enumerate(grid):
+            for i, kind in enumerate(row):
+                taken = step >= 4 and i in kept and word == data["response"][kept.index(i)]
+                at_kept = "dpo-taken" if taken else "dpo-kept"
+                other = "dpo-cut" if step == 2 else ""
+                assert kind == (("" if step < 2 else at_kept) if i in kept else other)
+
+        columns = names["logits"][0, kept] if step else torch.zeros(2, 8)
+        taken = names["taken"].flatten() if step >= 4 else torch.zeros(2)
+        foot = [
+            ("logsumexp", 3, [fmt(v, 2) for v in columns.logsumexp(dim=-1).tolist()]),
+            ("look up", 4, [words[i] for i in data["response"]]),
+            ("log-prob", 4, [fmt(v, 2) for v in taken.tolist()]),
+        ]
+        following = [*tokens[1:], "?"] if step else [""] * width
+        expected = [["predicts", *following]]
+        for name, start, texts in foot:
+            row = [""] * width
+            if step >= start:
+                row[kept[0] : kept[-1] + 1] = texts
+            expected.append([name, *row])
+        assert seen["foot"] == expected
+        if step == 3:
+            shown = [[cells[(1 + w) * width + i][1] for w in range(len(words))] for i in kept]
+            assert shown == [[fmt(v, 2) for v in column] for column in made[0].tolist()]
+        last = [fmt(made.item(), 4), fmt(made.exp().item(), 4)] if step == 5 else ["–", "–"]
+        assert [*tiles.values()] == last
+
+
+TOKEN_VIEW = """() => {
+  const of = (root, selector) => [...root.querySelectorAll(selector)];
+  const bar = (node) => [node.className.split("dpo-back-")[1], ...["width", "marginLeft"].map((c) => parseFloat(node.style[c]))];
+  const read = (cell) => of(cell, ".dpo-token-bar").map(bar)[0] ?? null;
+  return {
+    fields: of(document, ".dpo-token-fields label").filter((n) => !n.hidden).map((n) => n.textContent),
+    train: of(document, "button").filter((n) => n.textContent === "Train one here" && !n.hidden).length,
+    about: of(document, ".dpo-token-about").filter((n) => !n.hidden).length,
+    tables: of(document, ".dpo-tokens").map((table) => ({
+      heads: of(table, "thead th").map((n) => n.textContent),
+      bars: [...table.tBodies[0].rows].map((row) => [...row.cells].slice(1).map(read)),
+    })),
+  };
+}"""
+
+
+def test_bars_columns_and_fields_of_every_view_of_the_tokens(draw, page):
+    result = TokenView.build_spec().state["result"]
+    sides = {
+        "base": [-2.0, -0.5, -3.0],
+        "sft": [-1.0, -0.25, -0.75],
+        "policy": [-4.0, -0.1, -0.6],
+        "after": [-3.6, -0.3, -0.6],
+    }
+    turned = [2 * logp for logp in reversed(sides["after"])]  # of the other response
+    logps = {name: [side, side] for name, side in sides.items()} | {
+        "after": [sides["after"], turned]
+    }
+    tokens = [["It", "is", "<eos>"]] * 2
+    result = result | {"prompt": ["A", "B"], "tokens": tokens, "logps": logps}
+    colors = {"base": "muted", "sft": "reference", "policy": "policy"}
+    heads = {"base": "base", "sft": "SFT", "policy": "policy"}
+
+    def bar(name, t, deepest):
+        return [colors[name], pytest.approx(-100 * sides[name][t] / deepest, abs=0.01), 0]
+
+    for show, under in itertools.product(range(3), range(3)):
+        draw(TokenView, show=show, under=under, result=result)
+        seen = page.evaluate(TOKEN_VIEW)
+        fields = ["Prompt", "Chosen response", "Rejected response"]
+        assert seen["fields"] == (fields if show == 2 else ["Prompt", "Response"])
+        assert seen["train"] == seen["about"] == (show == 2 or under == 2)
+        names = (["sft"], ["base", "sft"], ["base", "sft", "policy"])[under]
+        deepest = -min(min(sides[name]) for name in names)
+        if show == 0:
+            (table,) = seen["tables"]
+            assert table["heads"] == ["token", *(heads[name] for name in names)]
+            rows = [[bar(name, t, deepest) for name in names] for t in range(3)]
+            assert table["bars"] == [*rows, [None] * len(names)]
+        elif show == 1:
+            (table,) = seen["tables"]
+            assert table["heads"][-1] == f"log π, {heads[names[-1]]}"
+            scored = [None, *(bar(names[-1], t, deepest) for t in range(3)), None]
+            assert table["bars"] == [[None, None, one] for one in scored]
+        else:
+            both = [
+                [b - a for a, b in zip(sides["policy"], after, strict=True)]
+                for after in logps["after"]
+            ]
+            widest = max(abs(change) for changes in both for change in changes)
+            for table, changes in zip(seen["tables"], both, strict=True):
+                assert table["heads"] == ["token", "now", "after", "change"]
+                for row, change in zip(table["bars"], changes, strict=False):
+                    width = 50 * abs(change) / widest
+                    way = ["rejected", 50 - width] if change < 0 else ["chosen", 50]
+                    assert row[:2] == [None, None]
+                    assert row[2] == [
+                        way[0],
+                        *(pytest.approx(x, abs=0.01) for x in (width, way[1])),
+                    ]
+                assert table["bars"][-1] == [None] * 3
 
 
 def test_sums_and_colors_of_the_token_view(draw):

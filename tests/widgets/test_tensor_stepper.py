@@ -182,6 +182,9 @@ def test_previous_next_and_the_keyboard(page):
         assert current() == chip(step)
     first = page.get_by_role("button", name="1 Concatenate")
     first.focus()
+    for modifier in ("Control", "Alt", "Meta", "Shift"):  # the browser's own
+        first.press(f"{modifier}+Home")
+        assert current() == chip(5)
     first.press("ArrowLeft")
     assert current() == chip(4)
     page.get_by_role("button", name="Reset").click()

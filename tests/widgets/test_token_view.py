@@ -104,8 +104,11 @@ def test_words_outside_the_world_are_named_and_words_of_it_are_offered(open_view
     opened.field("Response").fill("It is nice in Paris!")
     opened.wait_for("Not among this model’s")
     assert opened.status().endswith("“nice”, “!”.")
-    opened.field("Response").fill("It is Pa")
     group = opened.page.get_by_role("group", name="Words that the tiny world knows")
+    opened.field("Response").fill("It is T")
+    fitting = [w for w in TokenView.build_spec().data["words"] if w.lower().startswith("t")]
+    assert group.get_by_role("button").all_text_contents() == fitting[:8] != fitting
+    opened.field("Response").fill("It is Pa")
     offered = group.get_by_role("button").all_text_contents()
     assert "Paris" in offered
     assert all(word.lower().startswith("pa") for word in offered)
