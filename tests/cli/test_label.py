@@ -921,8 +921,10 @@ def test_double_clicks_held_keys_and_keys_of_the_browser_judge_nothing(session, 
     wait(page, 0.1)  # too fast to have read anything
     page.keyboard.press("1")
     wait(page)
-    for key in ("Control+1", "Alt+ArrowLeft", "3", "u"):
+    for key in ("Control+1", "Meta+1", "Alt+ArrowLeft", "3", "u"):
         page.keyboard.press(key)
+    settle(page)
+    assert shown(page) == as_shown(server.judgements.plan[0])
     assert server.judgements.events == 0
     with page.expect_response("**/judge"):
         page.keyboard.down("1")
@@ -1015,7 +1017,11 @@ def test_the_page_passes_the_accessibility_rules(session, served, visit, theme, 
 def test_words_for_those_who_do_not_see_the_page_and_a_focus_for_those_who_do(
     session, served, visit
 ):
-    server = served(session(plan_of(drawn_rows(2))))
+    drawn = [
+        Drawn("A?", [Answer("x", ended=False), Answer("y", ended=False)]),
+        Drawn("B?", [Answer("x"), Answer("y")]),
+    ]
+    server = served(session(make_plan(drawn, 1, 0.0, 0).pairs))
     page = visit(server.address)
     first, second = server.judgements.plan
     words = page.get_by_role("status")
@@ -1029,10 +1035,28 @@ def test_words_for_those_who_do_not_see_the_page_and_a_focus_for_those_who_do(
         outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
         assert outline == "solid"
     assert order == ["Response 1", "Response 2", "Tie", "Skip", "Undo"]
+
+    def unusable():
+        return page.locator("[aria-disabled=true]").all_text_contents()
+
+    def cut_off():
+        notes = page.locator(".dpo-ann-card > :last-child").all_text_contents()
+        return ["Cut off" in note for note in notes]
+
+    assert (unusable(), cut_off()) == (["Undo"], [not a.ended for a in (first.first, first.second)])
     press(page, "1")
+    assert (unusable(), cut_off()) == ([], [not a.ended for a in (second.first, second.second)])
     assert words.text_content() == f"Pair 2 of 2. {second.prompt}"
     press(page, "2")
     assert words.text_content() == "That was the last pair."
     assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "What came of it"
+    assert unusable() == ["Tie", "Skip"]
+    assert not page.get_by_role("group", name="The pair to judge").is_visible()
     press(page, "u")
     assert words.text_content() == f"Pair 2 of 2. {second.prompt}"
+    assert unusable() == []
+    assert not page.get_by_role("group", name="What came of it").is_visible()
+    focused = page.evaluate("document.activeElement.getAttribute('aria-label')")
+    assert focused == "The pair to judge"
+    press(page, "u")
+    assert (unusable(), cut_off()) == (["Undo"], [not a.ended for a in (first.first, first.second)])
