@@ -10,7 +10,7 @@ from dpo_lib.widgets import Annotator, join
 from dpo_lib.widgets.clicks import PRACTICE, pairs, rows_of
 from dpo_lib.world import find_prompt, load_pairs, world_tokenizer
 from tests.widgets.conftest import reopen, reopen_with
-from tests.widgets.looks import assert_accessible
+from tests.widgets.looks import assert_accessible, colors_of
 
 ROOT = Path(__file__).resolve().parents[2]
 HEIGHT = "document.querySelector('.dpo-widget').getBoundingClientRect().height"
@@ -187,16 +187,25 @@ def test_the_downloaded_rows_are_training_data(page, tmp_path):
 
 
 def test_clicks_keys_skip_undo_and_reset(page):
+    def unusable():
+        return page.locator("[aria-disabled=true]").all_text_contents()
+
+    def bar():
+        return page.get_by_role("progressbar").evaluate("n => [n.value, n.max]")
+
     page.wait_for_function(STATUS_IS, arg=expected_words([], started=False))
     assert not page.get_by_role("button", name="Response 1").is_visible()
+    assert (unusable(), bar()) == (["Skip", "Undo", "Download JSONL"], [0, 25])
     page.get_by_role("button", name="Start").click()
     settle(page)
+    assert (unusable(), bar()) == (["Undo", "Download JSONL"], [0, 25])
     assert page.get_by_text("Prompt: Summarize").is_visible()
     page.wait_for_function(STATUS_IS, arg=expected_words([]))
 
     press(page, "2")
     assert table(page)[0][0].startswith("Practice pair")
     assert tile(page, "rows in your file") == "0"
+    assert (unusable(), bar()) == (["Download JSONL"], [1, 25])
     wait(page, 3.24)
     page.get_by_role("button", name="Response 2").click()
     settle(page)
@@ -212,6 +221,10 @@ def test_clicks_keys_skip_undo_and_reset(page):
     assert tile(page, "half took at most") == "3.2 s"
     page.wait_for_function(STATUS_IS, arg=expected_words(["second", "second", "skip", "first"]))
     assert page.get_by_text("Pair 4 of 24", exact=True).is_visible()
+    assert (unusable(), bar()) == ([], [4, 25])
+    for line in page.get_by_role("row").all()[:2]:
+        cells = line.locator("th, td").all()
+        assert [colors_of(cell)[0] for cell in cells] == ["ink", "chosen", "rejected", "ink"]
 
     press(page, "u")
     page.get_by_role("button", name="Undo").click()
