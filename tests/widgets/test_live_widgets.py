@@ -84,7 +84,16 @@ class TestThreeClicks:
         assert opened.loaded() == []
         opened.press(better[2])
         opened.press("Train")
+        opened.page.wait_for_function("document.querySelector('progress').value > 3")
+        train = opened.page.get_by_role("button", name="Train", exact=True)
+        assert train.get_attribute("aria-disabled") == "true"
+        opened.page.locator('.dpo-choice[aria-pressed="false"]').first.click()  # too late
+        assert opened.status() == "Training on your clicks …"
+        pressed = opened.page.locator('.dpo-choice[aria-pressed="true"]').all_text_contents()
+        assert pressed == better
         opened.wait_for("Trained")
+        assert train.get_attribute("aria-disabled") == "false"
+        assert opened.page.locator("progress").evaluate("n => n.value === n.max")
         prompts = ThreeClicks.build_spec().data["shown"]
         before, now = zip(*opened.answers(), strict=True)
         rewards = [sum(map(true_reward, prompts, texts)) for texts in (before, now)]

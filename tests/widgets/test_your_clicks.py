@@ -216,6 +216,9 @@ class TestForms:
             | {"result": {"n": 24, "yours": True, "agree": int((margins > 0).sum())}}
         )
         assert_ends(opened, "log π", clicked, logps)
+        opened.page.evaluate("dispatchEvent(new Event('dpo-policy'))")  # one that is not asked
+        assert_ends(opened, "log π", clicked, logps)
+        assert opened.status() == said
 
     def test_rewards_of_a_policy_that_is_trained_here(self, open_widget):
         opened = open_widget(YourClicks, YourClicks.spec_of("rewards"))
@@ -230,6 +233,9 @@ class TestForms:
         assert f"reward {fmt(chosen, 2)} chosen, {fmt(rejected, 2)} rejected; {agree} of 24" in said
         assert agree > 18
         assert_ends(opened, "reward", clicked, rewards)
+        opened.page.evaluate("dispatchEvent(new Event('dpo-policy'))")  # another is trained
+        opened.wait_for("24 of your clicks are here. Press Compute rewards.")
+        assert set(opened.page.locator("table td").all_text_contents()) == {"–"}
 
     def test_rows_that_the_model_cannot_read_are_told(self, open_widget):
         opened = open_widget(YourClicks, YourClicks.spec_of("log_probs"))
@@ -262,6 +268,9 @@ class TestRows:
         path.write_text("{}\n")
         opened.page.locator("input[type=file]").set_input_files(path)
         opened.wait_for("Line 1: prompt must be a text")
+        path.write_text(json.dumps(clicked[0]))
+        opened.page.locator("input[type=file]").set_input_files(path)
+        opened.wait_for("1 row read from preferences.jsonl")
         opened.press("Reset")
         opened.wait_for("3 of your clicks are here.")
 
@@ -278,7 +287,11 @@ class TestRows:
 
     def test_what_was_computed_goes_when_the_rows_change(self, open_widget):
         opened = open_widget(YourClicks)
-        compute(opened, "scores", rows(["first", "second"]))
+        clicked = rows(["first", "second"])
+        compute(opened, "scores", clicked)
+        ((won, lost),) = [kinds for kinds in kinds_of(clicked) if kinds[0] != kinds[1]]
+        gap = f"No chain of clicks leads from “{lost}” to “{won}”, so no finite scores"
+        assert gap in opened.page.locator(".dpo-your-about").text_content()
         other = open_widget(YourClicks)
         other.wait_for("2 of your clicks are here.")  # what it writes from now on is heard of
         other.put(rows(["first"]))
