@@ -207,10 +207,14 @@ def _spec(name: str, question: str, data: dict[str, Any], said: str, guess: Any)
 
 
 def _axis(low: float, high: float, step: float) -> dict[str, Any]:
-    digits = next(
-        n
-        for n in range(16)
-        if all(abs(round(x, n) - x) <= GRID_TOLERANCE * step for x in (low, step))
+    first = max(0, -math.floor(math.log10(step) + GRID_TOLERANCE))
+    digits = next(  # enough to tell neighbors apart; of a third there are never enough
+        (
+            n
+            for n in range(first, first + 4)
+            if all(abs(round(x, n) - x) <= GRID_TOLERANCE * step for x in (low, step))
+        ),
+        first + 1,
     )
     return {"min": low, "max": high, "step": step, "digits": digits}
 

@@ -396,6 +396,11 @@ def test_every_place_of_an_axis_is_told_exactly_and_the_first_is_its_middle(axis
     assert curve.values["guess"] == [number.values["guess"]] * 2
 
 
+def test_an_axis_of_thirds_is_told_to_hundredths():
+    spec = Bet.number_spec("n", "Q", (0, 1, 1 / 3), truth=0.5, said="S.")
+    assert spec.data["digits"] == 2
+
+
 def test_placing_a_bet_moves_nothing(open_page):
     page = open_page(NUMBER, CURVE, CHOICE, SCORED)
     height = "document.body.getBoundingClientRect().height"
