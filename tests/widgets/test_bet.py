@@ -153,6 +153,7 @@ def test_points_of_a_curve_are_moved_by_arrow_keys_and_by_the_pointer(open_page)
     page.evaluate(
         "() => { window.turned = 0; document.addEventListener('keydown', () => { turned++; }); }"
     )
+    page.wait_for_function("document.querySelector('[role=slider]').ariaValueNow === '1'")
     now = [1.0, 1.0, 1.0]
     here = 0
     first.focus()
