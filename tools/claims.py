@@ -15,7 +15,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -640,9 +640,21 @@ def _library() -> dict[str, Any]:
 
     import dpo_lib
 
+    def t(*values: float) -> torch.Tensor:
+        return torch.tensor(values, dtype=torch.float64)
+
+    def near(a: Any, b: Any, atol: float = 1e-8) -> bool:
+        a, b = (torch.as_tensor(x, dtype=torch.float64) for x in (a, b))
+        return bool(torch.allclose(a, b, atol=atol))
+
+    def slope(f: Callable[[torch.Tensor], torch.Tensor], at: float) -> float:
+        at = torch.tensor(at, dtype=torch.float64, requires_grad=True)
+        return torch.autograd.grad(f(at), at)[0].item()
+
     torch.set_num_threads(1)
+    tools = {"t": t, "near": near, "slope": slope}
     public = {name: getattr(dpo_lib, name) for name in dpo_lib.__all__}
-    return {"math": math, "np": np, "torch": torch, "dpo_lib": dpo_lib, **public}
+    return {"math": math, "np": np, "torch": torch, "dpo_lib": dpo_lib, **tools, **public}
 
 
 # --- files ---------------------------------------------------------------------------------------

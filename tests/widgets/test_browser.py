@@ -20,6 +20,7 @@ from dpo_lib.widgets.spec import (
     fmt,
 )
 from tests.widgets.hurry import hurried
+from tests.widgets.looks import rgb
 
 PHONE, DESK = 360, 1000
 BODY = "body { margin: 0; background: var(--dpo-paper); color: var(--dpo-ink) }"
@@ -176,7 +177,7 @@ def test_distributions_are_those_of_torch(js):
 
 
 def test_numbers_are_written_as_in_python(js):
-    numbers = [-1234.5678, -0.7, -0.0049, -0.0, 0.0, 0.0049, 0.051, 1.006, 12.3]
+    numbers = [-1234.5678, -0.7, -0.25, -0.0049, -0.0, 0.0, 0.0049, 0.051, 1.006, 12.3, 971.25]
     rows = [[number, digits] for number in numbers for digits in range(1, 5)]
     got = js("row => dpoBook.modules.module_ui.fmt(...row)", rows)
     assert got == [fmt(*row) for row in rows]
@@ -282,8 +283,7 @@ def test_both_themes_pass_the_accessibility_rules(open_page, kind):
         background = opened.page.locator(".dpo-widget").evaluate(
             "node => getComputedStyle(node).backgroundColor"
         )
-        paper = join.palette(theme)["paper"]
-        assert background == f"rgb({', '.join(str(int(paper[i : i + 2], 16)) for i in (1, 3, 5))})"
+        assert background == rgb(join.palette(theme)["paper"])
 
 
 # --- the two widgets' own behavior -----------------------------------------------------------

@@ -38,6 +38,7 @@ from dpo_lib.widgets.loss_family import FAMILIES
 from dpo_lib.widgets.optimal_policy import OptimalPolicyRewards
 from dpo_lib.widgets.spec import Button, Choice, LogSlider, Toggle, fmt
 from dpo_lib.widgets.token_probabilities import TOKENS, copies_until_underflow
+from tests.widgets.looks import rgb
 
 READ = """([specs, values]) => {
   const states = specs.map(({ controls, state }) => ({
@@ -922,8 +923,7 @@ def test_a_color_says_the_same_in_every_widget(page, theme):
     for widget in (*MOVED, Annotator, OptimalPolicy):
         page.evaluate(READ, [[widget.build_spec().to_json()], {}])
         for color, shown, words in page.evaluate(SEEN):
-            code = join.palette(theme)[color]
-            assert shown == f"rgb({', '.join(str(int(code[i : i + 2], 16)) for i in (1, 3, 5))})"
+            assert shown == rgb(join.palette(theme)[color])
             for meaning, form in SAYS.items():
                 if words and re.fullmatch(form, words):
                     assert color == f"{meaning}-text", (widget, words)
