@@ -101,17 +101,18 @@ function walk(specs) {
   const first = (state) => {
     const { el, view } = open(specs[0], state);
     view.update(state);
-    const drawn = JSON.stringify(read(el));
+    const drawn = el.innerHTML;
     view.destroy?.();
     el.remove();
     return drawn;
   };
   const said = specs.map(valuesOf).map((state) => {
     view.update(state);
-    const now = JSON.stringify(read(el));
+    const now = el.innerHTML;
     if (now !== (firsts[JSON.stringify(state)] ??= first(state))) other.push(state);
     return view.describe(state);
   });
+  view.destroy?.();
   return { said, other };
 }"""
 DRAW = "([specs, values]) => draw(specs, values)"
@@ -861,6 +862,7 @@ def test_the_annotator_counts_rows_and_skips(draw):
 
 MOVED = [
     Budget,
+    BugQuiz,
     DPOCalculator,
     LengthRace,
     LossAndGradient,
@@ -870,14 +872,17 @@ MOVED = [
     ScoreSigmoid,
     TensorStepper,
     TokenProbabilities,
+    TokenView,
     TrainingReplay,
     Triangle,
     Verdicts,
 ]
 
 
-STEPS = {  # of a state that is no control
+STEPS = {  # of a state that is no control, or of a control that the model is asked for
+    BugQuiz: {"shown": range(8), "answers": ([0], [1, 2], [3] * 8)},
     TensorStepper: {"step": range(len(stepper.STEPS))},
+    TokenView: {name: [TokenView.build_spec().values[name]] for name in ("beta", "rate")},
     Triangle: {"steps": (0, 40), "start": ([0.2, 0.5, 0.3], [0.05, 0.55, 0.4])},
 }
 MOST = 4  # values of one control
@@ -952,7 +957,7 @@ SAYS = {
 SEEN = """() => [...document.querySelectorAll(".dpo-widget *")].flatMap((node) =>
   [...node.classList].flatMap((name) => {
     const found = name.match(/^dpo-(stroke|fill|replay|fill-text|text)-(ink|muted|grid|chosen|rejected|policy|reference|accent)$/);
-    if (!found || (found[1] === "stroke" && node.matches(".dpo-replay-band"))) return [];
+    if (!found || (found[1] === "stroke" && node.matches(".dpo-replay-band, .dpo-quiz-band"))) return [];
     const [, kind, color] = found;
     const style = getComputedStyle(node);
     const shown = kind === "text" ? style.color : kind === "stroke" ? style.stroke : style.fill;
