@@ -858,6 +858,32 @@ def test_the_annotator_counts_rows_and_skips(draw):
     assert re.fullmatch(r"[\d. s]+", "".join(tiles.values()))
 
 
+SIDES = """() => {
+  const { createPlot } = dpoBook.modules.module_plot;
+  document.body.replaceChildren();
+  const plot = createPlot(document.body, { label: "", x: { domain: [0, 1] } });
+  const sides = ["start", "middle", "end"];
+  return [...sides, undefined].flatMap((first) => sides.flatMap((side) => [0, 0.5, 1].map((place) => {
+    const write = plot.text({ anchor: first, dx: 10 });
+    if (side === (first ?? "start")) write(place, 0, "equal here");
+    else write(place, 0, "equal here", side);
+    const { x, width } = plot.front.node().lastChild.getBBox();
+    const room = Number(plot.svg.attr("width"));
+    const out = Math.max(0, -x, x + width - room) / width;
+    return [side, place, x - plot.x(place), x + width - plot.x(place), out];
+  })));
+}"""
+
+
+def test_a_label_stands_off_its_point_on_its_present_side(page):
+    """As far to the left as to the right, whichever its first side is, and inside the drawing."""
+    for side, place, left, right, out in page.evaluate(SIDES):
+        assert out < 0.2  # its width is a guess
+        if place == 0.5:
+            at = {"start": left, "middle": (left + right) / 2, "end": -right}[side]
+            assert at == pytest.approx(10, abs=1)
+
+
 # --- all widgets ------------------------------------------------------------------------------
 
 MOVED = [
