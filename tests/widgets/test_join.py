@@ -1,5 +1,6 @@
 """The joined script, the vendored bundle and the palette."""
 
+import colorsys
 import hashlib
 import json
 import re
@@ -121,6 +122,23 @@ def test_colors_can_be_read(theme):
         if name not in ("paper", "grid"):  # the grid is decoration
             wanted = 4.5 if name.endswith("-text") else 3.0
             assert contrast(color, colors["paper"]) >= wanted, name
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_color_its_words_and_its_other_theme_s_are_of_one_hue(theme):
+    def hue(color):
+        channels = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        return colorsys.rgb_to_hsv(*channels)[0]
+
+    hues = {
+        name: hue(join.palette("light")[name])
+        for name in ("chosen", "rejected", "policy", "reference", "accent")
+    }
+    for name, color in join.palette(theme).items():
+        meaning = name.removesuffix("-text")
+        if meaning in hues:
+            off = {other: abs((hue(color) - at + 0.5) % 1 - 0.5) for other, at in hues.items()}
+            assert min(off, key=off.get) == meaning, name
 
 
 def test_the_light_palette_is_that_of_the_figures():
