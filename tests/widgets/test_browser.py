@@ -284,6 +284,11 @@ def test_both_themes_pass_the_accessibility_rules(open_page, kind):
             "node => getComputedStyle(node).backgroundColor"
         )
         assert background == rgb(join.palette(theme)["paper"])
+    heard = opened.page.locator(".dpo-hidden:not(:empty)").evaluate_all(
+        "all => all.map((n) => [n.checkVisibility({ visibilityProperty: true }),"
+        " n.getBoundingClientRect().width <= 1])"
+    )
+    assert heard == [[True, True]] * len(heard)  # and not seen
 
 
 # --- the two widgets' own behavior -----------------------------------------------------------
