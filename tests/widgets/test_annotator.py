@@ -357,6 +357,15 @@ def test_no_pair_moves_the_page(page, width):
     assert len(heights) == 1
     press(page, "1")  # there is nothing left to judge
     assert tile(page, "rows in your file") == "24"
+    # Where there is no room for the heads of the columns, the two responses carry theirs.
+    heads = page.locator(".dpo-ann-table th")
+    cells = page.locator(".dpo-ann-table tbody tr").first.locator("td")
+    carried = cells.evaluate_all("all => all.map(n => getComputedStyle(n, '::before').content)")
+    assert carried == [
+        f'"{name}: "' if width == 360 and i in (1, 2) else "none"
+        for i, name in enumerate(heads.all_text_contents())
+    ]
+    assert heads.first.is_visible() == (width != 360)
 
 
 def test_after_judging_both_themes_pass_the_accessibility_rules(page):
