@@ -306,13 +306,13 @@ LOOK = """spec => {
 
 @pytest.fixture
 def look(open_page):
-    """What a bet shows in a state."""
+    """What a bet shows in a state, come to by others."""
     page = open_page()
 
-    def look(spec, **values):
-        values = {**spec.values, **values}
+    def look(spec, *before, **values):
+        states = [{**spec.values, **one} for one in (*before, values)]
         found = page.evaluate(
-            f"([spec, values]) => ({LOOK})(spec).look(values)", [spec.to_json(), values]
+            f"([spec, states]) => states.map(({LOOK})(spec).look).at(-1)", [spec.to_json(), states]
         )
         assert page.faults == []
         return found
@@ -380,6 +380,20 @@ def test_a_choice_shows_what_was_bet_what_is_true_and_what_can_be_done(look):
         ["Two", "Why 2.", [("up", "accent", True, True), ("down✓", "", False, True)]],
     ]
     assert rows(look(CHOICE))[0][0] == "Your bet: Which way?"  # heard, where a row has no name
+
+
+@pytest.mark.parametrize(
+    ("spec", "guess"), [(FAR, 2.75), (UNEVEN, [1.0, -1.0, 3.0]), (ROWS, ["down", "down"])]
+)
+def test_reset_takes_back_all_that_a_bet_has_shown(look, spec, guess):
+    def seen(found):
+        line = [one if one[0] else one[:2] for one in found["line"]]  # a text's place, if any
+        return found | {"line": line, "ticks": [hidden or at for hidden, at in found["ticks"]]}
+
+    first, placed = {}, {"guess": guess, "bet": guess}
+    for after in (placed, {"shown": True}):
+        assert seen(look(spec, first, after)) == seen(look(spec))
+    assert seen(look(spec, **placed)) != seen(look(spec))
 
 
 @pytest.mark.parametrize(
