@@ -10,6 +10,7 @@ from dpo_lib.widgets.clicks import annotator_rows
 from dpo_lib.widgets.three_clicks import PAIRS
 from dpo_lib.widgets.train_it_yourself import SHORT, SHOWN
 from dpo_lib.world import find_prompt, load_pairs, true_reward, world_tokenizer
+from tests.widgets import test_drawn
 from tests.widgets.conftest import reopen
 from tests.widgets.looks import PHONE, assert_accessible, assert_fits
 
@@ -359,26 +360,50 @@ CHOSEN = {  # what the reader chooses, and what the worker is asked for
     ("DPO", "my clicks of chapter 1"): ("dpo", "clicks"),
     ("naive", "my clicks, one of them wrong"): ("naive", "wrong"),
 }
-KEEPS_ORDERS = """() => {
+KEEPS_ORDERS = """([obeys, scale]) => {
   window.orders = [];
-  const answers = ["a", "b", "c", "d"].map((text) => ({ text, reward: 0 }));
-  const look = { step: 0, reward: 0, kl: 0, malformed: 0, answers };
+  const at = (names, run, step) => Object.fromEntries(
+    names.map((name) => [name, scale[name] * Number(run.split(" ")[1]) + step / 1000]));
+  const look = (run, step) => ({
+    step,
+    ...at(["reward", "kl", "malformed"], run, step),
+    answers: ["a", "b", "c", "d"].map((word, i) => ({ text: word + (i && step), reward: 0 })),
+  });
   window.Worker = class {
+    made = {};
     terminate() {}
     postMessage({ id, ask, ...values }) {
       orders.push({ ask, ...values });
-      if (ask === "advance") return;
-      const answer = ask === "begin" ? { pairs: 1, unread: [], look } : null;
-      setTimeout(() => this.onmessage({ data: { id, answer } }));
+      if (ask === "advance" && !obeys) return;
+      const { run, steps } = values;
+      const told = (data) => setTimeout(() => this.onmessage({ data }));
+      for (let n = 0; ask === "advance" && n < steps; n++) {
+        const step = (this.made[run] = (this.made[run] ?? 0) + 1);
+        told({ run, row: { step, ...at(["loss", "chosen", "rejected", "accuracy"], run, step) } });
+        if (step % 10 === 0) told({ run, look: look(run, step) });
+      }
+      told({ id, answer: ask === "begin" ? { pairs: 7, unread: [], look: look(run, 0) } : null });
     }
   };
 }"""
+SCALE = {  # of what a worker tells, times the number of the run
+    "reward": -0.4, "kl": 0.3, "malformed": 0.04, "loss": 0.5, "chosen": 0.2, "rejected": -0.3,
+    "accuracy": 0.25,
+}  # fmt: skip
+PANELS = {
+    "true reward of fresh answers": {"reward": "policy"},
+    "KL from the reference (nats)": {"kl": "policy"},
+    "log π − log πref (nats)": {"chosen": "chosen", "rejected": "rejected"},
+    "loss (nats)": {"loss": "ink"},
+    "reward accuracy of the batch": {"accuracy": "ink"},
+    "malformed answers, share": {"malformed": "ink"},
+}
 
 
 class TestOrders:
     def test_each_choice_is_asked_for_by_its_own_name(self, open_widget):
         opened = open_widget(TrainItYourself)
-        opened.page.evaluate(KEEPS_ORDERS)
+        opened.page.evaluate(KEEPS_ORDERS, [False, SCALE])
         disabled = []
         for loss, labels in CHOSEN:
             opened.page.get_by_role("combobox", name="Loss").select_option(label=loss)
@@ -394,6 +419,61 @@ class TestOrders:
         begun = [(o["loss"], o["labels"]) for o in orders if o.get("ask") == "begin"]
         assert begun == list(CHOSEN.values())
         assert disabled == [["true", "true"]] * len(CHOSEN)
+
+    def test_a_run_rests_at_every_200_and_what_it_sends_is_drawn(self, open_widget):
+        opened = open_widget(TrainItYourself)
+        opened.page.evaluate(KEEPS_ORDERS, [True, SCALE])
+
+        def read():
+            return opened.page.evaluate(f"() => {{ {test_drawn.READ} return read(document); }}")
+
+        begun = read()
+
+        def press(name, updates):
+            opened.press(name)
+            opened.page.wait_for_function(TILE_BEGINS, arg=f"^updates{updates}$")
+            opened.page.get_by_role("button", name="Go on").wait_for()
+
+        for updates in (1, 2, 3):
+            press("Step", updates)
+        for updates in (200, 400):  # not 203 and 403
+            press("Go on", updates)
+        opened.page.get_by_role("combobox", name="Loss").select_option(label="naive")
+        press("New run", 200)
+        steps = [o["steps"] for o in opened.page.evaluate("orders") if o["ask"] == "advance"]
+        assert steps == [1, 1, 1, 197, 200, 200]
+
+        drawn = read()
+        for found, (title, curves) in zip(drawn["plots"], PANELS.items(), strict=True):
+            plot = test_drawn.Plot(found)
+            assert [text for text, _ in found["titles"]] == ["updates", title]
+            labels = {color: [name] for name, color in curves.items()}
+            for name, color in curves.items():
+                own, gray = plot.curves(f"dpo-stroke-{color}"), plot.curves("dpo-stroke-muted")
+                assert plot.texts(color) == (labels[color] if len(curves) > 1 else [])
+                every = 10 if name in ("reward", "kl", "malformed") else 1
+                for points, run, last in ((own[0], 2, 200), (gray[[*curves].index(name)], 1, 400)):
+                    made = [0] * (every > 1) + [*range(every, last + 1, every)]
+                    assert [x for x, _ in points] == pytest.approx(made, abs=0.5)
+                    values = [SCALE[name] * run + step / 1000 for step in made]
+                    assert [y for _, y in points] == pytest.approx(values, abs=0.02)
+                    assert all(plot.holds(*point) for point in points)
+                for _, x, y in plot.some("texts", f"dpo-fill-text-{color}"):
+                    assert plot.to_x(x) == pytest.approx(200, abs=30)
+                    assert plot.to_y(y) == pytest.approx(own[0][-1][1], abs=0.1)
+            assert not plot.holds(410, own[0][-1][1])
+        assert dict(drawn["tiles"]) == {
+            "pairs": "7",
+            "updates": "200",
+            "true reward": "−0.80 → −0.60",
+            "KL (nats)": "0.80",
+            "malformed answers": "28 %",
+        }
+        assert opened.answers()[:2] == [["a0", "a0"], ["b0", "b200"]]
+        opened.press("Reset")
+        opened.page.wait_for_function(TILE_BEGINS, arg="^updates0")
+        assert read() == begun
+        assert {cell for row in opened.answers() for cell in row} == {"–"}
 
 
 # --- write the loss --------------------------------------------------------------------------
