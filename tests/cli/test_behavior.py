@@ -1,16 +1,22 @@
 """``eval --behavior``: shares, intervals, KL and price, against values computed another way."""
 
+import contextlib
 import json
 import math
+from statistics import NormalDist
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from dpo_lib.cli import behavior as command
 from dpo_lib.cli import main
+from dpo_lib.cli.data import tokenizer_options
 from dpo_lib.cli.draw import in_groups
 from dpo_lib.cli.models import open_model
-from dpo_lib.cli.progress import Stage
+from dpo_lib.cli.parser import make_parser
+from dpo_lib.cli.progress import Progress, Stage
+from dpo_lib.cli.records import write_json
 from dpo_lib.evaluation import clustered_share, estimate, least_kl, reply_log_probs
 from tests.models.hf import make_folder
 
@@ -202,6 +208,82 @@ def test_the_table_of_one_model_and_of_a_behavior_that_was_not_there():
     assert lines[-3].endswith("0.60 [0.40, 0.80], 50% ties")
 
 
+def test_both_models_are_opened_and_asked_alike_and_all_of_it_is_kept(
+    tmp_path, monkeypatch, capsys
+):
+    run, out = str(tmp_path), tmp_path / "new" / "folder" / "kept.json"
+    settings = {"model": "start", "system": "Be brief.", "answer_prefix": "So:"}
+    known = {"settings": settings, "machine": {}, "finished": True, "held_out": 0}
+    write_json(tmp_path / "run.json", known)
+    (tmp_path / "mine.py").write_text(RULE)
+    (tmp_path / "prompts.txt").write_text("1\n2\n")
+    opened, asked, stages = [], [], []
+
+    def open_model(name, options):
+        opened.append((name, options))
+        return SimpleNamespace(name=name, model=None)
+
+    def in_groups(opened, prompts, each, *how):
+        asked.append((opened.name, each, *how[:3]))
+        for prompt in prompts:
+            yield prompt, [command.Reply(prompt, f"a{str(prompt)[-1]}", True, (1,))] * each
+
+    @contextlib.contextmanager
+    def stage(progress, name, total=None, unit=""):
+        stages.append((name, total))
+        yield Stage(name, total, unit)
+
+    monkeypatch.setattr(command, "open_model", open_model)
+    monkeypatch.setattr(command, "in_groups", in_groups)
+    monkeypatch.setattr(command, "room_for_answers", lambda *_: 99)
+    monkeypatch.setattr(command, "scored_rows", lambda _, replies: [*replies])
+    monkeypatch.setattr(command, "PairLogProbs", lambda model: model)
+    monkeypatch.setattr(command, "log_probs_of_rows", lambda _, rows: [torch.zeros(len(rows))])
+    monkeypatch.setattr(Progress, "stage", stage)
+    words = ["eval", "--model", run, "--behavior", f"{run}/mine.py:has_a", "--seed", "4", "--json"]
+    words += ["--max-new-tokens", str(NEW), "--per-prompt", str(EACH), "--out", str(out)]
+    assert main([*words, "--prompts", f"{run}/prompts.txt"]) == 0
+    told, kept = capsys.readouterr(), json.loads(out.read_text())
+    assert opened == [(name, tokenizer_options(settings)) for name in (run, "start")]
+    assert asked == [
+        (name, *how)
+        for name in (run, "start")
+        for how in ((EACH, NEW, 1.0, 4), (1, NEW, 0.0, 4))
+    ]  # fmt: skip
+    assert stages[1:] == [
+        stage
+        for name in (run, "start")
+        for stage in (
+            (f"loading {name}", None), (f"draws of {name}", 2 * EACH),
+            (f"greedy answers of {name}", 2), (f"log-probabilities under {name}", None),
+            ("looking for the behavior", 2 * EACH + 2),
+        )
+    ]  # fmt: skip
+    assert "note" not in told.err
+    own = {"model": run, "reference": "start", "behavior": f"{run}/mine.py:has_a", "prompts": 2}
+    own |= {"per_prompt": EACH, "max_new_tokens": NEW, "seed": 4}
+    assert json.loads(told.out).items() >= own.items()
+    assert json.loads(told.out).keys() - own.keys() == {"before", "after", "change", "kl", "price"}
+    said = {"role": "system", "content": "Be brief."}
+
+    def row(text, *written):
+        one = {"text": f"a{text}", "ended": True, "tokens": 1}
+        return {when: {"drawn": [one] * EACH, "greedy": one} for when in written}
+
+    answers = [
+        {"prompt": [said, {"role": "user", "content": text}], **row(text, "before", "after")}
+        for text in "12"
+    ]
+    assert kept == {**json.loads(told.out), "answers": answers}
+    args = make_parser().parse_args(words)
+    args.progress = Progress(False)
+    assert command.measure_behavior(args, None, None, lambda: ["1", "2", "1"]) == 0
+    assert "note" not in capsys.readouterr().err  # what a run held out may have a prompt twice
+    assert json.loads(out.read_text())["answers"] == [
+        {"prompt": text, **row(text, "after")} for text in "12"
+    ]
+
+
 def test_other_seeds_draw_other_answers(see, tmp_path):
     texts = []
     for seed in ("0", "0", "1"):
@@ -285,6 +367,10 @@ def test_a_prompt_is_one_cluster_of_wins_whose_judge_may_know_what_was_cut():
 
     with pytest.raises(ValueError, match=r"j .* an answer to 'p'"):
         command._wins(Args, fails, after, before)
+    for says_nothing in (lambda p, a: None, lambda p, a, b: None):
+        message = "^j must give a finite number, gives None at an answer to 'p'$"
+        with pytest.raises(ValueError, match=message):
+            command._wins(Args, says_nothing, after, before)
 
 
 def test_how_a_judge_is_asked():
@@ -347,8 +433,14 @@ def test_the_kl_is_a_mean_over_prompts_of_means_over_their_answers():
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("def rule(p, a):\n    return 0.5\n", "must give true or false, gives 0.5 for a drawn"),
-        ("def rule(p, a):\n    return None\n", "must give a finite number, gives None at"),
+        (
+            "def rule(p, a):\n    return 0.5\n",
+            "FILE:rule must give true or false, gives 0.5 for a drawn",
+        ),
+        (
+            "def rule(p, a):\n    return None\n",
+            "FILE:rule must give a finite number, gives None at a drawn",
+        ),
         ("def rule(p, a):\n    return p.nothing\n", "AttributeError"),
         ("rule = 1\n", "--behavior FILE:rule: FILE has no function 'rule'"),
     ],
@@ -370,12 +462,26 @@ def test_a_function_that_hangs_is_given_up(see, tmp_path):
     assert f"{path}:rule is silent for 0.2 s at a drawn answer to '" in error
 
 
+def tail_of_student(t, freedom):
+    """How much of the distribution lies above, for an even number: a finite sum."""
+    cos2, term, total = 1 / (1 + t * t / freedom), 1.0, 0.0
+    for i in range(freedom // 2):
+        total += term
+        term *= cos2 * (2 * i + 1) / (2 * i + 2)
+    return (1 - (t / math.sqrt(freedom + t * t)) * total) / 2
+
+
+@pytest.mark.parametrize("z", [0.5, 1.0])
+def test_what_the_series_of_student_leaves_out_falls_as_the_fourth_power(monkeypatch, z):
+    monkeypatch.setattr(command, "Z", z)
+    tail, normal = tail_of_student(command._student(1000), 1000), NormalDist()
+    assert tail == pytest.approx(normal.cdf(-z), rel=0, abs=0.1 * normal.pdf(z) / 1000**4)
+
+
 def test_intervals_of_few_prompts_are_students():
-    table = {5: 2.571, 9: 2.262, 45: 2.014, 10_000: 1.960}  # of Student (1908)
-    assert {n: round(command._student(n), 3) for n in (9, 45, 10_000)} == {
-        n: table[n] for n in (9, 45, 10_000)
-    }
-    assert command._student(5) == pytest.approx(table[5], abs=0.01)
+    table = {1: 12.706, 2: 4.303, 9: 2.262, 45: 2.014, 10_000: 1.960}  # of Student (1908)
+    assert {n: round(command._student(n), 3) for n in table} == table
+    assert [command._student(n) for n in (3, 5)] == pytest.approx([3.182, 2.571], rel=0.01)
     after, before = [[1], [1, 0], [0], [1]], [[0], [0, 0], [0], [1]]
     found = command._change(after, before)  # by 1, 0.5, 0 and 0
     assert found["mean"] == 0.375
@@ -387,11 +493,13 @@ def test_intervals_of_few_prompts_are_students():
 
 def test_what_does_not_go_together(see, run, folder, tmp_path, capsys):
     data = str(tmp_path / "mine.py")
-    assert "takes prompts (--prompts), not pairs" in see("--data", data)[1]
+    said = "error: --behavior takes prompts (--prompts), not pairs (--data)\n"
+    assert see("--data", data) == (2, said)
     (tmp_path / "empty.txt").write_text("\n")
     assert "holds no prompt" in see("--prompts", str(tmp_path / "empty.txt"))[1]
     (tmp_path / "one.txt").write_text("1+1\n1+1\n")
-    assert "two prompts at least" in see("--prompts", str(tmp_path / "one.txt"))[1]
+    said = "\nerror: --behavior needs two prompts at least: intervals are over prompts\n"
+    assert see("--prompts", str(tmp_path / "one.txt"))[1].endswith(said)
     for option in ("--prompts", "--judge", "--out"):
         assert main(["eval", "--model", str(run), option, "x"]) == 2
         assert f"{option} goes with --behavior" in capsys.readouterr().err
@@ -400,7 +508,8 @@ def test_what_does_not_go_together(see, run, folder, tmp_path, capsys):
     assert main(words) == 2
     assert "--prompts is needed" in capsys.readouterr().err
     assert main([*words, "--prompts", "x", "--judge", rule]) == 2
-    assert "--reference names it" in capsys.readouterr().err
+    said = "error: --judge compares with the model before: --reference names it\n"
+    assert capsys.readouterr().err == said
 
 
 def test_only_one_model_is_in_memory(see, run, monkeypatch):
