@@ -1,16 +1,20 @@
 """Numbers that the commands tell on their way: none is off by one, none is doubled."""
 
+import contextlib
 import json
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from dpo_lib.cli import label
+from dpo_lib.cli import data, label
 from dpo_lib.cli.data import (
     DataSettings,
     _about_cut,
     _about_joints,
+    _with_system,
+    about_thumbs,
     describe,
     fit_to_model,
     read_pairs,
@@ -22,7 +26,7 @@ from dpo_lib.cli.label import _opening
 from dpo_lib.cli.live import Live
 from dpo_lib.cli.models import open_model
 from dpo_lib.cli.parser import make_parser
-from dpo_lib.cli.progress import Progress
+from dpo_lib.cli.progress import Progress, Stage
 from dpo_lib.cli.settings import RunSettings
 from dpo_lib.cli.train import _introduction
 from dpo_lib.data import PreferenceRecord, UnpairedRecord
@@ -46,7 +50,9 @@ def test_answers_that_were_cut_are_counted():
     one = PreferenceRecord("p", "a", "b", rejected_ended=False)
     whole = PreferenceRecord("p", "a", "b")
     assert _about_cut([whole]) == []
-    assert _about_cut([cut, one, whole])[0].startswith("3 answers were cut")
+    thumb = UnpairedRecord("p", "a", True, ended=False)
+    said = "4 answers were cut: they are scored without an end token"
+    assert _about_cut([cut, one, whole, thumb]) == [said]
 
 
 def encoded(tmp_path, rows, **settings):
@@ -98,9 +104,137 @@ def test_what_is_said_of_the_tokens_of_pairs_and_thumbs(tmp_path):
         "note   n",
         "look   w",
     ]
-    thumbs = [{"prompt": prompt, "completion": "gold", "label": up} for up in (True, False)]
+    only = encoded(tmp_path, [pair]).introduce().splitlines()
+    assert only[1] == "       every column is used"
+    prompts = (prompt, "My order is late.")  # a mismatched response to each is not told
+    start = max(len(tokenizer.encode_prompt(text)) for text in prompts)
+    thumbs = [{"prompt": text, "completion": "gold", "label": text == prompt} for text in prompts]
     said = encoded(tmp_path, thumbs).introduce().splitlines()[0]
-    assert said.startswith(f"tokens prompt up to {start}, response up to {one}; ")
+    assert said == f"tokens prompt up to {start}, response up to {one}; no chat template"
+
+
+class Letters:
+    """A tokenizer of letters with all that one of transformers can say; ``!`` it refuses."""
+
+    pad_id = eos_id = 0
+    controls = ("<end>",)
+    backend = None
+
+    def __init__(self):
+        self.notes = Counter({"of another file": 3})
+
+    def is_templated(self, prompt):
+        return str(prompt) == "templated"
+
+    def joins(self, prompt, response):
+        return prompt[0] != response[0]
+
+    def describe(self):
+        return "letters"
+
+    def encode_prompt(self, text):
+        text = text.messages[-1]["content"]
+        if text == "!":
+            raise ValueError("the template refuses it")
+        return self.encode_response(text)[:-1]
+
+    def encode_response(self, text):
+        self.notes["capitals made small"] += text != text.lower()
+        return [*(ord(letter) - ord("a") + 1 for letter in text.lower()), 0]
+
+
+def test_what_does_not_fit_the_model_is_told_with_its_place_and_what_fits_is_kept(
+    tmp_path, monkeypatch, capsys
+):
+    whole = ("abc", "abcdef", "A")  # ten tokens, as many as may be
+    first = [whole, ("templated", "a", "b"), ("abc", "ab", "AB"), ("abc", "b", "z")]
+    second = [("abc", "a", "abcdefg"), ("!", "a", "b"), ("Abc", "y", "x"), ("abc", "a" * 1000, "b")]
+    for name, rows in (("a", first), ("b", second)):
+        lines = [dict(zip(("prompt", "chosen", "rejected"), row, strict=True)) for row in rows]
+        text = "".join(json.dumps({**row, "other": 1}) + "\n" for row in lines)
+        (tmp_path / f"{name}.jsonl").write_text(text)
+    paths = tuple(str(tmp_path / f"{name}.jsonl") for name in "ab")
+    monkeypatch.setattr(data, "audit_pairs", lambda *given: given)
+    opened = SimpleNamespace(tokenizer=Letters(), context=99, vocab_size=26)
+    settings = {"system": "Be brief.", "max_length": 10}
+    found = fit_to_model(read_pairs(DataSettings(paths, **settings, skip_bad=True)), opened)
+    bad = (
+        f"{', '.join(paths)}: 6 of 8 rows are bad "
+        "(2 template, 2 too long, 1 identical, 1 unknown words)\n"
+        f"{paths[0]}, line 2: template: --system cannot be put into a prompt that is written in "
+        "the chat template already\n"
+        f"{paths[0]}, line 3: identical: chosen and rejected become the same tokens\n"
+        f"{paths[0]}, line 4: unknown words: a token has the id 26, the model knows 26\n"
+        f"{paths[1]}, lines 1, 4: too long: prompt and response have up to 1,004 tokens, above 10 "
+        "(--max-length)\n"
+        f"{paths[1]}, line 2: template: the template refuses it\n"
+    )
+    assert capsys.readouterr().err == f"{bad}skipped (--skip-bad)\n"
+    assert (found.lines, found.how, found.unused) == ([1, 3], "letters", {"other": 2})
+    kinds = {"template": 2, "identical": 1, "unknown words": 1, "too long": 2}
+    assert found.skipped == kinds
+    assert [(r.prompt.messages[-1]["content"], r.chosen) for r in found.records] == [
+        ("abc", "abcdef"), ("Abc", "y")
+    ]  # fmt: skip
+    assert {r.prompt.messages[0]["content"] for r in found.records} == {"Be brief."}
+    rows = [
+        {"prompt": [1, 2, 3], "chosen": [1, 2, 3, 4, 5, 6, 0], "rejected": [1, 0]},
+        {"prompt": [1, 2, 3], "chosen": [25, 0], "rejected": [24, 0]},
+    ]
+    assert found.dataset.rows == rows
+    assert found.warnings == (found.records, rows, ("<end>",))
+    assert found.notes == [
+        "capitals made small in 3 texts",
+        "in 1 rows prompt and response as one text would be other tokens; they are encoded apart, "
+        "as the model writes behind the prompt",
+    ]
+    for left in (settings, {**settings, "max_length": 2, "skip_bad": True}):
+        with pytest.raises(ValueError, match="rows are bad") as error:
+            fit_to_model(read_pairs(DataSettings(paths, **left)), opened)
+        last = "no row is left" if "skip_bad" in left else "--skip-bad leaves them out"
+        assert str(error.value).splitlines()[-1] == last
+
+
+def test_a_system_text_is_put_before_prompts_of_any_tokenizer():
+    record = PreferenceRecord("p", "a", "b", {"x": 1}, rejected_ended=False)
+    found = _with_system(record, "Be brief.", SimpleNamespace())
+    assert [message["content"] for message in found.prompt.messages] == ["Be brief.", "p"]
+    assert {**vars(found), "prompt": "p"} == vars(record)
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (None, "thumbs up weigh 3 times "),
+        ({"undesirable_weight": 3.0}, ""),
+        ({"undesirable_weight": 0.5}, "thumbs up weigh 6 times "),
+        ({"desirable_weight": 2.0}, "thumbs up weigh 6 times "),
+    ],
+)
+def test_weights_of_thumbs_are_those_typed(option, said):
+    thumbs = [UnpairedRecord("p", text, text != "d") for text in "abcd"]
+    found = about_thumbs(thumbs, option)
+    assert found.startswith(said) if said else not found
+
+
+def test_files_are_read_before_the_model_is_loaded_and_each_is_shown(monkeypatch):
+    stages, opened = [], []
+
+    @contextlib.contextmanager
+    def stage(progress, name, total=None, unit=""):
+        stages.append(name)
+        yield Stage(name, total, unit)
+
+    monkeypatch.setattr(Progress, "stage", stage)
+    monkeypatch.setattr(data, "read_pairs", lambda settings: ("read", settings))
+    monkeypatch.setattr(data, "open_model", lambda *given: opened.append(given) or "opened")
+    monkeypatch.setattr(data, "fit_to_model", lambda *given: given)
+    settings = DataSettings(("a", "b"), plain=True)
+    read = ("read", settings)
+    found = data.open_pairs(settings, "m", Progress(False))
+    assert found == (read, "opened", (read, "opened"))
+    assert opened == [("m", settings.tokenizer())]
+    assert stages == ["reading a, b", "loading m", "encoding the pairs"]
 
 
 def test_prompt_and_response_that_would_be_other_tokens_as_one_text_are_counted():
@@ -110,8 +244,7 @@ def test_prompt_and_response_that_would_be_other_tokens_as_one_text_are_counted(
         {"prompt": [1], "chosen": [2], "rejected": [2]},
     ]
     tokenizer = SimpleNamespace(joins=lambda prompt, response: response != [3])
-    (said,) = _about_joints(tokenizer, rows)
-    assert said.startswith("in 2 rows prompt and response as one text would be other tokens;")
+    assert _about_joints(tokenizer, rows)[0].startswith("in 2 rows prompt and response as one text")
     assert _about_joints(tokenizer, rows[2:]) == []
     assert _about_joints(SimpleNamespace(), rows) == []
 
