@@ -506,7 +506,8 @@ def test_what_does_not_go_together(see, run, folder, tmp_path, capsys):
     rule = f"{tmp_path}/mine.py:has_a"
     words = ["eval", "--model", str(folder), "--behavior", rule]
     assert main(words) == 2
-    assert "--prompts is needed" in capsys.readouterr().err
+    said = "error: --prompts is needed: the model is not a run with held-out pairs\n"
+    assert capsys.readouterr().err == said
     assert main([*words, "--prompts", "x", "--judge", rule]) == 2
     said = "error: --judge compares with the model before: --reference names it\n"
     assert capsys.readouterr().err == said

@@ -13,7 +13,7 @@ from dpo_lib.cli import answers, main
 from dpo_lib.cli.answers import answer_seed
 from dpo_lib.cli.evaluate import held_out_paths
 from dpo_lib.cli.held_out import HeldOut, lengths, make_loss, pair_log_probs, say_scores, score
-from dpo_lib.cli.progress import Stage
+from dpo_lib.cli.progress import Progress, Stage
 from dpo_lib.cli.train import _summary
 from dpo_lib.data import split_by_prompt
 from dpo_lib.data.formats import Conversation, make_prompt
@@ -437,12 +437,38 @@ def test_eval_without_a_model_before_goes_by_log_probability_alone(run, records,
     [
         (None, "--data is needed: the model is not a run with held-out pairs"),
         ({"held_out": 0}, "--data is needed: the run held no pairs out"),
-        ({"held_out": 1, "data": "gone.jsonl"}, "the run's file gone.jsonl is not there"),
+        (
+            {"held_out": 1, "data": "gone.jsonl"},
+            "--data is needed: the run's file gone.jsonl is not there",
+        ),
     ],
 )
 def test_eval_needs_pairs(run, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match="is needed") as error:
         held_out_paths(run)
+    assert str(error.value) == message
+
+
+def test_eval_scores_all_of_a_file_of_its_own_and_counts_them(monkeypatch):
+    from dpo_lib.cli import evaluate
+
+    class Whole(list):
+        unit = "thumbs"
+
+        def split(self, share, seed):
+            return "trained on", ("held out", share, seed)
+
+    pairs = SimpleNamespace(dataset=Whole("abc"))
+    usual = {"settings": {"held_out": 0.3, "seed": 4}, "eval_data": []}
+    apart, typed = {**usual, "eval_data": ["e"]}, SimpleNamespace(data=["d"])
+    args = SimpleNamespace(data=None, progress=Progress(False))
+    assert evaluate._scored_part(args, usual, pairs) == ("held out", 0.3, 4)
+    assert evaluate._scored_part(args, apart, pairs) is pairs.dataset
+    assert evaluate._scored_part(typed, None, pairs) is pairs.dataset
+    monkeypatch.setattr(evaluate, "pair_log_probs", lambda *given: given)
+    *given, stage = evaluate._scored("model", pairs.dataset, args)
+    assert given == ["model", pairs.dataset]
+    assert (stage.name, stage.total, stage.unit) == ("scoring", 3, "thumbs")
 
 
 def test_eval_refuses_data_that_has_changed(tmp_path):
@@ -461,5 +487,6 @@ def test_eval_refuses_data_that_has_changed(tmp_path):
     with pytest.raises(ValueError, match=r"file .*eval_data.jsonl has changed"):
         held_out_paths(run)
     files["data"].write_text("other\n")
-    with pytest.raises(ValueError, match=r"file .*data.jsonl has changed"):
-        held_out_paths({**run, "eval_data": []})
+    both = [*map(str, files.values())]
+    with pytest.raises(ValueError, match=f"the run's file {', '.join(both)} has changed$"):
+        held_out_paths({**run, "data": both, "eval_data": []})
