@@ -15,10 +15,11 @@ import torch
 from filelock import FileLock
 
 from dpo_lib.cli import draw as command
-from dpo_lib.cli import main
+from dpo_lib.cli import main, threads
 from dpo_lib.cli.answers import answer_seed
+from dpo_lib.cli.data import tokenizer_options
 from dpo_lib.cli.models import open_model
-from dpo_lib.cli.progress import Stage
+from dpo_lib.cli.progress import Progress, Stage
 from dpo_lib.cli.sample import read_prompts
 from dpo_lib.models import respond
 from tests.models.hf import make_folder
@@ -63,15 +64,41 @@ def whole(folder, prompts, tmp_path):
     return tmp_path / "whole.jsonl"
 
 
+@pytest.fixture
+def stages(monkeypatch):
+    """What is shown, with what is counted."""
+    shown, original = [], Progress.stage
+
+    def stage(progress, name, total=None, unit="", resumed=0):
+        shown.append((name, total, resumed))
+        return original(progress, name, total, unit, resumed)
+
+    monkeypatch.setattr(Progress, "stage", stage)
+    return shown
+
+
 def rows_of(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_a_row_is_a_prompt_with_its_answers(folder, prompts, tmp_path, capsys):
-    out = tmp_path / "out.jsonl"
-    assert draw(folder, prompts, out) == 0
-    assert "18 answers" in capsys.readouterr().out
-    rows = rows_of(out)
+def test_a_row_is_a_prompt_with_its_answers(
+    folder, prompts, opened, stages, tmp_path, monkeypatch, capsys
+):
+    out, given = tmp_path / "out.jsonl", []
+    monkeypatch.setattr(command, "open_model", lambda *how: given.append(how) or opened)
+    assert draw(folder, prompts, out, "--plain", "--seed", "4") == 0
+    rows, options = rows_of(out), tokenizer_options({"plain": True})
+    assert given == [(str(folder), options)]
+    assert stages[1:] == [(f"loading {folder}", None, 0), ("answers", 6 * EACH, 0)]
+    assert json.loads(command.settings_beside(out).read_text()) == {
+        "model": str(folder), "model_sha256": command._digest(folder), **options,
+        "per_prompt": EACH, "temperature": 1.0, "max_new_tokens": NEW, "seed": 4,
+        "together": 2 * EACH, "cut": NEW, "threads": torch.get_num_threads(),
+    }  # fmt: skip
+    answers = [a for row in rows for a in row["answers"]]
+    mean, ended = (sum(a[name] for a in answers) / 18 for name in ("tokens", "ended"))
+    said = f"{out}: 18 answers, {mean:.1f} tokens each, {ended:.0%} end\n"
+    assert capsys.readouterr().out == said
     assert [row["prompt"] for row in rows] == PROMPTS
     assert {len(row["answers"]) for row in rows} == {EACH}
     for answer in (a for row in rows for a in row["answers"]):
@@ -113,11 +140,13 @@ def test_a_file_that_was_cut_ends_with_the_same_bits(whole, folder, prompts, tmp
 
 def test_what_is_whole_is_not_drawn_again(whole, folder, prompts, monkeypatch, capsys):
     monkeypatch.setattr(command, "open_model", pytest.fail)
+    capsys.readouterr()
     assert draw(folder, prompts, whole) == 0
-    assert "whole already" in capsys.readouterr().err
+    said = f"{whole} is whole already (6 prompts); --restart draws again\n"
+    assert capsys.readouterr().err == said
 
 
-def test_only_what_is_missing_is_drawn(whole, folder, prompts, tmp_path, monkeypatch):
+def test_only_what_is_missing_is_drawn(whole, folder, prompts, tmp_path, monkeypatch, stages):
     lines, out = whole.read_bytes().splitlines(keepends=True), tmp_path / "begun.jsonl"
     out.write_bytes(b"".join(lines[:3]))
     command.settings_beside(out).write_bytes(command.settings_beside(whole).read_bytes())
@@ -127,6 +156,7 @@ def test_only_what_is_missing_is_drawn(whole, folder, prompts, tmp_path, monkeyp
     )
     assert draw(folder, prompts, out) == 0
     assert asked == [2 * EACH] * 2  # the pair that the third prompt is in, and the last one
+    assert stages[-1] == ("answers", 6 * EACH, 3 * EACH)
     assert out.read_bytes() == whole.read_bytes()
 
 
@@ -147,8 +177,8 @@ def test_more_prompts_are_appended(whole, folder, prompts):
         (["--max-new-tokens", "9"], "max_new_tokens was 10, is 9"),
         (["--plain"], "chat was None, is False"),
         (["--system", "Be brief."], "line 1, is not of the prompt"),
-        (["--temperature", "-1"], "--temperature must be 0 or positive"),
-        (["--temperature", "nan"], "--temperature must be 0 or positive"),
+        (["--temperature", "-1"], "must be 0 or positive and finite, got -1.0"),
+        (["--temperature", "nan"], "must be 0 or positive and finite, got nan"),
     ],
 )
 def test_other_settings_are_refused_in_one_sentence(whole, folder, prompts, capsys, words, message):
@@ -158,6 +188,9 @@ def test_other_settings_are_refused_in_one_sentence(whole, folder, prompts, caps
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+    if " was " in message:
+        assert error.startswith(f"error: {whole} was drawn otherwise (")
+        assert error.endswith("); use another --out, or --restart to drop it\n")
     assert whole.read_bytes() == before
 
 
@@ -190,13 +223,17 @@ def test_a_model_is_known_by_each_of_its_files(folder, tmp_path, name):
 def test_other_prompts_and_other_files_are_refused(whole, folder, prompts, capsys):
     prompts.write_text("\n".join(["0", *PROMPTS[1:]]), encoding="utf-8")
     assert draw(folder, prompts, whole) == 2
-    assert "line 1, is not of the prompt '0'" in capsys.readouterr().err
+    said = f"error: {whole}, line 1, is not of the prompt '0'\n"
+    assert capsys.readouterr().err.endswith(said)
     prompts.write_text("1+1\n", encoding="utf-8")
     assert draw(folder, prompts, whole) == 2
-    assert "has 6 prompts, now there are 1" in capsys.readouterr().err
+    assert capsys.readouterr().err == f"error: {whole} has 6 prompts, now there are 1\n"
     command.settings_beside(whole).unlink()
     assert draw(folder, prompts, whole) == 2
-    assert "tells how it was drawn, is not" in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        f"error: {whole} is there, and {whole.name}.settings, which tells how it was drawn, is "
+        "not; use another --out, or --restart to drop it\n"
+    )
     assert draw(folder, prompts, whole, "--restart", "--seed", "4") == 0
     assert len(rows_of(whole)) == 1
 
@@ -235,7 +272,18 @@ def test_the_room_of_the_model_is_told(folder, prompts, tmp_path, capsys):
     assert draw(folder, prompts, out, "--max-new-tokens", "500") == 0
     error = capsys.readouterr().err
     room = max(a["tokens"] for row in rows_of(out) for a in row["answers"])
-    assert f"answers are cut at {room} tokens: the model reads 96" in error
+    longest = 96 - room
+    assert (
+        f"note   answers are cut at {room} tokens: the model reads 96, the longest prompt has "
+        f"{longest}\n"
+    ) in error
+    assert json.loads(command.settings_beside(out).read_text())["cut"] == room
+    longer = "\n".join([*PROMPTS, "A longer one than all that are there."])
+    prompts.write_text(longer, encoding="utf-8")
+    assert draw(folder, prompts, out, "--max-new-tokens", "500") == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"error: {out} was drawn with answers cut at {room}, not ")
+    assert int(error.split()[-1]) < room
 
 
 def test_killed_and_started_again_it_writes_the_same_file(folder, tmp_path):
@@ -266,7 +314,9 @@ def test_killed_and_started_again_it_writes_the_same_file(folder, tmp_path):
     assert outs[0].read_bytes().startswith(kept[: kept.rfind(b"\n") + 1])
 
 
-def test_a_file_is_gone_on_with_by_as_many_threads(whole, folder, prompts, tmp_path, monkeypatch):
+def test_a_file_is_gone_on_with_by_as_many_threads(
+    whole, folder, prompts, tmp_path, monkeypatch, capsys
+):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     out, taken = tmp_path / "out.jsonl", []
     monkeypatch.setattr(command, "_draw", lambda *_: taken.append(torch.get_num_threads()))
@@ -276,6 +326,9 @@ def test_a_file_is_gone_on_with_by_as_many_threads(whole, folder, prompts, tmp_p
     assert draw(folder, prompts, out) == 0
     assert draw(folder, prompts, out, "--threads", "1") == 0
     assert taken == [2, 2, 1]
+    monkeypatch.setattr(threads, "_free_cores", lambda: 0)
+    assert draw(folder, prompts, tmp_path / "new.jsonl") == 0
+    assert "other programs keep the processor busy" in capsys.readouterr().err
 
 
 def test_what_is_drawn_is_counted_on_the_way(opened):
@@ -296,7 +349,7 @@ def test_what_is_drawn_is_counted_on_the_way(opened):
 def test_two_processes_do_not_draw_into_one_file(whole, folder, prompts, capsys):
     with FileLock(whole.with_name(f".{whole.name}.lock")):
         assert draw(folder, prompts, whole) == 2
-    assert "another process is drawing into" in capsys.readouterr().err
+    assert f"another process is drawing into {whole}" in capsys.readouterr().err
 
 
 def test_seeds_are_apart():
