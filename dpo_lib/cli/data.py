@@ -65,7 +65,7 @@ class DataSettings:
 class ReadPairs(NamedTuple):
     """What `read_pairs` found."""
 
-    file: PreferenceFile  # without problems
+    file: PreferenceFile
     skipped: dict[str, int]  # bad rows that were left out, by kind
     settings: DataSettings
 
@@ -115,7 +115,7 @@ def read_pairs(settings: DataSettings) -> ReadPairs:
         score=settings.score,
         label=settings.label,
     )
-    return ReadPairs(*_without_bad(file, settings), settings)
+    return ReadPairs(file, _skipped(file, settings), settings)
 
 
 def fit_to_model(read: ReadPairs, opened: OpenModel) -> Pairs:
@@ -129,7 +129,7 @@ def fit_to_model(read: ReadPairs, opened: OpenModel) -> Pairs:
         )
     noted = getattr(tokenizer, "notes", Counter())
     noted.clear()
-    records, rows, lines, files, problems, long = [], [], [], [], [], []
+    records, rows, lines, problems, long = [], [], [], [], []
     given = file.files or ("",) * len(file.records)
     for record, line, name in zip(file.records, file.lines, given, strict=True):
         try:
@@ -148,21 +148,18 @@ def fit_to_model(read: ReadPairs, opened: OpenModel) -> Pairs:
             continue
         length = len(row["prompt"]) + max(len(row[side]) for side in sides)
         if length > limit:
-            long.append((length, Problem(line, "too long", "", name)))
+            long.append((length, line, name))
             continue
         records.append(record)
         rows.append(row)
         lines.append(line)
-        files.append(name)
     if long:
-        lengths = [length for length, _ in long]
+        lengths = [length for length, *_ in long]
         up_to = f"up to {max(lengths):,}" if len(long) > 1 else f"{lengths[0]:,}"
         why = f"prompt and response have {up_to} tokens, above {limit} (--max-length)"
-        problems += [problem._replace(reason=why) for _, problem in long]
-    fitting = PreferenceFile(
-        records, lines, problems, file.unit, tuple(files) if file.files else (), file.notes
-    )
-    whole, skipped = _without_bad(fitting, settings)
+        problems += [Problem(line, "too long", why, name) for _, line, name in long]
+    fitting = file._replace(records=records, problems=problems)
+    skipped = _skipped(fitting, settings)
     notes = [*file.notes, *(f"{what} in {number:,} texts" for what, number in noted.items())]
     notes += _about_cut(records) + _about_joints(tokenizer, rows)
     controls = getattr(tokenizer, "controls", ())
@@ -173,7 +170,7 @@ def fit_to_model(read: ReadPairs, opened: OpenModel) -> Pairs:
         dict(Counter(read.skipped) + Counter(skipped)),
         tokenizer.describe() if hasattr(tokenizer, "describe") else "no chat template",
         notes,
-        whole.unused_columns(),
+        fitting.unused_columns(),
         (audit_thumbs if file.unpaired else audit_pairs)(records, rows, controls),
     )
 
@@ -267,15 +264,14 @@ def _about_joints(tokenizer: Any, rows: Sequence[dict[str, list[int]]]) -> list[
     ]
 
 
-def _without_bad(
-    file: PreferenceFile, settings: DataSettings
-) -> tuple[PreferenceFile, dict[str, int]]:
+def _skipped(file: PreferenceFile, settings: DataSettings) -> dict[str, int]:
+    """Bad rows by kind; they are told, and stop with an error if they must not be skipped."""
     if not file.problems:
-        return file, {}
+        return {}
     text = f"{settings.name}: {file.describe_problems()}"
     if not file.records:
         raise ValueError(f"{text}\nno row is left")
     if not settings.skip_bad:
         raise ValueError(f"{text}\n--skip-bad leaves them out")
     print(f"{text}\nskipped (--skip-bad)", file=sys.stderr)
-    return file._replace(problems=[]), dict(Counter(p.kind for p in file.problems))
+    return dict(Counter(p.kind for p in file.problems))

@@ -42,7 +42,10 @@ def test_what_is_used_is_counted():
     assert describe(records[2:], {}) == "2 pairs, 2 prompts"
     thumbs = [UnpairedRecord("p", "a", True), UnpairedRecord("p", "b", False)]
     thumbs += [UnpairedRecord("q", "a", True), UnpairedRecord("q", "c", True)]
-    assert describe(thumbs, {}) == "4 thumbs (75% up), 2 prompts (1 with both kinds)"
+    said = "5 thumbs (80% up), 2 prompts (1 with both kinds)"
+    again = "; 1 of them repeat another one (kept)"
+    assert describe([*thumbs, thumbs[0]], {}) == said + again
+    assert describe([*thumbs, UnpairedRecord("p", "d", True)], {}) == said
 
 
 def test_answers_that_were_cut_are_counted():
@@ -76,7 +79,7 @@ def test_what_is_too_long_is_counted_with_its_lines_and_the_longest(tmp_path, ca
     assert [record.chosen for record in found.records] == ["gold gold gold gold", "gold"]
     error = capsys.readouterr().err
     long = start + len(sizes[2])
-    assert f"line 3: too long: prompt and response have {long} tokens, above {limit} (--m" in error
+    assert f"\nline 3: too long: prompt and response have {long} tokens, above {limit} (" in error
     with pytest.raises(ValueError, match=rf"up to {long} tokens, above {limit - 1} \(--max-length"):
         encoded(tmp_path, rows, max_length=limit - 1)
     context = open_model("tiny").context
@@ -109,7 +112,9 @@ def test_what_is_said_of_the_tokens_of_pairs_and_thumbs(tmp_path):
     prompts = (prompt, "My order is late.")  # a mismatched response to each is not told
     start = max(len(tokenizer.encode_prompt(text)) for text in prompts)
     thumbs = [{"prompt": text, "completion": "gold", "label": text == prompt} for text in prompts]
-    said = encoded(tmp_path, thumbs).introduce().splitlines()[0]
+    found = encoded(tmp_path, thumbs)
+    said = found.introduce().splitlines()[0]
+    assert (found.dataset.unit, "mismatched" in found.dataset.rows[0]) == ("thumbs", True)
     assert said == f"tokens prompt up to {start}, response up to {one}; no chat template"
 
 
@@ -181,13 +186,17 @@ def test_what_does_not_fit_the_model_is_told_with_its_place_and_what_fits_is_kep
         {"prompt": [1, 2, 3], "chosen": [1, 2, 3, 4, 5, 6, 0], "rejected": [1, 0]},
         {"prompt": [1, 2, 3], "chosen": [25, 0], "rejected": [24, 0]},
     ]
-    assert found.dataset.rows == rows
+    assert (found.dataset.rows, found.dataset.tokenizer) == (rows, opened.tokenizer)
+    assert found.dataset.rows[0] is found.warnings[1][0]  # nothing is encoded twice
     assert found.warnings == (found.records, rows, ("<end>",))
     assert found.notes == [
         "capitals made small in 3 texts",
         "in 1 rows prompt and response as one text would be other tokens; they are encoded apart, "
         "as the model writes behind the prompt",
     ]
+    monkeypatch.delattr(Letters, "backend")  # as a tokenizer of words
+    with pytest.raises(ValueError, match="line 2: unknown words: the template refuses it"):
+        fit_to_model(read_pairs(DataSettings(paths, **settings)), opened)
     for left in (settings, {**settings, "max_length": 2, "skip_bad": True}):
         with pytest.raises(ValueError, match="rows are bad") as error:
             fit_to_model(read_pairs(DataSettings(paths, **left)), opened)
@@ -250,9 +259,9 @@ def test_prompt_and_response_that_would_be_other_tokens_as_one_text_are_counted(
 
 
 def test_settings_of_data_are_those_of_a_run_or_of_the_command_line():
-    stored = {"data": "a", "map": [["x", "prompt"]], "template": None, "label": ["l", "1"], "z": 1}
+    stored = {"data": "ab", "map": [["x", "prompt"]], "template": None, "label": ["l", "1"], "z": 1}
     found = DataSettings.of(stored)
-    assert found.data == ("a",)
+    assert found.data == ("ab",)
     assert found.map == (("x", "prompt"),)
     assert (found.template, found.label, found.answer_prefix) == ((), ("l", "1"), "")
     assert DataSettings.of(SimpleNamespace(data=["a", "b"])).name == "a, b"
