@@ -20,6 +20,7 @@ from dpo_lib.cli.answers import answer_seed
 from dpo_lib.cli.data import tokenizer_options
 from dpo_lib.cli.models import open_model
 from dpo_lib.cli.progress import Progress, Stage
+from dpo_lib.cli.records import write_json
 from dpo_lib.cli.sample import read_prompts
 from dpo_lib.models import respond
 from tests.models.hf import make_folder
@@ -234,8 +235,10 @@ def test_other_prompts_and_other_files_are_refused(whole, folder, prompts, capsy
         f"error: {whole} is there, and {whole.name}.settings, which tells how it was drawn, is "
         "not; use another --out, or --restart to drop it\n"
     )
-    assert draw(folder, prompts, whole, "--restart", "--seed", "4") == 0
-    assert len(rows_of(whole)) == 1
+    for seed in (4, 5):  # with no settings beside it, and with those of other answers
+        assert draw(folder, prompts, whole, "--restart", "--seed", str(seed)) == 0
+        assert len(rows_of(whole)) == 1
+        assert json.loads(command.settings_beside(whole).read_text())["seed"] == seed
 
 
 def test_ctrl_c_keeps_what_is_drawn(folder, prompts, whole, tmp_path, monkeypatch, capsys):
@@ -257,14 +260,20 @@ def test_ctrl_c_keeps_what_is_drawn(folder, prompts, whole, tmp_path, monkeypatc
     assert left == {"stopped.jsonl", "stopped.jsonl.settings"}
 
 
-def test_a_system_text_stands_in_the_rows(folder, prompts, tmp_path):
-    out = tmp_path / "system.jsonl"
-    assert draw(folder, prompts, out, "--system", "Be brief.") == 0
-    said = read_prompts(out)
-    assert said[0].messages == (
-        {"role": "system", "content": "Be brief."},
-        {"role": "user", "content": "1+1"},
-    )
+def test_a_system_text_stands_in_the_rows_and_is_that_of_the_run_unless_typed(prompts, tmp_path):
+    prompts.write_text("1+1\n")
+    settings = {"system": "Be long.", "answer_prefix": "So:"}
+    known = {"settings": settings, "machine": {}, "finished": True, "held_out": 0}
+    write_json(tmp_path / "run.json", known)
+    for more, system in (([], "Be long."), (["--system", "Be brief."], "Be brief.")):
+        out = tmp_path / f"{system}jsonl"
+        assert draw(tmp_path, prompts, out, "--temperature", "0", *more) == 0
+        (said,) = read_prompts(out)
+        assert said.messages == (
+            {"role": "system", "content": system},
+            {"role": "user", "content": "1+1"},
+        )
+        assert json.loads(command.settings_beside(out).read_text())["answer_prefix"] == "So:"
 
 
 def test_the_room_of_the_model_is_told(folder, prompts, tmp_path, capsys):
