@@ -173,7 +173,10 @@ def test_more_prompts_are_appended(whole, folder, prompts):
     ("words", "message"),
     [
         (["--seed", "1"], "drawn otherwise (seed was 0, is 1)"),
-        (["--temperature", "0.5"], "temperature was 1.0, is 0.5"),
+        (
+            ["--seed", "1", "--temperature", "0.5"],
+            "(temperature was 1.0, is 0.5; seed was 0, is 1)",
+        ),
         (["--per-prompt", "2"], "per_prompt was 3, is 2"),
         (["--max-new-tokens", "9"], "max_new_tokens was 10, is 9"),
         (["--plain"], "chat was None, is False"),
