@@ -115,6 +115,29 @@ def test_show_marks_the_response_and_its_thumb(thumbs, capsys):
     assert re.search(r"response, thumb (up|down), scored: \d+ tokens\n    ‹", text)
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "places"),
+    [
+        ("a.csv", "prompt,completion,label\n{0},gold.,1\n{0},iron.,0\n", ["line 2", "line 3"]),
+        ("a.jsonl", "\n{1}\n\n{{}}\n{2}\n", ["line 2", "line 5"]),
+        ("a.json", "[\n{1},\n\n{2}\n]", ["line 2", "line 4"]),
+        ("a.json", "[{1}, 3, {2}]", ["row 1", "row 3"]),
+    ],
+)
+def test_show_tells_where_in_the_file_each_one_stands(tmp_path, capsys, name, text, places):
+    prompt = "List two metals."
+    up, down = (
+        {"prompt": prompt, "completion": metal, "label": good}
+        for metal, good in (("gold.", True), ("iron.", False))
+    )
+    (path := tmp_path / name).write_text(text.format(prompt, json.dumps(up), json.dumps(down)))
+    assert main(["show", "--data", str(path), "--model", "tiny", "--skip-bad"]) == 0
+    shown = re.findall(
+        r"^thumb (\d) \(([^)]*)\)$.*?thumb (\w+), scored", capsys.readouterr().out, re.M | re.S
+    )
+    assert shown == [("1", places[0], "up"), ("2", places[1], "down")]
+
+
 def test_parts_give_the_numbers_of_the_whole_batch(thumbs, finished, tmp_path):
     assert train(thumbs, tmp_path / "run", "--accumulate", "4", "--quiet") == 0
     whole, parts = (read_metrics(out / "metrics.jsonl") for out in (finished, tmp_path / "run"))
@@ -202,8 +225,13 @@ def test_uneven_thumbs_get_a_hint_that_makes_them_even(tmp_path, capsys):
     up, down = ([r for r in rows() if r["label"] is kind] for kind in (True, False))
     path = write_lines(tmp_path / "uneven.jsonl", [*up[:60], *down[:240]])
     options = ["--steps", "1", "--samples", "0", "--held-out", "0"]
-    assert train(path, tmp_path / "a", *options) == 0
+    own = write_lines(
+        tmp_path / "own.jsonl", [up[0], down[0], {**up[1], "prompt": "What is 1 + 1?"}]
+    )
+    assert train(path, tmp_path / "a", *options, "--eval-data", str(own)) == 0
     error = capsys.readouterr().err
+    both = len({up[0]["prompt"], down[0]["prompt"]})
+    assert f"{both} prompts of --eval-data are in --data too" in error  # beside the next one
     hint = re.search(
         r"weigh 0\.25 times what .*--option desirable_weight=(\S+) \(4.00 to 5.33\)", error
     )
