@@ -1,6 +1,7 @@
 """Numbers that the commands tell on their way: none is off by one, none is doubled."""
 
 import contextlib
+import dataclasses
 import json
 from collections import Counter
 from types import SimpleNamespace
@@ -46,6 +47,17 @@ def test_what_is_used_is_counted():
     again = "; 1 of them repeat another one (kept)"
     assert describe([*thumbs, thumbs[0]], {}) == said + again
     assert describe([*thumbs, UnpairedRecord("p", "d", True)], {}) == said
+
+
+def test_what_differs_in_one_thing_repeats_nothing():
+    thumb, pair = UnpairedRecord("p", "a", True), PreferenceRecord("p", "a", "b")
+    for record, changes in (
+        (thumb, {"prompt": "q", "response": "b", "desired": False}),
+        (pair, {"prompt": "q", "chosen": "c", "rejected": "c"}),
+    ):
+        others = [dataclasses.replace(record, **{name: new}) for name, new in changes.items()]
+        assert "repeat" not in describe([record, *others], {})
+        assert "1 of them repeat another one" in describe([record, *others, record], {})
 
 
 def test_answers_that_were_cut_are_counted():
