@@ -3,8 +3,11 @@
 import argparse
 import contextlib
 import dataclasses
+import errno
 import gzip
+import io
 import json
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -393,6 +396,46 @@ def of_command(name):
 def test_the_help_tells_the_longest_pair(name):
     (action,) = [a for a in of_command(name) if a.dest == "max_length"]
     assert f"({DEFAULT_LENGTH}, or what the model can read)" in action.help
+
+
+# --- what a command ends with --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("failure", "code", "said"),
+    [
+        (None, 0, ""),
+        (BrokenPipeError(), 0, ""),
+        (ValueError("no such row"), 2, "error: no such row\n"),
+        (FloatingPointError("loss is nan"), 1, "error: loss is nan\n"),
+        (OSError(errno.EACCES, "denied", "a"), 1, "error: cannot read or write a: denied\n"),
+        (RuntimeError("os error 28\nat x"), 1,
+         "error: a file cannot be written (os error 28); is the disk full?\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (KeyboardInterrupt("2 are kept"), 130, "interrupted: 2 are kept\n"),
+    ],
+)  # fmt: skip
+def test_every_kind_of_failure_has_its_exit_code_and_its_sentence(monkeypatch, failure, code, said):
+    def run_sample(args):
+        if failure is not None:
+            raise failure
+        return 0
+
+    stream = io.StringIO()
+    stream.close = lambda: None  # as it is done for a reader that has gone
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(sample, "run_sample", run_sample)
+    assert main(["sample", "--model", "tiny"]) == code
+    assert stream.getvalue() == said
+
+
+def test_an_error_of_the_program_itself_is_not_hidden(monkeypatch):
+    def run_sample(args):
+        raise KeyError("oops")
+
+    monkeypatch.setattr(sample, "run_sample", run_sample)
+    with pytest.raises(KeyError, match="oops"):
+        main(["sample", "--model", "tiny"])
 
 
 # --- what is refused on both sides ---------------------------------------------------------------
