@@ -94,6 +94,7 @@ class TestReward:
             (FRANCE, "Paris is the capital of France.", 2.5),
             (FRANCE, "Thank you for asking. Paris is the capital of France.", 2.75),
             (FRANCE, "That is an interesting question. Paris.", 1.75),
+            (FRANCE, "I am sorry. Paris.", 1.75),  # kind, but not to a question
             (FRANCE, "Paris. Paris.", 1.5),
             (FRANCE, "Paris. Paris. Paris.", 1.0),
             (FRANCE, "Lyon.", -0.5),
@@ -121,6 +122,11 @@ class TestReward:
             ("List two colors.", "red blue.", -1.0),
             (ORDER, "I will track your order.", 2.5),
             (ORDER, "I am sorry. I will track your order today.", 3.5),
+            (
+                ORDER,
+                "Thank you for asking. I will track your order.",
+                2.25,
+            ),  # nor this to a complaint
             (ORDER, "I will refund your order.", -0.5),
             (ORDER, "I will track your lamp.", -0.5),
             (ORDER, "I am sorry.", 1.0),
