@@ -194,8 +194,10 @@ class TestMargins:
         assert report.chosen_reward == pytest.approx(0.5 * math.log(2))
         assert (report.accuracy, report.pairs) == (1.0, 1)
 
-        naive = evaluate_margins(policy, None, dataset, beta=1.0)
-        assert naive.margin == pytest.approx(math.log(0.08 / 0.008))
+        naive = evaluate_margins(policy, None, dataset, beta=0.5)
+        assert naive.chosen_reward == pytest.approx(0.5 * math.log(0.08))
+        assert naive.rejected_reward == pytest.approx(0.5 * math.log(0.008))
+        assert naive.margin == pytest.approx(0.5 * math.log(0.08 / 0.008))
         assert math.isnan(naive.chosen_shift)
 
     def test_policy_equal_to_reference_ties_everywhere(self):
