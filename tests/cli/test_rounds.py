@@ -92,6 +92,9 @@ def test_more_rounds_go_on_from_there(whole, work, monkeypatch):
         ([], [*TRAIN, "--beta", "1"], "holds other rounds (train was"),
         ([], ["--data", "x"], "--data is not for the options of train"),
         ([], ["--mod=x"], "--mod is not for the options of train"),
+        ([], ["--out=x"], "--out is not for the options of train"),
+        ([], ["--restart"], "--restart is not for the options of train"),
+        ([], ["--quiet"], "--quiet is not for the options of train"),
     ],
 )
 def test_other_rounds_are_refused_in_one_sentence(whole, work, capsys, words, train, message):
@@ -99,6 +102,22 @@ def test_other_rounds_are_refused_in_one_sentence(whole, work, capsys, words, tr
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_each_round_says_where_it_begins_and_the_last_one_where_its_model_is(
+    tmp_path, monkeypatch, capsys
+):
+    """Also with another patience and other threads: they decide no round."""
+    for name in ("run_draw", "write_pairs", "run_train"):
+        monkeypatch.setattr(command, name, lambda args: None)
+    out = tmp_path / "out"
+    words = ["rounds", "--model", "mine", "--prompt", "a", "--command", "x", "--out", str(out)]
+    for more in ([], ["--threads", "1", "--timeout", "5", "--quiet"]):
+        assert main([*words, "--rounds", "2", *more]) == 0
+        told, said = capsys.readouterr()
+        assert told == f"model  {out / '2' / 'model'}\n"
+        if not more:
+            assert said == f"round  1 of 2, from mine\nround  2 of 2, from {out / '1'}\n"
 
 
 def test_what_cannot_be_done_is_said_before_anything_is_drawn(work, tmp_path, capsys):
