@@ -1,5 +1,6 @@
 """Going on from an adapter: the first stage stays in the result; merging; evaluation files."""
 
+import errno
 import json
 
 import pytest
@@ -10,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dpo_lib.cli import main
 from dpo_lib.cli.live import Live
-from dpo_lib.cli.models import open_model
+from dpo_lib.cli.models import OpenModel, open_model
 from dpo_lib.cli.records import read_metrics
 from tests.models.hf import make_folder
 
@@ -133,7 +134,7 @@ def test_another_rank_is_refused(first, data, tmp_path, capsys):
 
 
 def test_merge_writes_a_plain_folder(first, tmp_path, capsys):
-    out = tmp_path / "plain"
+    (out := tmp_path / "plain").mkdir()  # it may be there, if nothing is in it
     capsys.readouterr()
     assert main(["merge", "--model", str(first), "--out", str(out)]) == 0
     said = capsys.readouterr().out
@@ -162,6 +163,18 @@ def test_what_cannot_be_merged(base, first, tmp_path, capsys, model, out, messag
     assert main(["merge", "--model", names.get(model, model), "--out", str(tmp_path / out)]) == 2
     assert message in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_is_half_merged_does_not_stay(first, tmp_path, monkeypatch, capsys):
+    def save(self, folder):
+        folder.mkdir()
+        (folder / "half").touch()
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(OpenModel, "save", save)
+    assert main(["merge", "--model", str(first), "--out", str(tmp_path / "plain")]) == 1
+    assert "cannot read or write: full" in capsys.readouterr().err
+    assert not [*tmp_path.glob("plain*")]
 
 
 def test_two_do_not_merge_into_one_folder(first, tmp_path, capsys):
