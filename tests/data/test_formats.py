@@ -13,6 +13,7 @@ from dpo_lib.data.formats import (
     Conversation,
     make_prompt,
     make_record,
+    make_unpaired,
     read_feedback,
     read_preferences,
     read_unpaired,
@@ -139,6 +140,14 @@ def test_a_dialogue_of_hh_becomes_messages():
     record = make_record({"chosen": f"{beginning} It is 4.", "rejected": f"{beginning} It is 5."})
     assert record.prompt.messages == (user("Hi."), assistant("Hello."), user("2+2?"))
     assert (record.chosen, record.rejected) == ("It is 4.", "It is 5.")
+
+
+@pytest.mark.parametrize("name", ["system", "system_prompt"])
+def test_a_column_of_system_texts_comes_first(name):
+    for make, rest in ((make_record, PAIR), (make_unpaired, {"completion": "a", "label": 1})):
+        record = make({"prompt": "2+2?", name: "Be brief.", **rest})
+        assert list(record.prompt.messages) == [system("Be brief."), user("2+2?")]
+        assert record.extra == {}
 
 
 def test_a_system_text_comes_first():
@@ -552,8 +561,9 @@ def test_a_column_that_says_which_is_better_is_not_left_out(tmp_path):
         r.chosen for r in read(tmp_path, rows, rename=rename, label=("labels", "1")).records
     ] == expected
     assert [r.chosen for r in read(tmp_path, rows).records] == expected  # SHP's own names
-    tied = read(tmp_path, [{**ROW, "winner": "tie"}], label=("winner", "a"))
-    assert "neither is better" in tied.problems[0].reason
+    for word in ("tie", "Tie (both bad)", "both", "a draw", "neither", "", None):
+        tied = read(tmp_path, [{**ROW, "winner": word}], label=("winner", "a"))
+        assert "neither is better" in tied.problems[0].reason, word
 
 
 OPENAI = {
@@ -885,6 +895,16 @@ def test_words_for_a_thumb(tmp_path, words, desired):
     rows = [{"prompt": "a", "completion": "b", "label": word} for word in words]
     found = read_unpaired(write(tmp_path / "a.jsonl", rows))
     assert [record.desired for record in found.records] == [desired] * len(words)
+
+
+def test_words_that_say_the_opposite_are_opposite_thumbs():
+    opposites = "true/false yes/no good/bad up/down like/dislike liked/disliked 👍/👎 1/0 1.0/-1.0 "
+    opposites += "thumbs_up/thumbs_down thumb_up/thumb_down positive/negative +1/-1 "
+    opposites += "desirable/undesirable desired/undesired"
+    for words in (opposites + " " + opposites.upper()).split():
+        labels = words.split("/")
+        records = [make_unpaired({"prompt": "a", "answer": "b", "label": w}) for w in labels]
+        assert [record.desired for record in records] == [True, False], words
 
 
 THUMB = {"prompt": "2+2?", "completion": "4.", "label": True}
