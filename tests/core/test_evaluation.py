@@ -296,6 +296,8 @@ class TestClusteredShare:
     def test_it_never_counts_more_than_there_are(self):
         even = clustered_share([[1, 0]] * 10)  # less spread than chance would make
         assert even == (0.5, *wilson_interval(10, 20))
+        nearly = clustered_share([[1, 0]] * 10 + [[1, 1]])
+        assert nearly == pytest.approx((12 / 22, *wilson_interval(12, 22)))
 
     def test_it_covers_the_truth(self):
         draw, hits = random.Random(0), 0
