@@ -116,15 +116,15 @@ def test_show_marks_the_response_and_its_thumb(thumbs, capsys):
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "places"),
+    ("name", "text", "places", "bad"),
     [
-        ("a.csv", "prompt,completion,label\n{0},gold.,1\n{0},iron.,0\n", ["line 2", "line 3"]),
-        ("a.jsonl", "\n{1}\n\n{{}}\n{2}\n", ["line 2", "line 5"]),
-        ("a.json", "[\n{1},\n\n{2}\n]", ["line 2", "line 4"]),
-        ("a.json", "[{1}, 3, {2}]", ["row 1", "row 3"]),
+        ("a.csv", "prompt,completion,label\n{0},gold.,1\n{0},iron.,0\n", ["line 2", "line 3"], 0),
+        ("a.jsonl", "\n{1}\n\n{{}}\n{2}\n", ["line 2", "line 5"], 1),
+        ("a.json", "[\n{1},\n\n{2}\n]", ["line 2", "line 4"], 0),
+        ("a.json", "[{1}, 3, {2}]", ["row 1", "row 3"], 1),
     ],
 )
-def test_show_tells_where_in_the_file_each_one_stands(tmp_path, capsys, name, text, places):
+def test_show_tells_where_in_the_file_each_one_stands(tmp_path, capsys, name, text, places, bad):
     prompt = "List two metals."
     up, down = (
         {"prompt": prompt, "completion": metal, "label": good}
@@ -132,9 +132,9 @@ def test_show_tells_where_in_the_file_each_one_stands(tmp_path, capsys, name, te
     )
     (path := tmp_path / name).write_text(text.format(prompt, json.dumps(up), json.dumps(down)))
     assert main(["show", "--data", str(path), "--model", "tiny", "--skip-bad"]) == 0
-    shown = re.findall(
-        r"^thumb (\d) \(([^)]*)\)$.*?thumb (\w+), scored", capsys.readouterr().out, re.M | re.S
-    )
+    told = capsys.readouterr().out
+    assert told.count("skipped: 1 malformed") == bad
+    shown = re.findall(r"^thumb (\d) \(([^)]*)\)$.*?thumb (\w+), scored", told, re.M | re.S)
     assert shown == [("1", places[0], "up"), ("2", places[1], "down")]
 
 
@@ -226,16 +226,20 @@ def test_uneven_thumbs_get_a_hint_that_makes_them_even(tmp_path, capsys):
     path = write_lines(tmp_path / "uneven.jsonl", [*up[:60], *down[:240]])
     options = ["--steps", "1", "--samples", "0", "--held-out", "0"]
     own = write_lines(
-        tmp_path / "own.jsonl", [up[0], down[0], {**up[1], "prompt": "What is 1 + 1?"}]
+        tmp_path / "own.jsonl", [up[0], down[0], {**up[1], "prompt": "What is 1 + 1?"}, {}]
     )
-    assert train(path, tmp_path / "a", *options, "--eval-data", str(own)) == 0
+    assert train(path, tmp_path / "a", *options, "--eval-data", str(own), "--skip-bad") == 0
     error = capsys.readouterr().err
+    assert "skipped: 1 malformed\n" in error
+    assert f"300 to train on (32 are used, once each), 3 in {own}\n" in error
     both = len({up[0]["prompt"], down[0]["prompt"]})
     assert f"{both} prompts of --eval-data are in --data too" in error  # beside the next one
     hint = re.search(
         r"weigh 0\.25 times what .*--option desirable_weight=(\S+) \(4.00 to 5.33\)", error
     )
     assert hint, error
+    assert main(["show", "--data", str(path), "--model", "tiny", "--rows", "1"]) == 0
+    assert hint[0] in capsys.readouterr().out
     weight = f"desirable_weight={hint[1]}"
     assert train(path, tmp_path / "b", *options, "--option", weight) == 0
     assert "thumbs up weigh" not in capsys.readouterr().err

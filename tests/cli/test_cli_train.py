@@ -154,6 +154,10 @@ def test_the_same_command_again_does_nothing(preferences, finished, capsys):
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*.*") if path.is_file()}
     assert train(preferences, finished) == 0
     assert "finished already" in capsys.readouterr().err
+    threads = json.loads((finished / "run.json").read_text())["machine"]["threads"]
+    assert train(preferences, finished, "--threads", str(threads + 1)) == 0
+    said = capsys.readouterr().err
+    assert f"threads were {threads}, are {threads + 1}: last bits may differ\n" in said
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from dpo_lib.cli import data, label
+from dpo_lib.cli import data, label, show
 from dpo_lib.cli.data import (
     DataSettings,
     _about_cut,
@@ -29,7 +29,7 @@ from dpo_lib.cli.models import open_model
 from dpo_lib.cli.parser import make_parser
 from dpo_lib.cli.progress import Progress, Stage
 from dpo_lib.cli.settings import RunSettings
-from dpo_lib.cli.train import _introduction
+from dpo_lib.cli.train import _introduction, _job, _read
 from dpo_lib.data import PreferenceRecord, UnpairedRecord
 from dpo_lib.data.files import digest_files
 
@@ -58,6 +58,28 @@ def test_what_differs_in_one_thing_repeats_nothing():
         others = [dataclasses.replace(record, **{name: new}) for name, new in changes.items()]
         assert "repeat" not in describe([record, *others], {})
         assert "1 of them repeat another one" in describe([record, *others, record], {})
+
+
+def test_a_token_that_the_model_does_not_have_is_a_bad_row(tmp_path, capsys):
+    opened = open_model("tiny")
+    rows = [
+        {"prompt": "List two metals.", "chosen": metal, "rejected": "iron"}
+        for metal in ("gold", "silver")
+    ]
+    for name, row in zip("ab", rows, strict=True):
+        (tmp_path / name).write_text(json.dumps(row) + "\n")
+    ids = {t for row in rows for t in opened.tokenizer.encode(" ".join(row.values()))}
+    (most,) = {max(ids)} - {opened.tokenizer.eos_id}
+    read = read_pairs(DataSettings((str(tmp_path / "a"), str(tmp_path / "b")), skip_bad=True))
+    small = SimpleNamespace(tokenizer=opened.tokenizer, context=48, vocab_size=most + 1)
+    assert fit_to_model(read, small).lines == [1, 1]
+    small.vocab_size = most
+    found = fit_to_model(read, small)
+    assert found.skipped == {"unknown words": 1}
+    (left,) = {"gold", "silver"} - {found.records[0].chosen}
+    bad = tmp_path / "ab"[left == "silver"]
+    why = f"a token has the id {most}, the model knows {most}"
+    assert f"{bad}, line 1: unknown words: {why}\n" in capsys.readouterr().err
 
 
 def test_answers_that_were_cut_are_counted():
@@ -268,6 +290,30 @@ def test_prompt_and_response_that_would_be_other_tokens_as_one_text_are_counted(
     assert _about_joints(tokenizer, rows)[0].startswith("in 2 rows prompt and response as one text")
     assert _about_joints(tokenizer, rows[2:]) == []
     assert _about_joints(SimpleNamespace(), rows) == []
+
+
+def test_of_a_long_text_show_tells_how_much_it_leaves_out(monkeypatch):
+    monkeypatch.setattr(show, "LONGEST", 4)
+    tokenizer = SimpleNamespace(
+        decode=lambda ids, keep_specials: "".join("abcdefg"[i] for i in ids)
+    )
+    for number, text in ((4, "‹a›‹b›‹c›‹d›"), (7, "‹a›‹b›‹ [... 3 more tokens ...] ›‹f›‹g›")):
+        said = show._shown("response", range(number), tokenizer, marked=True)
+        assert said == f"  response: {number} tokens\n    {text}"
+
+
+def test_weights_are_told_of_the_thumbs_that_are_trained_on(tmp_path):
+    rows = [
+        {"prompt": f"List {number} {things}.", "completion": f"{answer}.", "label": answer == "red"}
+        for number in ("two", "three")
+        for things in ("metals", "colors", "fruits", "animals")
+        for answer in ("red", "gold", "iron", "blue")
+    ]
+    (path := tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = RunSettings(out="o", data=(str(path),), model="tiny", held_out=0.5)
+    job = _job(settings, open_model("tiny"), _read(settings))
+    assert job.train == 16
+    assert "(4 and 12)" in job.notes[0]
 
 
 def test_settings_of_data_are_those_of_a_run_or_of_the_command_line():

@@ -16,7 +16,7 @@ import torch
 from dpo_lib import demo
 from dpo_lib.cli import behavior, data, label, main, rounds, sample, train
 from dpo_lib.cli.data import DataSettings, tokenizer_options
-from dpo_lib.cli.models import DEFAULT_LENGTH, OpenModel
+from dpo_lib.cli.models import DEFAULT_LENGTH, OpenModel, open_model
 from dpo_lib.cli.parser import make_parser
 from dpo_lib.cli.progress import Progress, Stage
 from dpo_lib.cli.settings import RunSettings
@@ -159,6 +159,31 @@ def test_rank_and_seed_reach_the_adapters(pairs, tmp_path, monkeypatch):
     assert seen.value.args == (None, 5)
 
 
+def test_the_seed_decides_which_pairs_are_used_and_which_are_scored_first(pairs):
+    opened, used, scored = open_model("tiny"), [], []
+    for seed in (0, 1):
+        words = {"data": (str(pairs),), "eval_data": (str(pairs),), "steps": 1, "batch_size": 4}
+        settings = RunSettings(out="o", model="tiny", seed=seed, **words)
+        job = train._job(settings, opened, train._read(settings))
+        used.append({record.prompt for record in job.used.records})
+        scored.append([record.prompt for record in job.held_out.records])
+    assert used[0] != used[1]
+    assert scored[0] != scored[1]
+
+
+def test_the_card_tells_how_a_model_was_trained():
+    opened = SimpleNamespace(model=torch.nn.Linear(1, 1))
+    own = {"model": "a/base", "loss": "ipo", "beta": 0.25, "lr": 2e-5, "steps": 7, "batch_size": 3}
+    for lora, library, how in (
+        (4, "peft", "LoRA of rank 4"), (None, "transformers", "all weights")
+    ):  # fmt: skip
+        settings = RunSettings(out="o", data=("d",), lora=lora, seed=5, **own)
+        head, text = train._card(settings, opened, "thumbs").removeprefix("---\n").split("---\n")
+        assert head == f"library_name: {library}\n"  # and no license that is not known
+        assert "from `a/base` (base) with the loss `ipo`: beta 0.25, learning rate 2e-05" in text
+        assert f"7 updates of 3 thumbs, {how}, seed 5." in text
+
+
 def test_the_dtype_is_forced_for_held_out_pairs_too():
     settings = RunSettings(out="o", data=("d",), dtype="bfloat16", force_dtype=True)
     opened = SimpleNamespace(model=torch.nn.Linear(1, 1))
@@ -172,6 +197,13 @@ def test_a_round_trains_as_it_draws():
     found = rounds._as_drawn(parsed(*words, "--threads", 3, "--plain", "--quiet"))
     args = parsed("train", "--data", "x", "--out", "y", *found)
     assert (args.threads, args.plain, args.quiet) == (3, True, True)
+    both = {a.dest for a in of_command("rounds")} & {a.dest for a in of_command("train")}
+    own = {"help", "model", "out", "seed", "max_new_tokens"}  # a round has its own, or train has
+    asked = {
+        "encoding",
+        "system",
+    }  # of the prompts: what was drawn is UTF-8 and has its system text
+    assert both == {"threads", "plain", "quiet"} | own | asked
 
 
 def test_the_demo_is_run_as_asked(monkeypatch):
