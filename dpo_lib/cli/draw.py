@@ -63,6 +63,17 @@ def settings_beside(drawn: Path) -> Path:
     return drawn.with_name(f"{drawn.name}.settings")
 
 
+def train_as_drawn(drawn: Path) -> list[str]:
+    """Options of ``train`` that make tokens of texts as when the answers were drawn."""
+    settings = records.read_json(settings_beside(drawn)) or {}
+    words = ["--plain"] if settings.get("chat") is False else []
+    words += ["--control-tokens"] if settings.get("control_tokens") else []
+    if prefix := settings.get("answer_prefix"):
+        words.append(f"--answer-prefix={prefix}")
+    variables = settings.get("template") or {}
+    return words + [f"--template={name}={json.dumps(value)}" for name, value in variables.items()]
+
+
 def _draw(
     args: argparse.Namespace, opened: OpenModel, prompts: Sequence[str], before: int, new: int
 ) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dpo_lib._files import replacing
-from dpo_lib.cli.draw import settings_beside
+from dpo_lib.cli.draw import settings_beside, train_as_drawn
 from dpo_lib.cli.drawn import Answer, Drawn, is_readable, pair_row, read_drawn
 from dpo_lib.cli.judges import Case, as_number, by_command, by_function, load_function
 from dpo_lib.cli.records import read_json
@@ -101,9 +101,9 @@ def _listed(without: Mapping[str, int]) -> str:
 def _next(args: argparse.Namespace, out: Path) -> str:
     """How to train on the pairs the model that has drawn the answers."""
     words = ["python", "-m", "dpo_lib", "train", "--data", str(out)]
-    settings = read_json(settings_beside(Path(args.drawn)))
-    if settings:
-        words += ["--model", settings["model"], *(["--plain"] if settings["chat"] is False else [])]
+    drawn = Path(args.drawn)
+    if settings := read_json(settings_beside(drawn)):
+        words += ["--model", settings["model"], *train_as_drawn(drawn)]
     return shlex.join([*words, "--out", "runs/mine"])
 
 

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dpo_lib.cli.draw import run_draw
+from dpo_lib.cli.draw import run_draw, train_as_drawn
 from dpo_lib.cli.judge import write_pairs
 from dpo_lib.cli.judges import load_function
 from dpo_lib.cli.parser import make_parser
@@ -37,7 +37,7 @@ def run_rounds(args: argparse.Namespace) -> int:
             write_pairs(argparse.Namespace(**{**vars(args), **own}))
         run = str(out / str(number))
         words = ["train", "--model", model, "--data", str(pairs), "--out", run]
-        train = parser.parse_args([*words, *_as_drawn(args), *args.train])
+        train = parser.parse_args([*words, *_as_drawn(args, drawn), *args.train])
         train.progress = args.progress
         run_train(train)
         model = run
@@ -58,10 +58,10 @@ def _look_ahead(args: argparse.Namespace, parser: argparse.ArgumentParser) -> No
         load_function(args.judge)
 
 
-def _as_drawn(args: argparse.Namespace) -> list[str]:
+def _as_drawn(args: argparse.Namespace, drawn: Path) -> list[str]:
     """Options of ``train`` that follow from those of ``draw``."""
     threads = [] if args.threads is None else ["--threads", str(args.threads)]
-    return [*threads, *(["--plain"] if args.plain else []), *(["--quiet"] if args.quiet else [])]
+    return [*threads, *(["--quiet"] if args.quiet else []), *train_as_drawn(drawn)]
 
 
 def _check(out: Path, args: argparse.Namespace) -> None:

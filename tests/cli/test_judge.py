@@ -169,6 +169,10 @@ def test_a_function_gets_prompt_and_answer_once_each(run, tmp_path, monkeypatch)
         (None, ""),
         ({"model": "runs/a b", "chat": False}, "--model 'runs/a b' --plain "),
         ({"model": "smollm2", "chat": None}, "--model smollm2 "),
+        (
+            {"model": "a", "chat": None, "answer_prefix": "So: ", "template": {"think": False}},
+            "--model a '--answer-prefix=So: ' --template=think=false ",
+        ),
     ],
 )
 def test_the_next_command_is_told(run, tmp_path, drawn, settings, words):

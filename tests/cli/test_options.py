@@ -16,6 +16,7 @@ import torch
 from dpo_lib import demo
 from dpo_lib.cli import behavior, data, label, main, rounds, sample, train
 from dpo_lib.cli.data import DataSettings, tokenizer_options
+from dpo_lib.cli.draw import settings_beside
 from dpo_lib.cli.models import DEFAULT_LENGTH, OpenModel, open_model
 from dpo_lib.cli.parser import make_parser
 from dpo_lib.cli.progress import Progress, Stage
@@ -191,12 +192,17 @@ def test_the_dtype_is_forced_for_held_out_pairs_too():
     assert (found.dtype, found.force_dtype) == ("bfloat16", True)
 
 
-def test_a_round_trains_as_it_draws():
-    words = ("rounds", "--judge", "a:b", "--out", "x", "--prompts", "y")
-    assert rounds._as_drawn(parsed(*words)) == []
-    found = rounds._as_drawn(parsed(*words, "--threads", 3, "--plain", "--quiet"))
-    args = parsed("train", "--data", "x", "--out", "y", *found)
-    assert (args.threads, args.plain, args.quiet) == (3, True, True)
+def test_a_round_trains_as_it_draws(tmp_path):
+    """Also where it is the run drawn from that decides, and nothing was typed."""
+    words, drawn = ("rounds", "--judge", "a:b", "--out", "x", "--prompts", "y"), tmp_path / "drawn"
+    assert rounds._as_drawn(parsed(*words), drawn) == []
+    for options in ({}, {"plain": True}, OF_DATA):
+        settings_beside(drawn).write_text(json.dumps(tokenizer_options(options)))
+        found = rounds._as_drawn(parsed(*words, "--threads", 3, "--quiet"), drawn)
+        args = parsed("train", "--data", "x", "--out", "y", *found)
+        assert (args.threads, args.quiet) == (3, True)
+        settings = RunSettings.typed(args).data_settings()
+        assert settings.tokenizer() == tokenizer_options(options)
     both = {a.dest for a in of_command("rounds")} & {a.dest for a in of_command("train")}
     own = {"help", "model", "out", "seed", "max_new_tokens"}  # a round has its own, or train has
     asked = {
