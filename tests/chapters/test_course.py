@@ -55,6 +55,20 @@ def test_the_exercises_stay_and_their_solutions_go(folder, path):
     assert not any(cell.get("outputs") for cell in bare.cells)
 
 
+def test_the_page_for_teachers_tells_the_folders_apart(folder):
+    text = " ".join((ROOT / "book" / "course.md").read_text(encoding="utf-8").split())
+    bare, whole = re.search(
+        r"In `course/(\w+)` every solution and every output is gone, .*? "
+        r"In `course/(\w+)` they are whole\.",
+        text,
+    ).groups()
+    assert {bare, whole} == {path.name for path in folder.iterdir()}
+    for name, solved in ((bare, False), (whole, True)):
+        cells = [cell for path in (folder / name).iterdir() for cell in read(path).cells]
+        assert any(cell.source.startswith(course.BEGINS) for cell in cells) is solved
+        assert any(cell.get("outputs") for cell in cells) is solved
+
+
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_no_cell_that_stays_needs_one_that_goes(path):
     cells = [cell for cell in read(path).cells if cell.cell_type == "code"]

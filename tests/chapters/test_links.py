@@ -1,8 +1,11 @@
 """A link that names a chapter or an appendix leads there."""
 
+import math
 import re
+from collections import Counter
 from pathlib import Path
 
+import dpo_sections
 import pytest
 
 from tools import claims
@@ -42,3 +45,64 @@ def test_all_links_of_the_book_are_looked_at():
     wrong = "{chapter}`ch. 9 <7>`", "{section}`C <D#Choosing β>`", "{ref}`chapter 2 <ch-nll>`"
     right = "{chapter}`ch. 9 <9>`, {ref}`the loss <ch-nll>`, {ref}`Chapter 3 <ch-nll>`"
     assert wrong_links(f"{' '.join(wrong)} {right}") == ([*wrong], 6)
+
+
+QUESTION = re.compile(
+    r"^(\S[^\n]*)\n: ((?:(?!\n\n).)*?\{section\}`(?:[^`<]*<)?(\w+)#([^`>]+)>?`)",
+    re.MULTILINE | re.DOTALL,
+)
+IN_OTHER_WORDS = {  # questions whose section has another name for what is asked
+    "Accuracy is perfect and the answers are bad": "Three runs, too long on purpose",
+    "DPO loss stuck at 0.693": "9. Reference not frozen",
+    "Does DPO overfit?": "When the minimum runs away",
+    "How do I compute the log-probability of an answer?": "Six operations",
+    "How do I find the bug?": "A field guide",
+    "I have thumbs up and down, not pairs": "Which one?",
+    "Loss goes down but the samples do not change": "1. Wrong slice",
+    "Where does the DPO loss come from?": "Seven lines",
+    "Why do I need a reference model?": "The coin flips' answer",
+}
+
+
+def stems(text):
+    """The words of a text and how often, without their endings."""
+    words = re.findall(r"[a-z]{2,}|β", text.lower().replace("\\beta", "β"))
+    return Counter(re.sub(r"(?<=...)(ings?|ies|ed|es|s)$", "", word) for word in words)
+
+
+def sections_of(place):
+    page, _ = dpo_sections.page_of(place)
+    (name,) = [name for name in PAGES if name.rpartition(".")[0] == page]
+    _, *parts = re.split(r"^#{1,6} (.*)$", TEXTS[name], flags=re.MULTILINE)
+    headings = [heading.replace("$", "") for heading in parts[::2]]
+    return dict(zip(headings, parts[1::2], strict=True))
+
+
+def nearest(question, place):
+    """The sections of a page, by the rare words that they share with a question."""
+    sections = sections_of(place)
+    said = {heading: stems(text) + stems(heading) for heading, text in sections.items()}
+    spread = Counter(word for words in said.values() for word in words)
+
+    def near(heading):
+        words, named = said[heading], stems(heading)
+        long = 0.4 + words.total() / 350
+        return sum(
+            math.log(1 + len(said) / spread[word])
+            * (2.5 * words[word] / (words[word] + long) + 2 * (word in named))
+            for word in stems(question)
+            if word in words
+        )
+
+    return sorted(sections, key=near, reverse=True)
+
+
+def test_a_question_leads_to_a_section_that_speaks_of_it():
+    found = QUESTION.findall(TEXTS["book/questions.md"])
+    assert len(found) > 50
+    for question, answer, place, heading in found:
+        if question in IN_OTHER_WORDS:
+            assert heading == IN_OTHER_WORDS[question]
+            continue
+        text = question + answer.partition("{section}")[0]
+        assert heading in nearest(text, place)[:3], question
