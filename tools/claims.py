@@ -1,6 +1,6 @@
 """Find the numbers in the text of the book and recompute each of them.
 
-python tools/claims.py                                  every notebook, book page and the README
+python tools/claims.py                                  all notebooks, pages, quizzes, the README
 python tools/claims.py notebooks/02_bradley_terry.ipynb   one file, while you write it
 
 The rows stand in ``tests/claims.yaml``, whose head describes the format. Two questions are asked of
@@ -25,6 +25,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 CLAIMS = ROOT / "tests" / "claims.yaml"
+QUIZZES = "dpo_lib/widgets/data/quiz/*.json"
 BIBLIOGRAPHY = ROOT / "book" / "references.bib"
 
 # --- numbers as they are printed -----------------------------------------------------------------
@@ -277,7 +278,9 @@ def _structural(match: re.Match[str]) -> bool:
 
 
 def read_places(path: Path) -> list[Place]:
-    """Return the texts of a notebook or of a Markdown file."""
+    """Return the texts of a notebook, of a Markdown file or of a quiz."""
+    if path.suffix == ".json":
+        return read_quiz(path)
     if path.suffix != ".ipynb":
         return [Place("", path.read_text(encoding="utf-8"))]
     places = []
@@ -292,6 +295,16 @@ def read_places(path: Path) -> list[Place]:
             places.append(Place(f"cell {number}, caption", caption))
         if alt := settings.get("image", {}).get("alt"):
             places.append(Place(f"cell {number}, alt text", alt))
+    return places
+
+
+def read_quiz(path: Path) -> list[Place]:
+    """Return the questions of a quiz, each answer on a line with its verdict and explanation."""
+    places = []
+    for number, asked in enumerate(json.loads(path.read_text(encoding="utf-8")), 1):
+        lines = [asked["question"], "Right: {} -> {}".format(*asked["right"])]
+        lines += ["Wrong: {} -> {}".format(*answer) for answer in asked["wrong"]]
+        places.append(Place(f"question {number}", "\n".join(lines)))
     return places
 
 
@@ -426,7 +439,7 @@ class File:
 
     def _run(self, code: str) -> None:
         """Run the statements of a `code` row and keep the names that they define."""
-        names = {**_library(), **self.names, "printed": self._printed, "stored": self._stored}
+        names = self._known()
         known = dict(names)
         try:
             exec(code, names)  # our own file
@@ -438,10 +451,13 @@ class File:
             if name != "__builtins__" and known.get(name) is not value:
                 self.names[name] = value
 
+    def _known(self) -> dict[str, Any]:
+        read = {"printed": self._printed, "stored": self._stored, "figure": self._figure}
+        return {**_library(), **self.names, **read}
+
     def _evaluate(self, expression: str) -> Any:
-        names = {**_library(), **self.names, "printed": self._printed, "stored": self._stored}
         try:
-            return eval(expression, names)  # our own file
+            return eval(expression, self._known())  # our own file
         except ClaimError:
             raise
         except Exception as error:
@@ -468,6 +484,13 @@ class File:
     def _stored(self, file: str) -> Any:
         """Return a JSON file of the project, such as the results of an experiment."""
         return json.loads((self.root / file).read_text(encoding="utf-8"))
+
+    def _figure(self, name: str, file: str | None = None) -> str:
+        """Return the code of the cell that draws a figure."""
+        for cell in self._stored(file or self.name)["cells"]:
+            if cell["metadata"].get("mystnb", {}).get("figure", {}).get("name") == name:
+                return "".join(cell["source"])
+        raise ClaimError(f"no figure {name!r}")
 
     def _covered(self) -> list[list[tuple[int, int]]]:
         """Return, for each place, the spans that the rows cover."""
@@ -682,7 +705,7 @@ def load_claims(path: Path = CLAIMS) -> dict[str, list[dict]]:
 
 def book_files(root: Path = ROOT) -> list[str]:
     """Return every file whose numbers need rows."""
-    folders = ("book/**/*.md", "book/**/*.ipynb", "notebooks/*.ipynb")
+    folders = ("book/**/*.md", "book/**/*.ipynb", "notebooks/*.ipynb", QUIZZES)
     pages = [root / "README.md", *(path for folder in folders for path in root.glob(folder))]
     return sorted(
         path.relative_to(root).as_posix()
