@@ -166,6 +166,9 @@ EXEMPT = [
         r"\\[dt]?frac[012][012](?!\d)",
     )
 ]
+_BET = re.compile(
+    r'data-dpo-widget="bet">.*?<script type="application/json">(.*?)</script>', re.DOTALL
+)
 _MINUTES = re.compile(
     r"\d+(?:\s*(?:–|-|to)\s*\d+)?[\s~\u00a0-]*min(?:ute)?s?\b"
     r"|\d+ more with all the exercises"  # minutes, held to the exercises' own by test_times.py
@@ -295,7 +298,16 @@ def read_places(path: Path) -> list[Place]:
             places.append(Place(f"cell {number}, caption", caption))
         if alt := settings.get("image", {}).get("alt"):
             places.append(Place(f"cell {number}, alt text", alt))
+        places += [Place(f"cell {number}, bet", text) for text in _bets(cell)]
     return places
+
+
+def _bets(cell: dict) -> Iterator[str]:
+    """Yield the title and what is said afterwards of each bet that a cell shows."""
+    for output in cell.get("outputs", []):
+        for spec in _BET.findall("".join(output.get("data", {}).get("text/html", ""))):
+            bet = json.loads(spec)
+            yield "\n".join([bet["title"], bet["data"]["said"], *bet["data"].get("why", [])])
 
 
 def read_quiz(path: Path) -> list[Place]:

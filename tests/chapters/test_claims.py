@@ -399,6 +399,33 @@ def test_captions_and_alt_texts_are_text(write):
     ]
 
 
+def test_what_a_bet_says_is_text(tmp_path):
+    spec = {"title": "Your bet: more than 3.5?", "data": {"said": "It is 4.5.", "why": ["5.5"]}}
+    html = '<div data-dpo-widget="bet"><script type="application/json">{}</script></div>'
+    shown = {"output_type": "display_data", "data": {"text/html": [html.format(json.dumps(spec))]}}
+    cell = {"cell_type": "code", "source": [], "metadata": {}, "outputs": [shown]}
+    (tmp_path / "a.ipynb").write_text(json.dumps({"cells": [cell]}))
+    (place,) = claims.read_places(tmp_path / "a.ipynb")
+    assert place.name == "cell 1, bet"
+    assert place.text == "Your bet: more than 3.5?\nIt is 4.5.\n5.5"
+
+
+def test_a_question_of_a_quiz_is_text_with_its_verdicts(tmp_path):
+    asked = {"question": "How many?", "right": ["3.5", "Count."], "wrong": [["4.5", "No."]]}
+    (tmp_path / "1.json").write_text(json.dumps([asked]))
+    (place,) = claims.read_places(tmp_path / "1.json")
+    assert place.name == "question 1"
+    assert place.text == "How many?\nRight: 3.5 -> Count.\nWrong: 4.5 -> No."
+
+
+def test_a_row_may_read_the_code_that_draws_a_figure(write):
+    settings = {"mystnb": {"figure": {"caption": "Left: a.", "name": "fig-a"}}}
+    row = {"words": "Left: a.", "holds": "figure('fig-a') == ''"}
+    assert write(row, metadata=settings).problems() == []
+    (message,) = write({**row, "holds": "figure('fig-b') == ''"}, metadata=settings).problems()
+    assert "no figure 'fig-b'" in message
+
+
 def test_numbers_from_outputs(write):
     text = "The error falls from 0.34 to 0.02; N = 100; three eighths: 0.375."
     rows = [
