@@ -128,6 +128,7 @@ class TestNumbers:
             for _ in names:
                 beaten |= {lost for won, lost in kinds if won in beaten}
             assert end not in beaten
+            assert end in names
         assert sum(map(sum, got["wins"])) == sum(a != b for a, b in kinds)
 
     def test_clicks_on_one_kind_only_have_no_scores(self, script):
