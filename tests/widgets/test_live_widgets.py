@@ -12,7 +12,7 @@ from dpo_lib.widgets.train_it_yourself import SHORT, SHOWN
 from dpo_lib.world import find_prompt, load_pairs, true_reward, world_tokenizer
 from tests.widgets import test_drawn
 from tests.widgets.conftest import reopen
-from tests.widgets.looks import PHONE, assert_accessible, assert_fits
+from tests.widgets.looks import PHONE, assert_accessible, assert_fits, colors_of
 
 LIVE = [
     kind
@@ -382,7 +382,9 @@ KEEPS_ORDERS = """([obeys, scale]) => {
         told({ run, row: { step, ...at(["loss", "chosen", "rejected", "accuracy"], run, step) } });
         if (step % 10 === 0) told({ run, look: look(run, step) });
       }
-      told({ id, answer: ask === "begin" ? { pairs: 7, unread: [], look: look(run, 0) } : null });
+      const begun = () => ({ pairs: 7, unread: [], look: look(run, 0) });
+      const judged = [false, "Not yet.", [1, 3]]; // the cases that a loss of one's own fails
+      told({ id, answer: ask ? (ask === "begin" ? begun() : null) : judged });
     }
   };
 }"""
@@ -428,6 +430,7 @@ class TestOrders:
             return opened.page.evaluate(f"() => {{ {test_drawn.READ} return read(document); }}")
 
         begun = read()
+        assert not any(text for plot in begun["plots"] for _, text, *_ in plot["texts"])
 
         def press(name, updates):
             opened.press(name)
@@ -474,6 +477,41 @@ class TestOrders:
         opened.page.wait_for_function(TILE_BEGINS, arg="^updates0")
         assert read() == begun
         assert {cell for row in opened.answers() for cell in row} == {"–"}
+
+    def test_a_loss_of_one_s_own_is_marked_and_trains_as_chapter_10_begins(self, open_widget):
+        opened = open_widget(WriteTheLoss)
+        opened.page.evaluate(KEEPS_ORDERS, [True, SCALE])
+
+        def seen():
+            marks = opened.page.locator(".dpo-check-mark").all()
+            return [(mark.text_content(), colors_of(mark)[0]) for mark in marks]
+
+        def numbers():
+            return opened.page.locator(".dpo-value").all_text_contents(), opened.answers()
+
+        begun = seen(), numbers()
+        opened.press("Train")
+        opened.wait_for("Trained with your loss")
+        wrong, right = ("✗", "rejected"), ("✓", "policy")
+        cases = len(WriteTheLoss.build_spec().data["cases"])
+        assert seen() == [wrong if i in (1, 3) else right for i in range(cases)]
+        values, written = numbers()
+        assert values == ["60", "−0.40 → −0.34", "10 %"]
+        assert written[:2] == [["a0", "a0"], ["b0", "b60"]]
+        (order,) = [o for o in opened.page.evaluate("orders") if o.get("ask") == "begin"]
+        first = TrainItYourself.build_spec().values
+        assert (order["beta"], order["rate"]) == (
+            first["beta"],
+            pytest.approx(first["rate"], rel=0.01),
+        )
+        assert (order["labels"], first["labels"]) == ("true", "the true reward")
+        opened.page.get_by_role("textbox").press("End")
+        opened.page.keyboard.type(" ")
+        opened.wait_for("Complete the function")
+        assert (seen(), numbers()) == (begun[0], (values, written))
+        opened.press("Reset")
+        opened.page.wait_for_function(TILE_BEGINS, arg="^updates0")
+        assert (seen(), numbers()) == begun
 
 
 # --- write the loss --------------------------------------------------------------------------
