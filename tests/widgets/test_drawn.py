@@ -46,10 +46,10 @@ const valuesOf = ({ controls, state }) => ({
   ...Object.fromEntries(controls.map(({ name, value }) => [name, value])),
   ...state,
 });
-function open(spec, state) {
+function open(spec, state, width = "800px") {
   const el = document.createElement("div");
   el.className = "dpo-widget";
-  el.style.width = "800px";
+  el.style.width = width;
   document.body.append(el);
   const model = { get: (name) => state[name], set() {}, save_changes() {}, on() {} };
   return { el, view: dpoBook.widgets[spec.kind].render({ model, el, spec }) };
@@ -945,6 +945,28 @@ def test_a_state_come_to_from_others_is_drawn_as_if_it_were_the_first(page, widg
     walked = page.evaluate("specs => walk(specs)", [spec.to_json() for spec in specs])
     assert walked["said"] == [widget.describe(spec.values) for spec in specs]
     assert walked["other"] == []
+
+
+RESIZED = """async (specs) => {
+  document.body.replaceChildren();
+  const begun = (spec, width) => {
+    const { el, view } = open(spec, valuesOf(spec), width);
+    view.update(valuesOf(spec));
+    return el;
+  };
+  const wide = specs.map((spec) => begun(spec, "800px"));
+  for (const el of wide) el.style.width = "500px";
+  const narrow = specs.map((spec) => begun(spec, "500px"));
+  for (const _ of [0, 1]) await new Promise((resolve) => requestAnimationFrame(resolve));
+  const drawn = (el) => JSON.stringify(read(el));
+  const same = (spec, i) => drawn(wide[i]) === drawn(narrow[i]);
+  return specs.filter((spec, i) => !same(spec, i)).map(({ kind }) => kind);
+}"""
+
+
+def test_a_drawing_follows_its_width_with_all_that_is_in_it(page):
+    specs = [widget.build_spec().to_json() for widget in MOVED if widget is not TokenView]
+    assert page.evaluate(RESIZED, specs) == []
 
 
 def test_level_lines_are_those_of_the_present_beta(page):
