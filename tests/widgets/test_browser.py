@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import random
 import re
 
 import pytest
@@ -174,6 +175,23 @@ def test_distributions_are_those_of_torch(js):
         expected_kl = torch.special.xlogy(expected, expected / reference).sum(-1)
         torch.testing.assert_close(kl.double(), expected_kl, rtol=1e-6, atol=1e-9)
     assert js("r => m.logSumExp(r)", [[-1e4, -1e4]]) == [-1e4 + math.log(2)]
+
+
+NO_CHAIN = "wins => dpoBook.modules.module_bradley_terry.noChain(wins)"
+
+
+def test_chains_of_wins_are_found_however_long_they_are(js):
+    import torch
+
+    rng = random.Random(0)
+    rows = [[[int(rng.random() < 0.4) for _ in range(5)] for _ in range(5)] for _ in range(200)]
+    rows += [[[int(j in ((i + 2) % 5, i)) for j in range(5)] for i in range(5)]]  # one round
+    for wins, missing in zip(rows, js(NO_CHAIN, rows), strict=True):
+        reached = torch.tensor(wins, dtype=torch.float64) + torch.eye(5, dtype=torch.float64)
+        there = torch.linalg.matrix_power(reached, 4) > 0
+        assert (missing is None) == bool(there.all())
+        if missing is not None:
+            assert not there[tuple(missing)]
 
 
 def test_numbers_are_written_as_in_python(js):

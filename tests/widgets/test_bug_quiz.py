@@ -12,6 +12,7 @@ from tests.widgets.looks import colors_of
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "dpo_lib" / "results" / "bug_zoo.json"
 HEIGHT = "document.querySelector('.dpo-widget').getBoundingClientRect().height"
+OPACITY = "button => getComputedStyle(button).opacity"
 STATUS_IS = "words => document.querySelector('.dpo-status').textContent == words"
 
 
@@ -149,10 +150,14 @@ def test_the_whole_quiz_is_played_by_keyboard_and_nothing_moves(page, width):
         settle(page)
         assert_shows(page, bug_quiz.rounds()[shown])
         assert who_can_be_pressed(page) == [True] * 4 + [False]
+        assert page.get_by_role("button", name="Reset").evaluate(OPACITY) == "1"
+        assert float(page.locator(".dpo-actions [aria-disabled=true]").evaluate(OPACITY)) < 0.7
         assert (
             page.locator(".dpo-quiz-why").inner_text() == ""
         )  # the longest keeps the room, unseen
+        right = (shown + 1) // 2  # of those answered
         assert page.get_by_text(f"Run {shown + 1} of 11.").count() == 1
+        assert page.get_by_text(f"Right so far: {right} of {shown}.").count() == 1
         place = options.index(name) if shown % 2 == 0 else (options.index(name) + 1) % 4
         page.keyboard.press(str(place + 1))
         page.keyboard.press(str(options.index(name) + 1))  # the first answer counts

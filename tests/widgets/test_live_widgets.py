@@ -1,5 +1,6 @@
 """The widgets in which the reader trains the model: from file://, with no kernel and no network."""
 
+import itertools
 import json
 
 import pytest
@@ -524,9 +525,11 @@ class TestWriteTheLoss:
         for width in (730, PHONE):  # as wide as the text of a page is, and a phone
             opened.page.set_viewport_size({"width": width, "height": 800})
             assert editor.evaluate("node => node.scrollWidth <= node.clientWidth")
-        for code, words, wrong in CHECKS:
+        for (code, words, wrong), key in zip(
+            CHECKS, itertools.cycle(("Control", "Meta")), strict=False
+        ):
             editor.fill(code)
-            editor.press("Control+Enter")
+            editor.press(f"{key}+Enter")
             opened.wait_for(words)
             marks = opened.page.locator(".dpo-check-mark").all_text_contents()
             assert marks.count("✗") == (wrong or 0), words

@@ -50,6 +50,13 @@ def test_steps_that_binary_cannot_hold_are_still_on_the_grid():
     Slider("x", "x", 0.0, 0.3, 0.1, 0.1 + 0.2)
 
 
+def test_a_dragged_slider_stands_at_the_nearest_step():
+    slider = Slider("x", "x", 0.1, 1.0, 0.1, 0.1)
+    for step in range(10):
+        for off in (-0.04, 0.0, 0.04):
+            assert slider.on_grid(0.1 + 0.1 * step + off) == (step + 1) / 10
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
