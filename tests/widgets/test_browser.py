@@ -267,6 +267,11 @@ CUT_OFF = """() => [...document.querySelectorAll(".dpo-view :is(text, td, .dpo-v
     return box.width && (box.left < 0 || box.right > innerWidth);
   })
   .map((node) => node.textContent)"""
+WITHOUT_A_NUMBER = """() => [...document.querySelectorAll("svg.dpo-plot")].flatMap((svg) => {
+  const heights = [...svg.querySelectorAll(".tick")].map((t) => t.transform.baseVal[0].matrix.f);
+  const lines = [...svg.querySelectorAll(".dpo-grid line")].map((l) => l.y1.baseVal.value);
+  return lines.filter((y) => !heights.some((height) => height > 1 && Math.abs(height - y) < 1));
+}).length"""  # lines of a grid
 HEIGHT = "document.querySelector('.dpo-widget').getBoundingClientRect().height"
 
 
@@ -284,6 +289,7 @@ def test_numbers_move_nothing_and_nothing_scrolls_sideways(open_page, kind):
             opened.settle()
             assert opened.page.evaluate(HEIGHT) == pytest.approx(height, abs=0.5)
             assert opened.page.evaluate(CUT_OFF) == []
+            assert opened.page.evaluate(WITHOUT_A_NUMBER) == 0
             assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
         drawn = opened.page.locator("svg.dpo-plot").evaluate_all(
             "all => all.map(svg => svg.viewBox.baseVal.width / svg.getBoundingClientRect().width)"

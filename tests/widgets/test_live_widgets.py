@@ -1,7 +1,9 @@
 """The widgets in which the reader trains the model: from file://, with no kernel and no network."""
 
+import html
 import itertools
 import json
+import re
 
 import pytest
 
@@ -78,6 +80,9 @@ class TestThreeClicks:
 
     def test_training_needs_all_three_and_changes_the_answers(self, open_widget):
         opened = open_widget(ThreeClicks)
+        first = re.findall(r"[^>]+(?=</button>)", ThreeClicks.preview(ThreeClicks.build_spec()))
+        buttons = opened.page.get_by_role("button").all_text_contents()
+        assert buttons == [html.unescape(text) for text in first]  # nothing changes its place
         better = [max(texts, key=lambda t, p=p: true_reward(p, t)) for p, *texts in PAIRS]
         for text in better[:2]:
             opened.press(text)
