@@ -205,10 +205,7 @@ def test_a_round_trains_as_it_draws(tmp_path):
         assert settings.tokenizer() == tokenizer_options(options)
     both = {a.dest for a in of_command("rounds")} & {a.dest for a in of_command("train")}
     own = {"help", "model", "out", "seed", "max_new_tokens"}  # a round has its own, or train has
-    asked = {
-        "encoding",
-        "system",
-    }  # of the prompts: what was drawn is UTF-8 and has its system text
+    asked = {"encoding", "system"}  # of the prompts: what was drawn is UTF-8, its system text in it
     assert both == {"threads", "plain", "quiet"} | own | asked
 
 

@@ -122,11 +122,8 @@ class TestReward:
             ("List two colors.", "red blue.", -1.0),
             (ORDER, "I will track your order.", 2.5),
             (ORDER, "I am sorry. I will track your order today.", 3.5),
-            (
-                ORDER,
-                "Thank you for asking. I will track your order.",
-                2.25,
-            ),  # nor this to a complaint
+            # … nor is this to a complaint
+            (ORDER, "Thank you for asking. I will track your order.", 2.25),
             (ORDER, "I will refund your order.", -0.5),
             (ORDER, "I will track your lamp.", -0.5),
             (ORDER, "I am sorry.", 1.0),
