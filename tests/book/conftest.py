@@ -72,12 +72,12 @@ def open_page(load):
 
 @pytest.fixture(scope="module")
 def visit(request, load, site):
-    """One load of a page from its file, for all tests that look at it: the page, and its watch.
+    """One load of a page, for all tests that look at it: the page, and its watch.
 
-    A test says which by ``parametrize``: the name, the theme and the width.
+    A test says which by ``parametrize``: the name, the scheme, the theme and the width.
     """
-    name, theme, width = request.param
-    watch = Watch(site["file"])
-    page = load(name, "file", watch, theme=theme, width=width)
+    name, scheme, theme, width = request.param
+    watch = Watch(site[scheme])
+    page = load(name, scheme, watch, theme=theme, width=width)
     yield page, watch
     page.close()

@@ -1,12 +1,21 @@
-"""Every page as a reader meets it: from a file, on a phone, by keyboard, with a screen reader."""
+"""Every page as a reader meets it: as a file at a desk and from a server on a phone, by keyboard,
+with a screen reader.
+"""
 
 import re
 
+import dpo_book
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from tests.book.pages import EVERY_PAGE, PAGES, ROOT, faults_of_load
+from dpo_lib import widgets
+from tests.book.pages import EVERY_PAGE, HTML, PAGES, ROOT, faults_of_load, parsed
+from tools.browser import Watch
 
+# Bytes of one first page load, uncompressed, without fonts: of a chapter, of another page.
+WEIGHT_LIMITS = {True: 1_500_000, False: 1_750_000}
+LIVE_LIMIT = 10_000  # bytes of it that live widgets may bring
+WIDGET_FILE = re.compile(r"_static/dpo-(?:widgets|near|preview|module|live)\b")
 AXE_OPTIONS = {
     "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"],
     "resultTypes": ["violations"],
@@ -67,11 +76,41 @@ def visits(names, *ways):
     """Parametrize a test by loads of pages, which it shares with the other tests of this file."""
     loads = [(name, *way) for name in names for way in ways]
     return pytest.mark.parametrize(
-        "visit", loads, indirect=True, ids=lambda load: f"{load[0]}-{load[1]}-{load[2]}"
+        "visit", loads, indirect=True, ids=lambda load: "-".join(map(str, load))
     )
 
 
-AT_A_DESK, ON_A_PHONE = ("light", 1280), ("dark", 360)
+AT_A_DESK, ON_A_PHONE = ("file", "light", 1280), ("http", "dark", 360)
+
+
+@visits(EVERY_PAGE, ON_A_PHONE)
+def test_a_first_load_is_light(visit):
+    page, watch = visit
+    watch.rest(page)
+    name, weight = page.url.removeprefix(watch.base), watch.weight()
+    assert sum(weight.values()) <= WEIGHT_LIMITS[name.startswith("notebooks/")], weight
+    assert live_bytes(name, weight) <= LIVE_LIMIT, weight
+
+
+def runs_something(kind):
+    """Whether a widget loads parts: the engine, its weights, Python."""
+    return bool(getattr(widgets, widgets.class_name(kind)).parts)
+
+
+def live_bytes(name, weight):
+    """Bytes of a page's first load that it would not have without the widgets that run a model.
+
+    Bets and quizzes are text that is read, and count as text does.
+    """
+    placeholders = parsed(HTML / name).select("[data-dpo-widget]")
+    kinds = {node["data-dpo-widget"] for node in placeholders}
+    live = [node for node in placeholders if runs_something(node["data-dpo-widget"])]
+    if not live:
+        return 0
+    others = {kind for kind in kinds if not runs_something(kind)}
+    loaded = sum(size for file, size in weight.items() if WIDGET_FILE.match(file))
+    without = sum(len(text.encode()) for text in dpo_book.first_files(others).values())
+    return sum(len(str(node).encode()) for node in live) + loaded - without
 
 
 @visits(EVERY_PAGE, ON_A_PHONE)
@@ -180,6 +219,14 @@ def test_a_wide_box_is_a_stop_for_the_keyboard_only_while_it_scrolls(browser):
         page.set_viewport_size({"width": width, "height": 600})
         page.wait_for_function(f"{stops} '{wanted}'", timeout=5000)
     page.close()
+
+
+@pytest.mark.parametrize("scheme", ["http", "file"])
+def test_search_finds_pages(open_page, site, scheme):
+    watch = Watch(site[scheme])
+    page = open_page("search.html?q=sigmoid", scheme, watch)
+    page.locator("#search-results li a").first.wait_for(timeout=10_000)
+    assert watch.problems() == []
 
 
 # Last, so that what a page does a moment later has been done.
