@@ -24,41 +24,53 @@ AXE_OPTIONS = {
 EVERY_WIDGET = "window.dpoBook?.bring?.()"  # also those that wait until the reader comes near
 OF_COLORS = ["color-contrast", "link-in-text-block"]  # all that a theme changes
 # On a page of 8,000 words in color, axe spends nine tenths of its time on their contrast. Words
-# whose letters and grounds are painted alike have one contrast: three of them are tried, and three
-# links of a kind. A single character tells axe nothing, so those are apart.
-CHOOSE_WORDS = """() => {
-    const ways = new Map(), seen = new Map(), ofNode = new Map();
-    const letters = (s) => [s.color, s.fontSize, s.fontWeight, s.textShadow].join();
+# whose letters and grounds are painted alike, on whatever page, have one contrast: three of them
+# are tried, and three links of a kind. A single character tells axe nothing, so those are apart.
+WAYS_OF_WORDS = """() => {
+    const samples = (window.samples = new Map()), ofNode = new Map();
+    const letters = (s) => [s.color, s.fill, s.fontSize, s.fontWeight, s.textShadow].join();
     const ground = (s) => [s.backgroundColor, s.backgroundImage, s.opacity, s.filter,
         s.mixBlendMode, s.position].join();
     const NOTHING = "rgba(0, 0, 0, 0),none,1,none,normal,static";
     const wayOf = (node) => {
-        if (!node) return 0;
+        if (!node) return "";
         if (!ofNode.has(node)) {
             const above = wayOf(node.parentElement), style = getComputedStyle(node);
             const own = `${letters(style)},${ground(style)}`;
             const like = node.parentElement && letters(getComputedStyle(node.parentElement));
-            const way = `${above}: ${own}`;
-            if (!ways.has(way)) ways.set(way, ways.size + 1);
-            ofNode.set(node, own === `${like},${NOTHING}` ? above : ways.get(way));
+            ofNode.set(node, own === `${like},${NOTHING}` ? above : `${above}: ${own}`);
         }
         return ofNode.get(node);
     };
     for (const node of document.querySelectorAll("body *")) {
         const words = [...node.childNodes].filter((n) => n.nodeType === Node.TEXT_NODE)
             .map((n) => n.data.trim()).join("");
-        const link = node.matches("a[href]");
-        const way = `${wayOf(node)} ${words.length > 1} ${link}`;
-        const before = seen.get(way) ?? 0;
-        const shown = (words || link) && node.checkVisibility({ visibilityProperty: true });
-        if (shown) seen.set(way, before + 1);
-        const chosen = (shown && before < 3) || node.matches("input, select, textarea, svg *");
-        node.toggleAttribute("data-chosen", chosen);
+        const link = node.matches("a[href]"), field = node.matches("input, select, textarea");
+        node.removeAttribute("data-chosen");
+        if (!(words || link || field)) continue;
+        if (!node.checkVisibility({ visibilityProperty: true })) continue;
+        const way = `${wayOf(node)} ${words.length > 1} ${link} ${field}`;
+        if (!samples.has(way)) samples.set(way, []);
+        if (samples.get(way).length < 3) samples.get(way).push(node);
     }
+    return [...samples.keys()];
 }"""
+CHOOSE = """ways => ways.flatMap((way) => samples.get(way))
+    .forEach((node) => node.setAttribute("data-chosen", ""))"""
+PROVEN = set()  # ways of words of which axe has seen enough
 # What draws a formula is hidden from screen readers and holds no text (glyphs are in the style
 # sheet), so axe has nothing to say of it; it is a quarter of a page's elements. Its MathML stays.
 WITHOUT_GLYPHS = "document.querySelectorAll('mjx-math').forEach((m) => m.replaceChildren())"
+# Every word of code is an element, which says nothing but its color: three of each class stay.
+WITHOUT_COLORS = """() => {
+    const kept = new Map();
+    for (const word of document.querySelectorAll(":is(pre, .sig) span:not([data-chosen])")) {
+        if ([...word.attributes].some(({ name }) => name !== "class")) continue;
+        kept.set(word.className, 1 + (kept.get(word.className) ?? 0));
+        if (kept.get(word.className) > 3) word.replaceWith(...word.childNodes);
+    }
+    document.body.normalize();
+}"""
 # Blocks are isolated for speed, which changes no color; but axe does not see a faint word in one.
 WITHOUT_ISOLATION = """() => {
   const sheet = new CSSStyleSheet();
@@ -175,10 +187,18 @@ def broken_rules(page, options):
     )
     page.evaluate(WITHOUT_GLYPHS)
     page.evaluate(WITHOUT_ISOLATION)
-    page.evaluate(CHOOSE_WORDS)
+    ways = [way for way in page.evaluate(WAYS_OF_WORDS) if way not in PROVEN]
+    page.evaluate(CHOOSE, ways)
+    if options["runOnly"] != OF_COLORS:
+        page.evaluate(WITHOUT_COLORS)
+    elif not ways:
+        return []
+    broken = AXE.run(page, options=options).response["violations"]
+    if not broken:
+        PROVEN.update(ways)
     return [
         f"{rule['id']}: {node['html'][:160]} ({node['failureSummary'].splitlines()[-1].strip()})"
-        for rule in AXE.run(page, options=options).response["violations"]
+        for rule in broken
         for node in rule["nodes"]
     ]
 
