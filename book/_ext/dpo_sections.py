@@ -142,7 +142,7 @@ def resolve(app: Sphinx, doctree: nodes.document, docname: str) -> None:
         words = link.children
         if not words:
             words = [copy.deepcopy(child) for child in entry.children]
-            if link["name"]:
+            if link["name"] and not entry.astext().startswith(link["name"]):
                 words.insert(0, nodes.Text(f"{link['name']}: "))
         uri = app.builder.get_relative_uri(docname, link["page"]) + entry["anchorname"]
         link.replace_self(nodes.reference("", "", *words, refuri=uri, internal=True))

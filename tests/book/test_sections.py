@@ -1,10 +1,13 @@
 """Links to sections: the right page, the right place, and an error for what is not there."""
 
+import itertools
 import re
 
+import dpo_contents
 import dpo_sections
 import dpo_times
 import pytest
+from dpo_sections import page_of
 
 from dpo_lib.exercises.all import EXERCISES
 from tests.book.pages import HTML, ROOT, parsed
@@ -22,13 +25,13 @@ QUESTIONS = HTML / "book" / "questions.html"
     ],
 )
 def test_a_place_is_a_page(place, page, name):
-    assert dpo_sections.page_of(place) == (page, name)
+    assert page_of(place) == (page, name)
 
 
 @pytest.mark.parametrize("place", ["11", "0", "c", "Z", "", "nowhere"])
 def test_what_is_no_place_is_refused(place):
     with pytest.raises(ValueError, match=f"no page '{place}'"):
-        dpo_sections.page_of(place)
+        page_of(place)
 
 
 def test_every_question_has_an_answer_of_a_sentence_or_two_and_a_section(book):
@@ -83,6 +86,17 @@ def routes(name):
     for route in page.select(".dpo-route"):
         shown = " ".join(span.get_text() for span in route.select(".dpo-minutes"))
         yield [int(minutes) for minutes in re.findall(r"\((\d+)\s+min", shown)], route.get_text()
+
+
+@pytest.mark.parametrize("name", ["path", "course"])
+def test_each_line_of_a_route_names_a_chapter_once(book, name):
+    places = [*map(str, dpo_contents.CHAPTERS), *map(str.upper, dpo_contents.APPENDICES)]
+    names = {f"{page.rpartition('/')[2]}.html": said for page, said in map(page_of, places)}
+    for line in parsed(HTML / "book" / f"{name}.html").select(".dpo-route li"):
+        targets = [link["href"].rpartition("/")[2].partition("#") for link in line.select("a")]
+        pages = [page for page, _, label in targets if not label.startswith("ex-")]
+        linked = [names[page] for page, _ in itertools.groupby(pages) if page in names]
+        assert re.findall(r"(Chapter \d+|Appendix [A-Z]): ", line.get_text()) == linked, line
 
 
 @pytest.mark.parametrize(("name", "places"), [("path", 4), ("course", 6)])
