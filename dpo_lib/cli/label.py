@@ -57,7 +57,7 @@ def run_label(args: argparse.Namespace) -> int:
         print(f"label them at {server.address} (this machine only); Ctrl-C ends", flush=True)
         if not args.no_browser and _has_browser():
             threading.Thread(target=webbrowser.open, args=[server.address], daemon=True).start()
-        server.serve_forever(poll_interval=0.1)
+        server.serve_forever()
     except KeyboardInterrupt:
         print()
     finally:
@@ -67,7 +67,7 @@ def run_label(args: argparse.Namespace) -> int:
     for line in summary(judgements):
         print(line)
     if judgements.trouble:
-        raise OSError(errno.EIO, judgements.trouble)
+        raise OSError(judgements.trouble)
     return 0
 
 
@@ -137,7 +137,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, judgements: Judgements, port: int = 0) -> None:
         self.judgements = judgements
         self.lock = threading.Lock()
-        self.token = secrets.token_urlsafe(24)
+        self.token = secrets.token_urlsafe()
         try:
             super().__init__((HOST, port), _Handler)
         except OSError as error:
@@ -156,10 +156,10 @@ class Server(ThreadingHTTPServer):
         """Of the page."""
         return f"http://{HOST}:{self.server_port}/{self.token}/"
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
+    def handle_error(self, *of: Any) -> None:
         """Say nothing of a browser that hung up; anything else is a fault of ours."""
         if not isinstance(sys.exception(), ConnectionError | TimeoutError):
-            super().handle_error(request, client_address)
+            super().handle_error(*of)
 
     def state(self) -> dict[str, Any]:
         """What the page shows now."""
@@ -202,7 +202,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: Server
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "dpo_lib", ""
-    error_content_type, error_message_format = "text/plain;charset=utf-8", "%(message)s\n"
+    error_content_type, error_message_format = "text/plain; charset=utf-8", "%(message)s\n"
     timeout = 60  # seconds in which an open connection says something
 
     def do_GET(self) -> None:
@@ -225,9 +225,6 @@ class _Handler(BaseHTTPRequestHandler):
         except _Refused as error:
             kind, text, status = "text/plain", f"{error}\n", error.status
             self.close_connection = True  # what it sent may not have been read
-        except OSError as error:
-            status = HTTPStatus.INSUFFICIENT_STORAGE
-            kind, text = "text/plain", f"The judgment cannot be kept: {error.strerror}.\n"
         data = text.encode()
         self.send_response(status)
         for name, value in HEADERS.items():
@@ -240,7 +237,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _name(self) -> str:
         """What is asked for, if whoever asks may."""
         # Another name means that a page of elsewhere let its name lead to this machine.
-        if self.headers.get("Host", "") not in self.server.hosts:
+        if self.headers["Host"] not in self.server.hosts:
             raise _Refused(HTTPStatus.FORBIDDEN, "not by this name")
         if self.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
             raise _Refused(HTTPStatus.FORBIDDEN, "not from another page")
@@ -274,6 +271,9 @@ class _Handler(BaseHTTPRequestHandler):
                 raise
             except (KeyError, ValueError) as error:
                 raise _Refused(HTTPStatus.BAD_REQUEST, f"not a judgment: {error}") from error
+            except OSError as error:
+                why = f"The judgment cannot be kept: {error.strerror}."
+                raise _Refused(HTTPStatus.INSUFFICIENT_STORAGE, why) from error
             return _json(self.server.state())
 
     def _sent(self) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """``label``: no click is lost, no text runs, nobody else can post, `train` reads what comes out."""
 
 import contextlib
+import fnmatch
+import glob
 import http.client
 import io
 import json
@@ -9,10 +11,13 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import webbrowser
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,7 +25,7 @@ from dpo_lib.cli import judgements as kept
 from dpo_lib.cli import main
 from dpo_lib.cli.drawn import Answer, Drawn
 from dpo_lib.cli.judgements import Judgements, OutOfStep, make_plan
-from dpo_lib.cli.label import LONGEST, Server
+from dpo_lib.cli.label import HEADERS, LONGEST, Server
 from dpo_lib.data.formats import Conversation, make_prompt, read_feedback, read_preferences
 from dpo_lib.evaluation import wilson_interval
 
@@ -367,15 +372,14 @@ def test_a_full_disk_leaves_everything_as_it_was(session):
     assert session().events == 2
 
 
-def test_rows_that_cannot_be_written_are_behind_and_said_to_be(session, monkeypatch):
-    @contextlib.contextmanager
-    def refuse(path):
-        raise OSError(28, "No space left on device")
-        yield
+def no_space(path):
+    raise OSError(28, "No space left on device")
 
+
+def test_rows_that_cannot_be_written_are_behind_and_said_to_be(session, monkeypatch):
     now = session()
     judge(now, "first")
-    monkeypatch.setattr(kept, "replacing", refuse)
+    monkeypatch.setattr(kept, "replacing", no_space)
     judge(now, "second", "undo", "tie", "first")
     assert "pairs.jsonl cannot be written (No space left on device)" in now.trouble
     assert len(read_rows(now.out)) == 1
@@ -472,13 +476,13 @@ def ask(server, method="GET", name="state", body=None, token=None, **headers):
     if method == "POST":
         own |= {"Origin": f"http://127.0.0.1:{port}", "Content-Type": "application/json"}
     own |= {name.replace("_", "-"): value for name, value in headers.items()}
-    own = {name: value for name, value in own.items() if value is not None}
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         data = body if isinstance(body, str) or body is None else json.dumps(body)
         connection.putrequest(method, f"/{token}/{name}", skip_host=True)
         for header, value in {"Content-Length": str(len(data or "")), **own}.items():
-            connection.putheader(header, value)
+            if value is not None:
+                connection.putheader(header, value)
         connection.endheaders(data.encode() if data else None)
         answer = connection.getresponse()
         text = answer.read().decode()
@@ -490,12 +494,23 @@ def ask(server, method="GET", name="state", body=None, token=None, **headers):
 
 def test_a_judgement_by_http(server):
     answer, state = ask(server)
-    assert (answer.status, state["event"], state["left"]) == (200, 0, 12)
+    assert answer.status == 200
     pair = server.judgements.plan[0]
-    assert state["pair"] == {
-        "prompt": pair.prompt,
-        "first": {"text": pair.first.text, "ended": True},
-        "second": {"text": pair.second.text, "ended": True},
+    assert state == {
+        "event": 0,
+        "seen": 0,
+        "left": 12,
+        "rows": 0,
+        "ties": 0,
+        "skipped": 0,
+        "median": None,
+        "out": str(server.judgements.out),
+        "trouble": "",
+        "pair": {
+            "prompt": pair.prompt,
+            "first": {"text": pair.first.text, "ended": True},
+            "second": {"text": pair.second.text, "ended": True},
+        },
     }
     answer, state = ask(server, "POST", "judge", {"event": 0, "choice": "second", "seconds": 2})
     assert (answer.status, state["event"], state["rows"], state["median"]) == (200, 1, 1, 2)
@@ -505,69 +520,139 @@ def test_a_judgement_by_http(server):
     answer, state = ask(server, "POST", "undo", {"event": 1})
     assert (answer.status, state["event"], state["rows"]) == (200, 2, 0)
     for event in range(2, 14):
-        _, state = ask(server, "POST", "judge", {"event": event, "choice": "first", "seconds": 2})
-    assert state["pair"] is None
-    assert state["next"].endswith(f"train --data {server.judgements.out} --out runs/mine")
+        choice = "tie" if event < 13 else "first"
+        _, state = ask(server, "POST", "judge", {"event": event, "choice": choice, "seconds": 2})
+    out = server.judgements.out
+    end = {"pair": None, "summary": server.judgements.habits()}
+    command = f"python -m dpo_lib train --data {out} --out runs/mine"
+    counts = {"seen": 12, "left": 0, "skipped": 0, "median": 2, "out": str(out), "trouble": ""}
     assert len(state["summary"]) == 2
+    assert state == {"event": 14, "rows": 1, "ties": 11, **counts, **end, "next": command}
+    ask(server, "POST", "undo", {"event": 14})
+    server.judgements.trouble = "The disk is full"
+    _, state = ask(server, "POST", "judge", {"event": 15, "choice": "tie", "seconds": 2})
+    assert (state["rows"], state["summary"], state["next"]) == (0, [], "")
+    server.judgements.trouble = "The disk is full"
+    assert ask(server)[1]["trouble"] == "The disk is full"
 
 
 GOOD = {"event": 0, "choice": "first", "seconds": 1}
 
 
+HIDDEN = "not without the token that the terminal shows"
+NAMES = "choice must be one of first, second, tie, skip"
+
+
 @pytest.mark.parametrize(
-    ("change", "status"),
+    ("change", "status", "why"),
     [
-        ({"token": "no"}, 404),
-        ({"token": ""}, 404),
-        ({"Host": "evil.example"}, 403),
-        ({"Host": "127.0.0.1"}, 403),
-        ({"Host": None}, 403),
-        ({"Origin": "http://evil.example"}, 403),
-        ({"Origin": "null"}, 403),
-        ({"Origin": None}, 403),
-        ({"Sec_Fetch_Site": "cross-site"}, 403),
-        ({"Sec_Fetch_Site": "same-site"}, 403),
-        ({"Content_Type": "text/plain"}, 415),
-        ({"name": "state"}, 404),
-        ({"body": " " * (LONGEST + 1)}, 413),
-        ({"body": "{"}, 400),
-        ({"body": "[" * 900}, 400),
-        ({"body": "[]"}, 400),
-        ({"body": {"event": 0}}, 400),
-        ({"body": {**GOOD, "choice": "<b>"}}, 400),
-        ({"body": {**GOOD, "seconds": "1"}}, 400),
-        ({"method": "PUT"}, 501),
-        ({"method": "OPTIONS"}, 501),
+        ({"token": "no"}, 404, HIDDEN),
+        ({"token": ""}, 404, HIDDEN),
+        ({"Host": "evil.example"}, 403, "not by this name"),
+        ({"Host": "127.0.0.1"}, 403, "not by this name"),
+        ({"Host": None}, 403, "not by this name"),
+        ({"Origin": "http://evil.example"}, 403, "not from another page"),
+        ({"Origin": "null"}, 403, "not from another page"),
+        ({"Origin": None}, 403, "not from another page"),
+        ({"Sec_Fetch_Site": "cross-site"}, 403, "not from another page"),
+        ({"Sec_Fetch_Site": "same-site"}, 403, "not from another page"),
+        ({"Content_Type": "text/plain"}, 415, "only JSON"),
+        ({"name": "state"}, 404, "there is no such page"),
+        ({"body": " " * (LONGEST + 1)}, 413, "at most 1000 bytes"),
+        ({"Content_Length": None}, 413, "at most 1000 bytes"),
+        ({"Content_Length": "-1"}, 413, "at most 1000 bytes"),
+        ({"body": "{"}, 400, "not JSON: Expecting property name enclosed in double quotes: *"),
+        ({"body": "[" * 900}, 400, "not JSON: *"),
+        ({"body": "[]"}, 400, "not an object"),
+        ({"body": {"event": 0}}, 400, "not a judgment: 'choice'"),
+        ({"body": {**GOOD, "choice": "<b>"}}, 400, f"not a judgment: {NAMES}, got '<b>'"),
+        ({"body": {**GOOD, "seconds": "1"}}, 400, "not a judgment: seconds must be a *, got '1'"),
+        ({"method": "PUT"}, 501, "Unsupported method ('PUT')"),
+        ({"method": "OPTIONS"}, 501, "Unsupported method ('OPTIONS')"),
     ],
 )
-def test_nobody_else_can_post(server, change, status):
+def test_nobody_else_can_post(server, change, status, why):
     answer, said = ask(server, **{"method": "POST", "name": "judge", "body": GOOD, **change})
     assert answer.status == status
-    assert len(said.splitlines()) <= 1
-    assert answer.headers.get_content_type() == "text/plain"
+    assert fnmatch.fnmatchcase(said, glob.escape(why).replace("[*]", "*") + "\n")
+    assert len(said.splitlines()) == 1
+    assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
     assert "Access-Control-Allow-Origin" not in answer.headers
     assert server.judgements.events == 0
     assert ask(server, "POST", "judge", GOOD)[0].status == 200
 
 
-@pytest.mark.parametrize("change", [{"token": "x"}, {"Host": "evil.example"}, {"name": "no"}])
-def test_nobody_else_can_read(server, change):
+@pytest.mark.parametrize(
+    ("change", "status", "why"),
+    [
+        ({"token": "x"}, 404, HIDDEN),
+        ({"Host": "evil.example"}, 403, "not by this name"),
+        ({"name": "no"}, 404, "there is no such page"),
+        ({"name": "no/state"}, 404, "there is no such page"),
+    ],
+)
+def test_nobody_else_can_read(server, change, status, why):
     answer, said = ask(server, **change)
-    assert answer.status in (403, 404)
-    assert "Question" not in said
+    assert (answer.status, said) == (status, f"{why}\n")
+
+
+def test_the_page_may_ask_by_either_name_and_send_as_much_as_is_read(server):
+    host = f"localhost:{server.server_port}"
+    own = {"Host": host, "Origin": f"http://{host}", "Sec_Fetch_Site": "same-origin"}
+    body = json.dumps(GOOD).ljust(LONGEST)
+    assert ask(server, "POST", "judge", body, **own)[1]["event"] == 1
+    assert ask(server, Sec_Fetch_Site="none")[1]["event"] == 1
+
+
+def test_what_a_refused_request_brings_along_is_not_the_next_one(server):
+    inner = f"GET /{server.token}/state HTTP/1.1\r\nHost: {server.hosts[0]}\r\n"
+    inner += "Connection: close\r\n\r\n"
+    length = f"Content-Length: {len(inner)}"
+    outer = f"POST /no/judge HTTP/1.1\r\nHost: {server.hosts[0]}\r\n{length}\r\n\r\n"
+    with socket.create_connection(server.server_address, timeout=30) as connection:
+        connection.sendall((outer + inner).encode())
+        with connection.makefile("rb") as answers:
+            said = answers.read()
+    assert said.startswith(b"HTTP/1.1 404")
+    assert said.count(b"HTTP/1.1") == 1
+
+
+def test_a_browser_that_hung_up_is_no_news_and_a_fault_of_ours_is(server, capsys):
+    for error in (BrokenPipeError(), ConnectionResetError(), TimeoutError(), KeyError("ours")):
+        assert capsys.readouterr().err == ""
+        try:
+            raise error
+        except Exception:
+            server.handle_error(None, ("127.0.0.1", 4321))
+    err = capsys.readouterr().err
+    assert "('127.0.0.1', 4321)" in err
+    assert err.splitlines()[-2] == "KeyError: 'ours'"
 
 
 def test_the_page_asks_for_nothing_outside(server):
     assert server.server_address[0] == "127.0.0.1"
-    for name in ("", "label.css", "label.js"):
+    kinds = {"": "html", "label.css": "css", "label.js": "javascript", "state": "json"}
+    for name, kind in kinds.items():
         answer, text = ask(server, name=name)
-        assert answer.status == 200
-        assert not re.search(r"(?:https?:)?//[a-z][\w.-]*\.[a-z]+|@import|url\(", text)
+        data = json.dumps(text) if name == "state" else text
+        assert not re.search(r"(?:https?:)?//[a-z][\w.-]*\.[a-z]+|@import|url\(", data)
         policy = answer.headers["Content-Security-Policy"]
         assert "default-src 'none'" in policy
         assert "unsafe" not in policy
-        assert answer.headers["Referrer-Policy"] == "no-referrer"
-        assert answer.headers["Cache-Control"] == "no-store"
+        found = dict(answer.headers.items())
+        assert found.pop("Date")
+        assert found.pop("Server").strip() == "dpo_lib"
+        assert found == {
+            **HEADERS,
+            "Content-Type": f"{'application' if kind == 'json' else 'text'}/{kind}; charset=utf-8",
+            "Content-Length": str(len(data.encode())),
+        }
+    assert re.findall(r'(?:src|href)="([^"]*)"', ask(server, name="")[1]) == [
+        "data:,",
+        "label.css",
+        "label.js",
+    ]
+    assert ask(server, name="label.js")[1].endswith("\nmodule_label.start();\n})();\n")
 
 
 def test_what_cannot_be_kept_is_said_and_does_not_count(server, monkeypatch):
@@ -707,18 +792,124 @@ def test_ctrl_c_ends_with_a_summary_and_two_of_them_are_one_too_many(run, file, 
     code, said, err = command.end()
     assert code == 0
     assert "Traceback" not in err
-    assert said[:3] == [
+    assert said[1].startswith("4 judgments: 2 preferences, 1 tie, 1 skipped, ")
+
+
+@pytest.fixture
+def label(file, tmp_path, monkeypatch, capsys):
+    """The command, here: it judges as told, then comes Ctrl-C; what was said before and after."""
+
+    def label(*options, choices=(), full=False):
+        stdout = io.TextIOWrapper(io.BytesIO())
+
+        def lines():  # that a reader has by now
+            return stdout.buffer.getvalue().decode().splitlines()
+
+        def serve(server):
+            for thread in threading.enumerate():
+                if "(browser)" in thread.name:
+                    thread.join()
+            opening.extend(line.replace(server.address, "ADDRESS") for line in lines())
+            if full:
+                patch.setattr(kept, "replacing", no_space)
+            judge(server.judgements, *choices, seconds=3.14)
+            raise KeyboardInterrupt
+
+        opening = []
+        with monkeypatch.context() as patch:
+            patch.setattr(Server, "serve_forever", serve)
+            patch.setattr(sys, "stdout", stdout)
+            code = main(["label", str(file), "--out", str(tmp_path / "my pairs.jsonl"), *options])
+            stdout.flush()
+        return opening, lines()[len(opening) :], code, capsys.readouterr().err
+
+    return label
+
+
+def test_what_is_asked_and_what_is_said_before_and_after(label, file, tmp_path):
+    rows = [{"prompt": f"{i}?", "answers": ["yes", "not"]} for i in range(3)]
+    write(file, [*rows, {"prompt": "alone?", "answers": ["x"]}])
+    out, journal = (tmp_path / f"my pairs.jsonl{end}" for end in ("", ".judgements"))
+    options = ["--repeats", "0.4", "--no-browser"]
+    note = "note   1 prompt not asked: without two answers that differ and that train can read"
+    first = "You chose the first answer, on the left,"
+    again = "The same command goes on where you stopped."
+    then = f"Next: python -m dpo_lib train --data '{out}' --out runs/mine"
+    fast = "Half of them took at most 3.1 seconds."
+
+    told = ["label them at ADDRESS (this machine only); Ctrl-C ends"]
+
+    assert label(*options) == (
+        [note, "3 pairs, 1 of them asked twice", *told],
+        ["", "0 judgments: 0 preferences, 0 ties, 0 skipped, 4 left.", again],
+        0,
         "",
-        f"4 judgments: 2 preferences, 1 tie, 1 skipped, {said[1].split()[-2]} left.",
-        "Half of them took at most 3.1 seconds.",
-    ]
-    assert said[-2:] == [
-        "The same command goes on where you stopped.",
-        f"Next: python -m dpo_lib train --data '{out}' --out runs/mine",
-    ]
-    third = run(file, out, "--repeats", "0.25")
-    assert third.lines[0].startswith("4 judged before, ")
-    assert third.end()[0] == 0
+    )
+    assert label(*options, choices=["first"])[1:] == (
+        [
+            "",
+            "1 judgment: 1 preference, 0 ties, 0 skipped, 3 left.",
+            fast,
+            f"{first} 1 of 1 time (100%; 95% interval 21% to 100%).",
+            again,
+            then,
+        ],
+        0,
+        "",
+    )
+    with journal.open("a") as file:
+        file.write('{"pair"')
+    torn = "note   a judgment that was being written when the last run was killed is asked again"
+    opening, said, code, err = label(*options, choices=["tie", "skip"], full=True)
+    assert opening == [note, torn, "1 judged before, 3 left", *told]
+    assert said[1] == "3 judgments: 1 preference, 1 tie, 1 skipped, 1 left."
+    assert (code, err) == (
+        1,
+        f"error: cannot read or write: {out} cannot be written (No space left on device); "
+        f"{journal} has all\n",
+    )
+    assert label(*options, choices=["undo", "first", "tie"])[1:] == (
+        [
+            "",
+            "4 judgments: 2 preferences, 1 tie, 0 skipped, 0 left.",
+            fast,
+            "Asked again with the sides swapped, you said the same 0 of 1 time (0%; 95% interval "
+            "0% to 79%).",
+            f"{first} 2 of 2 times (100%; 95% interval 34% to 100%).",
+            then,
+        ],
+        0,
+        "",
+    )
+
+
+@pytest.mark.parametrize(
+    ("platform", "environment", "options", "opens"),
+    [
+        ("linux", {"DISPLAY": ":0"}, [], True),
+        ("linux", {"WAYLAND_DISPLAY": "wayland-0"}, [], True),
+        ("linux", {"DISPLAY": ""}, [], False),
+        ("linux", {"DISPLAY": ":0"}, ["--no-browser"], False),
+        ("darwin", {}, [], True),
+        ("win32", {}, [], True),
+    ],
+)
+def test_a_browser_with_a_window_opens_and_nothing_waits_for_it(
+    label, monkeypatch, platform, environment, options, opens
+):
+    def browser(address):
+        opened.append(re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w-]{32,}/", address))
+        opened.append(threading.current_thread().daemon)
+
+    opened = []
+    monkeypatch.setattr(webbrowser, "open", browser)
+    monkeypatch.setattr("dpo_lib.cli.label.sys", SimpleNamespace(platform=platform))
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    label(*options)
+    assert [bool(one) for one in opened] == [True, True] * opens
 
 
 def test_ctrl_c_as_soon_as_the_address_is_read_ends_well(file, tmp_path, monkeypatch, capsys):
@@ -736,12 +927,25 @@ def test_ctrl_c_as_soon_as_the_address_is_read_ends_well(file, tmp_path, monkeyp
     assert "interrupted" not in capsys.readouterr().err
 
 
-def test_a_taken_port_is_one_sentence(file, tmp_path, session, capsys):
+def test_a_taken_port_is_one_sentence(file, tmp_path, session, monkeypatch, capsys):
     server = Server(session())
     command = ["label", str(file), "--out", str(tmp_path / "p.jsonl"), "--no-browser"]
     assert main([*command, "--port", str(server.server_port)]) == 2
+    assert capsys.readouterr().err == (
+        f"error: --port {server.server_port} is taken; without --port a free one is used\n"
+    )
+    with contextlib.closing(Server(server.judgements).socket) as another:
+        assert another.getsockname()[1] != server.server_port
     server.server_close()
-    assert f"error: --port {server.server_port} is taken" in capsys.readouterr().err
+
+    def bind(server):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Server, "server_bind", bind)
+    assert main([*command, "--port", "80"]) == 2
+    assert capsys.readouterr().err == (
+        "error: --port 80 (Permission denied); without --port a free one is used\n"
+    )
     with pytest.raises(SystemExit):
         main([*command, "--port", "70000"])
     assert "must be between 0 and 65535, got 70000" in capsys.readouterr().err
