@@ -617,6 +617,14 @@ def test_what_a_refused_request_brings_along_is_not_the_next_one(server):
     assert said.count(b"HTTP/1.1") == 1
 
 
+def test_a_browser_that_stops_halfway_gets_no_answer(server, monkeypatch, capsys):
+    monkeypatch.setattr(server.RequestHandlerClass, "timeout", 0.1)
+    with pytest.raises(http.client.RemoteDisconnected):
+        ask(server, "POST", "judge", GOOD, Content_Length="900")
+    assert ask(server)[1]["event"] == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_a_browser_that_hung_up_is_no_news_and_a_fault_of_ours_is(server, capsys):
     for error in (BrokenPipeError(), ConnectionResetError(), TimeoutError(), KeyError("ours")):
         assert capsys.readouterr().err == ""
