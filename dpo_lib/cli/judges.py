@@ -159,10 +159,10 @@ def by_command(command: str, cases: Sequence[Case], timeout: float, stage: Stage
         If it fails, prints nothing for ``timeout`` seconds, or prints something else than as many
         finite numbers.
     """
-    name = "the command"
     lines = [
         json.dumps({"prompt": str(c.prompt), "answer": c.answer, "ended": c.ended}) for c in cases
     ]
+    places = [*(f"at {case.place}" for case in cases), "after its last number"]
     group = {"start_new_session": True} if os.name == "posix" else {}
     numbers: list[float] = []
     with tempfile.TemporaryFile() as errors:
@@ -172,25 +172,29 @@ def by_command(command: str, cases: Sequence[Case], timeout: float, stage: Stage
         _in_background(_feed, process.stdin, lines)
         _in_background(_read, process.stdout, printed)
         try:
-            while line := _next(printed, timeout, name, numbers, cases):
+            while line := _next(printed, timeout, places[len(numbers)]):
+                text = line.decode(errors="replace").strip()
                 if len(numbers) == len(cases):
-                    raise ValueError(f"{name} prints more than {len(cases)} lines: {_shown(line)}")
-                text, place = line.decode(errors="replace").strip(), cases[len(numbers)].place
+                    raise ValueError(
+                        f"the command prints more than {len(cases)} lines: {text!r:.60}"
+                    )
+                number = math.nan
                 with contextlib.suppress(ValueError):
-                    numbers.append(as_number(float(text), name, place))
-                    stage.advance()
-                    continue
-                raise ValueError(
-                    f"{name} must print a finite number a line, prints {text!r:.60} in line "
-                    f"{len(numbers) + 1}, for {place}"
-                )
+                    number = float(text)
+                if not math.isfinite(number):
+                    raise ValueError(
+                        f"the command must print a finite number a line, prints {text!r:.60} in "
+                        f"line {len(numbers) + 1}, for {cases[len(numbers)].place}"
+                    )
+                numbers.append(number)
+                stage.advance()
             status = _wait(process, timeout)
             if status or len(numbers) < len(cases):
                 errors.seek(0)
                 said = errors.read().decode(errors="replace").strip().splitlines()
                 why = f": {said[-1]:.200}" if said else ""
                 raise ValueError(
-                    f"{name} ends with status {status} after {len(numbers)} of {len(cases)} "
+                    f"the command ends with status {status} after {len(numbers)} of {len(cases)} "
                     f"numbers{why}"
                 )
         finally:
@@ -198,20 +202,12 @@ def by_command(command: str, cases: Sequence[Case], timeout: float, stage: Stage
     return numbers
 
 
-def _next(
-    printed: queue.Queue[bytes],
-    timeout: float,
-    name: str,
-    numbers: Sequence[float],
-    cases: Sequence[Case],
-) -> bytes:
+def _next(printed: queue.Queue[bytes], timeout: float, where: str) -> bytes:
     """The next line that was printed; nothing at the end."""
     try:
         return printed.get(timeout=timeout)
     except queue.Empty:
-        done = len(numbers)
-        where = f"at {cases[done].place}" if done < len(cases) else "after its last number"
-        raise ValueError(f"{name} is silent for {timeout:g} s {where} (--timeout)") from None
+        raise ValueError(f"the command is silent for {timeout:g} s {where} (--timeout)") from None
 
 
 def _in_background(function: Callable[..., None], *arguments: Any) -> None:
@@ -224,7 +220,7 @@ def _feed(pipe: IO[bytes], lines: Sequence[str]) -> None:
 
 
 def _read(pipe: IO[bytes], printed: queue.Queue[bytes]) -> None:
-    with contextlib.suppress(OSError, ValueError), pipe:
+    with pipe:
         for line in pipe:
             printed.put(line)
     printed.put(b"")
@@ -245,10 +241,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         else:
             process.kill()
     process.wait()
-
-
-def _shown(line: bytes) -> str:
-    return f"{line.decode(errors='replace').strip()!r:.60}"
 
 
 def _said(error: BaseException) -> str:

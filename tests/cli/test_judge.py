@@ -1,6 +1,10 @@
 """``judge``: pairs by a function, a command or a column; and judges that crash, hang or babble."""
 
+import contextlib
 import json
+import math
+import os
+import re
 import sys
 import threading
 import time
@@ -13,8 +17,17 @@ import torch
 from dpo_lib.cli import main
 from dpo_lib.cli.drawn import Answer, Drawn, read_drawn
 from dpo_lib.cli.judge import Pair, _judged, _told, make_pairs
-from dpo_lib.cli.judges import answers_of, as_number, load_function, takes
-from dpo_lib.cli.progress import Progress
+from dpo_lib.cli.judges import (
+    Case,
+    _feed,
+    answers_of,
+    as_number,
+    by_command,
+    by_function,
+    load_function,
+    takes,
+)
+from dpo_lib.cli.progress import Progress, Stage
 from dpo_lib.data.formats import read_preferences
 from tests.models.hf import make_folder
 
@@ -26,6 +39,7 @@ ROWS = [
      "answers": [("x", True, 3), ("xxxx", True, 4)]},
 ]  # fmt: skip
 NAMES = ("text", "ended", "tokens")
+CASES = [Case("p", "é", True, "line 1"), Case("q", "b\nc", False, "line 2")]
 
 
 def write(path, rows=ROWS):
@@ -222,6 +236,43 @@ def test_answers_that_are_alike_are_asked_once_unless_one_was_cut(drawn, tmp_pat
     assert found == [{0: 1.0, 1: 1.0, 2: 2.0, 4: 3.0}, {0: 4.0}]
 
 
+@pytest.mark.parametrize("words", [{"judge": None, "shell": "wc"}, {"judge": "math:hypot"}])
+def test_all_that_a_judge_needs_reaches_it(drawn, monkeypatch, words):
+    write(drawn, [{"prompt": "p", "answers": [("a", False, 1), ("b", True, 1)]}])
+    stages, asked = [], []
+
+    @contextlib.contextmanager
+    def stage(*what):
+        stages.append(what)
+        yield "the stage"
+
+    def judge(*what):
+        asked.append(what)
+        return [2.0, 1.0]
+
+    for name in ("by_command", "by_function"):
+        monkeypatch.setattr(f"dpo_lib.cli.judge.{name}", judge)
+    args = SimpleNamespace(**words, timeout=9.0, progress=SimpleNamespace(stage=stage))
+    assert _judged(args, read_drawn(drawn)) == [{0: 2.0, 1: 1.0}]
+    assert stages == [("judging", 2, "answers")]
+    who = (math.hypot, "math:hypot") if words["judge"] else ("wc",)
+    cases = [
+        Case("p", "a", False, f"{drawn}, line 1, answer 1"),
+        Case("p", "b", True, f"{drawn}, line 1, answer 2"),
+    ]
+    assert asked == [(*who, cases, 9.0, "the stage")]
+
+
+def test_a_command_reads_a_line_for_each_answer(tmp_path):
+    stage = Stage("judging", 2, "answers")
+    numbers = by_command(f"tee {tmp_path / 'read'} | sed 's/.*/1.5/'", CASES, 9.0, stage)
+    assert (numbers, stage.done) == ([1.5, 1.5], 2)
+    assert [json.loads(line) for line in (tmp_path / "read").read_text().splitlines()] == [
+        {"prompt": "p", "answer": "é", "ended": True},
+        {"prompt": "q", "answer": "b\nc", "ended": False},
+    ]
+
+
 # --- judges that fail ----------------------------------------------------------------------------
 
 
@@ -257,20 +308,39 @@ def test_a_function_that_fails_is_told_in_a_sentence(run, tmp_path, drawn, sourc
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("judge", "must be module:function or file.py:function, got 'judge'"),
-        ("nothing_there:judge", "nothing_there cannot be loaded: ModuleNotFoundError"),
-        ("no.py:judge", "no.py cannot be loaded: ValueError: there is no such file"),
-        ("json:nothing", "json has no function 'nothing'"),
+        ("judge", "--judge must be module:function or file.py:function, got 'judge'"),
+        ("nothing_there:judge", "--judge nothing_there:judge: nothing_there cannot be loaded: "
+         "ModuleNotFoundError: No module named 'nothing_there'"),
+        ("no.py:judge", "--judge no.py:judge: no.py cannot be loaded: "
+         "ValueError: there is no such file"),
+        ("json:nothing", "--judge json:nothing: json has no function 'nothing'"),
     ],
-)
+)  # fmt: skip
 def test_a_name_that_is_none_is_told_in_a_sentence(run, name, message):
-    status, rows, _, error = run("--judge", name)
-    assert (status, rows) == (2, [])
-    assert message in error
-    assert error.count("\n") == 1
+    assert run("--judge", name) == (2, [], "", f"error: {message}\n")
 
 
-@pytest.mark.parametrize("value", [torch.zeros(2), 10**400, object(), "1", b"1", [1.0], 1j])
+def says_nothing(prompt, answer):
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("judge", "message"),
+    [
+        (lambda prompt, answer: {}["a"], "my:judge fails at line 1: KeyError: 'a'"),
+        (says_nothing, "my:judge fails at line 1: AssertionError"),
+        (lambda prompt, answer: len(answer) if prompt == "p" else answer,
+         r"my:judge must give a finite number, gives 'b\nc' at line 2"),
+    ],
+)  # fmt: skip
+def test_a_function_that_fails_is_called_by_its_name(judge, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        by_function(judge, "my:judge", CASES, 9.0, Stage("judging", 2, "answers"))
+
+
+@pytest.mark.parametrize(
+    "value", [torch.zeros(2), torch.tensor(1j), 10**400, object(), "1", b"1", [1.0], 1j]
+)
 def test_what_is_no_finite_number_is_refused_by_the_judge_s_name(value):
     with pytest.raises(ValueError, match=r"^my:judge must give a finite number, .* at line 3$"):
         as_number(value, "my:judge", "line 3")
@@ -309,8 +379,6 @@ def test_a_path_may_have_a_colon_and_a_judge_that_hangs_is_left_behind(tmp_path)
         ("print()\n", "prints '' in line 1"),
         ("import sys\nsys.stdout.buffer.write(b'\\xff\\n')\n", "in line 1"),
         ("for i in range(9): print(i)\n", "prints more than 8 lines: '8'"),
-        ("import time\nprint(1, flush=True)\ntime.sleep(60)\n",
-         "the command is silent for 1 s at DRAWN, line 1, answer 2 (--timeout)"),
         ("import os\nos.kill(os.getpid(), 9)\n", "after 0 of 8 numbers"),
     ],
 )  # fmt: skip
@@ -323,12 +391,38 @@ def test_a_command_that_fails_is_told_in_a_sentence(run, tmp_path, drawn, source
     assert time.monotonic() - started < 30
 
 
-def test_a_command_that_is_given_up_leaves_nothing_running(run, tmp_path):
-    pids = tmp_path / "pids"
-    inner = f"import os, time; open({str(pids)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
-    source = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {inner!r}])\n"
-    assert run("--command", shell(tmp_path, source) + " | cat", "--timeout", "2")[0] == 2
-    process = int(pids.read_text())
+@pytest.mark.parametrize(
+    ("command", "cases", "timeout", "message"),
+    [
+        ("echo 1", CASES, 9.0, "ends with status 0 after 1 of 2 numbers"),
+        (r"printf '\377t is hot' >&2; echo 1; exit 3", CASES, 9.0,
+         "ends with status 3 after 1 of 2 numbers: \ufffdt is hot"),
+        (r"printf '1\n2\n\377 \n'", CASES, 9.0, "prints more than 2 lines: '\ufffd'"),
+        ("echo 1; echo inf", CASES, 9.0,
+         "must print a finite number a line, prints 'inf' in line 2, for line 2"),
+        ("sleep 9", CASES, 0.05, "is silent for 0.05 s at line 1 (--timeout)"),
+        ("echo 1; sleep 9", CASES, 0.5, "is silent for 0.5 s at line 2 (--timeout)"),
+        ("sleep 9", [], 0.05, "is silent for 0.05 s after its last number (--timeout)"),
+        ("exec >&-; sleep 9", [], 0.5, "does not end for 0.5 s (--timeout)"),
+    ],
+)  # fmt: skip
+def test_what_a_command_does_wrong_is_said(command, cases, timeout, message):
+    with pytest.raises(ValueError, match=f"^the command {re.escape(message)}$"):
+        by_command(command, cases, timeout, Stage("judging", len(cases), "answers"))
+
+
+def test_a_command_that_reads_no_further_is_no_fault():
+    read, write = os.pipe()
+    os.close(read)
+    pipe = os.fdopen(write, "wb")
+    _feed(pipe, ["a line"])
+    assert pipe.closed
+
+
+def test_a_command_that_is_given_up_leaves_nothing_running():
+    with pytest.raises(ValueError, match=r"prints 'process \d+' in line 1") as refused:
+        by_command("sleep 60 & echo process $!; wait", CASES, 9.0, Stage("judging", 2, "answers"))
+    process = re.search(r"\d+", str(refused.value)).group()
     for _ in range(100):
         try:
             state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
@@ -358,13 +452,15 @@ def test_many_answers_do_not_block_a_command(tmp_path, capsys):
 
 
 def test_ctrl_c_ends_the_command_too(run, tmp_path, monkeypatch):
+    before, working = {*threading.enumerate()}, set()
+
     def stop(*_):
+        working.update({*threading.enumerate()} - before)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("dpo_lib.cli.judges._next", stop)
-    status, rows, _, error = run("--command", "sleep 60")
-    assert (status, rows) == (130, [])
-    assert error == "interrupted\n"
+    assert run("--command", "sleep 60") == (130, [], "", "interrupted\n")
+    assert {thread.daemon for thread in working} == {True}  # the program can end
 
 
 def test_what_was_made_by_hand_is_not_overwritten(run, tmp_path, drawn, capsys):
