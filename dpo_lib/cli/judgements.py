@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dpo_lib._files import replacing, writing_alone
+from dpo_lib.cli.answers import as_data_row
 from dpo_lib.cli.drawn import Answer, Drawn, is_readable, pair_row
 from dpo_lib.data.files import json_lines
 from dpo_lib.evaluation import wilson_interval
@@ -67,11 +68,10 @@ def make_plan(drawn: Sequence[Drawn], per_prompt: int, repeats: float, seed: int
     ValueError
         If no prompt has two such answers.
     """
-    prompts: dict[tuple[str, str], tuple[str, list[Answer]]] = {}
+    prompts: dict[str, tuple[str, list[Answer]]] = {}
     for prompt, answers in ((row.prompt, row.answers) for row in drawn):
-        key = json.dumps(getattr(prompt, "messages", prompt), default=str)
-        tools = json.dumps(getattr(prompt, "tools", ()), default=str)
-        prompts.setdefault((key, tools), (prompt, []))[1].extend(answers)
+        key = json.dumps(as_data_row(prompt))  # two prompts that differ can be the same text
+        prompts.setdefault(key, (prompt, []))[1].extend(answers)
     pairs, empty, twice, without = [], 0, 0, 0
     for i, (prompt, answers) in enumerate(prompts.values()):
         full = [answer for answer in answers if answer.text.strip()]
@@ -163,7 +163,6 @@ class Judgements:
         self._skipped: set[int] = set()  # their places
         self.events = 0  # judgements and undoings
         self.trouble = ""  # why the rows are behind the journal
-        self.torn = False  # whether a line without its end was dropped: it had not counted
         with contextlib.ExitStack() as held:
             held.enter_context(writing_alone(out, f"labeling {out}"))
             self._read(dict(settings))
@@ -175,7 +174,7 @@ class Judgements:
         old = self.out.read_bytes().splitlines() if self.out.exists() else []
         data = self.journal.read_bytes() if self.journal.exists() else b""
         whole = data[: data.rfind(b"\n") + 1]
-        self.torn = whole != data
+        self.torn = whole != data  # whether a line without its end is dropped: it had not counted
         lines = json_lines(whole)
         head = next(lines, None)
         if head is None and old:
@@ -187,9 +186,7 @@ class Judgements:
             try:
                 self._take(event)
             except (KeyError, TypeError, ValueError, IndexError) as error:
-                raise ValueError(
-                    f"{self.journal}, line {line} is damaged ({error or 'not what was written'})"
-                ) from error
+                raise ValueError(f"{self.journal}, line {line} is damaged ({error})") from error
             self.events += 1
             known = known or old == self._lines
         if not known:

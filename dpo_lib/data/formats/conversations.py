@@ -51,7 +51,9 @@ class Conversation(str):
     ) -> Conversation:
         parts = [f"{message['role']}: {message['content']}" for message in messages]
         if tools:
-            parts.insert(0, f"tools: {json.dumps(list(tools), ensure_ascii=False, default=str)}")
+            written = json.dumps(list(tools), ensure_ascii=False, default=str)
+            parts.insert(0, f"tools: {written}")
+            tools = json.loads(written)  # Parquet may hold dates, which no file of ours could
         self = super().__new__(cls, "\n\n".join(parts))
         self.messages = tuple({**message} for message in messages)
         self.tools = tuple(tools)
