@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from dpo_lib.cli import main
 from dpo_lib.cli.live import Live
 from dpo_lib.cli.models import OpenModel, open_model
+from dpo_lib.cli.progress import Progress
 from dpo_lib.cli.records import read_metrics
 from tests.models.hf import make_folder
 
@@ -155,6 +156,7 @@ def test_merge_writes_a_plain_folder(first, tmp_path, capsys):
         ("BASE", "new", "has no adapters: it is a plain model already"),
         ("tiny", "new", "has no adapters to merge"),
         ("FIRST", ".", "is there already and not an empty folder"),
+        ("FIRST", "file", "is there already and not an empty folder"),
     ],
 )
 def test_what_cannot_be_merged(base, first, tmp_path, capsys, model, out, message):
@@ -177,7 +179,7 @@ def test_what_is_half_merged_does_not_stay(first, tmp_path, monkeypatch, capsys)
     assert not [*tmp_path.glob("plain*")]
 
 
-def test_two_do_not_merge_into_one_folder(first, tmp_path, capsys):
+def test_two_do_not_merge_into_one_folder(first, tmp_path, monkeypatch, capsys):
     (tmp_path / "plain.partial").mkdir()
     (tmp_path / "plain.partial" / "theirs").touch()
     words = ["merge", "--model", str(first), "--out", str(tmp_path / "plain")]
@@ -185,7 +187,15 @@ def test_two_do_not_merge_into_one_folder(first, tmp_path, capsys):
         assert main(words) == 2
     assert f"another process is merging into {tmp_path / 'plain'}" in capsys.readouterr().err
     assert (tmp_path / "plain.partial" / "theirs").exists()
+    shown, original = [], Progress.stage
+
+    def stage(progress, name, *words, **more):
+        shown.append(name)
+        return original(progress, name, *words, **more)
+
+    monkeypatch.setattr(Progress, "stage", stage)
     assert main(words) == 0  # and what a killed one left is cleared up
+    assert shown == ["starting", f"loading {first}", "saving"]
     assert not (tmp_path / "plain" / "theirs").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["plain"]
 
