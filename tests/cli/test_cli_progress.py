@@ -1,6 +1,5 @@
 """Progress: never silent for long, an estimate where there can be one, no flood of lines."""
 
-import contextlib
 import re
 import sys
 import time
@@ -9,7 +8,6 @@ import pytest
 import torch
 
 from dpo_lib.cli import progress as shown
-from dpo_lib.cli import threads
 from dpo_lib.cli.progress import Progress, counted
 from dpo_lib.models.pretrained import load_pretrained
 from tests.models.hf import make_folder
@@ -118,78 +116,6 @@ def test_calls_of_a_module_are_counted():
         module(torch.zeros(1))
     module(torch.zeros(1))
     assert stage.done == 2
-
-
-# --- threads -------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def machine(monkeypatch):
-    """Four cores, of which others keep some busy; torch would take all."""
-    import psutil
-
-    def set_busy(load, now):
-        monkeypatch.setattr(threads.os, "getloadavg", lambda: (load, 0.0, 0.0))
-        monkeypatch.setattr(psutil, "cpu_percent", lambda interval: now / 4 * 100)
-
-    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
-    monkeypatch.setattr(threads.os, "cpu_count", lambda: 4)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    before = torch.get_num_threads()
-    torch.set_num_threads(4)
-    yield set_busy
-    torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize(
-    ("load", "now", "taken"),
-    [(0.2, 0.0, 4), (1.1, 1.0, 3), (3.4, 3.0, 1), (9.0, 4.0, 1), (3.4, 0.1, 4)],
-)
-def test_threads_leave_the_busy_cores_alone(machine, load, now, taken):
-    said = []
-    machine(load, now)
-    with threads.chosen(None, said.append):
-        assert torch.get_num_threads() == taken
-    assert torch.get_num_threads() == 4
-    assert [f"{taken} of 4 threads" in line for line in said] == [True] * (taken < 4)
-
-
-def test_threads_are_given_back_after_an_error(machine):
-    machine(3.4, 3.0)
-    said = []
-    with contextlib.suppress(RuntimeError), threads.chosen(None, said.append):
-        raise RuntimeError
-    assert torch.get_num_threads() == 4
-    assert said == [
-        "other programs keep the processor busy: 1 of 4 threads are used "
-        "(--threads takes as many as you say)"
-    ]
-
-
-@pytest.mark.parametrize(
-    ("load", "now", "free"),
-    [(0.4, 4.0, 4), (0.6, 4.0, 3), (2.6, 0.6, 3), (1.4, 4.0, 3)],
-)
-def test_cores_are_counted_that_nobody_keeps_busy(machine, monkeypatch, load, now, free):
-    machine(load, now)
-    assert threads._free_cores() == free
-    monkeypatch.delattr(threads.os, "sched_getaffinity")
-    assert threads._free_cores() == free
-    monkeypatch.delattr(threads.os, "getloadavg")  # on Windows
-    assert threads._free_cores() == 4
-    monkeypatch.setattr(threads.os, "cpu_count", lambda: None)
-    assert threads._free_cores() == 1
-
-
-def test_threads_that_were_asked_for_are_taken(machine, monkeypatch):
-    machine(3.0, 3.0)
-    with threads.chosen(2, pytest.fail):
-        assert torch.get_num_threads() == 2
-    with threads.chosen(None, pytest.fail, before=3):  # of the run that is taken up again
-        assert torch.get_num_threads() == 3
-    monkeypatch.setenv("OMP_NUM_THREADS", "4")
-    with threads.chosen(None, pytest.fail):
-        assert torch.get_num_threads() == 4
 
 
 def test_the_weights_of_a_model_are_counted_while_it_loads(tmp_path):
