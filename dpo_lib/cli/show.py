@@ -35,21 +35,21 @@ def run_show(args: argparse.Namespace) -> int:
 
 def _shown(what: str, ids: Sequence[int], tokenizer: Any, marked: bool = False) -> str:
     """Token ids as text; where they are scored each token stands between marks."""
-    words = [tokenizer.decode([i], keep_specials=True) for i in ids]
-    if len(words) > LONGEST:
+
+    def text_of(part: Sequence[int]) -> str:
+        if not marked:  # together: a character may be several tokens, a space may need two
+            return tokenizer.decode(part, keep_specials=True)
+        words = (tokenizer.decode([i], keep_specials=True) for i in part)
+        return "".join(f"‹{word}›" for word in words).replace("\n", "⏎")
+
+    text = text_of(ids)
+    if len(ids) > LONGEST:
         half = LONGEST // 2
-        words[half:-half] = [f" [... {len(words) - LONGEST:,} more tokens ...] "]
-    if marked:
-        text = "".join(f"‹{word}›" for word in words).replace("\n", "⏎")
-    else:  # several tokens may be one character; the tiny model's are words without spaces
-        text = "".join(words)
-        apart = "\ufffd" in text or not hasattr(tokenizer, "backend")
-        if apart and len(ids) <= LONGEST:
-            text = tokenizer.decode(list(ids), keep_specials=True)
+        gap = f" [... {len(ids) - LONGEST:,} more tokens ...] "
+        text = f"{text_of(ids[:half])}{gap}{text_of(ids[-half:])}"
     lines = [
         part
         for line in text.replace("\n", "⏎\n").split("\n")
         for part in textwrap.wrap(line, WIDTH, drop_whitespace=False, break_on_hyphens=False)
-        if part
     ]
     return "\n".join([f"  {what}: {len(ids):,} tokens", *(f"    {line}" for line in lines)])

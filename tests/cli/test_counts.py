@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from dpo_lib.cli import data, label, show
+from dpo_lib.cli import data, label
 from dpo_lib.cli.data import (
     DataSettings,
     _about_cut,
@@ -290,16 +290,6 @@ def test_prompt_and_response_that_would_be_other_tokens_as_one_text_are_counted(
     assert _about_joints(tokenizer, rows)[0].startswith("in 2 rows prompt and response as one text")
     assert _about_joints(tokenizer, rows[2:]) == []
     assert _about_joints(SimpleNamespace(), rows) == []
-
-
-def test_of_a_long_text_show_tells_how_much_it_leaves_out(monkeypatch):
-    monkeypatch.setattr(show, "LONGEST", 4)
-    tokenizer = SimpleNamespace(
-        decode=lambda ids, keep_specials: "".join("abcdefg"[i] for i in ids)
-    )
-    for number, text in ((4, "‹a›‹b›‹c›‹d›"), (7, "‹a›‹b›‹ [... 3 more tokens ...] ›‹f›‹g›")):
-        said = show._shown("response", range(number), tokenizer, marked=True)
-        assert said == f"  response: {number} tokens\n    {text}"
 
 
 def test_weights_are_told_of_the_thumbs_that_are_trained_on(tmp_path):
