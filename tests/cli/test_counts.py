@@ -24,7 +24,6 @@ from dpo_lib.cli.drawn import Answer, Drawn
 from dpo_lib.cli.held_out import Plan as Evaluations
 from dpo_lib.cli.judgements import Plan, make_plan
 from dpo_lib.cli.label import _opening
-from dpo_lib.cli.live import Live
 from dpo_lib.cli.models import open_model
 from dpo_lib.cli.parser import make_parser
 from dpo_lib.cli.progress import Progress, Stage
@@ -354,31 +353,6 @@ def test_what_was_labeled_belongs_to_its_answers_and_options(tmp_path, monkeypat
     own = {"sha256": digest, "seed": 4, "per_prompt": 2, "repeats": 0.25}
     assert seen.value.args == (own,)
     assert len(digest) == 64
-
-
-def test_updates_of_an_earlier_session_do_not_count_for_the_time_left(tmp_path):
-    with Progress(False) as progress:
-        live = Live(tmp_path, 9, 8, progress, SimpleNamespace(log=len), write=True)
-        with live._open:
-            for step in (5, 6):
-                live.updated({"step": step, "loss": 0.5, "reward_accuracy": 0.75, "margin": 0.1})
-                assert (live._training.done, live._training.resumed) == (step + 1, 6)
-
-
-def test_updates_are_told_as_they_are_made(tmp_path, capsys):
-    logged = []
-    with Progress(True) as progress:
-        trackers = SimpleNamespace(log=logged.append)
-        live = Live(tmp_path, 3, 8, progress, trackers, write=True)
-        with live._open:
-            for step in range(3):
-                live.updated({"step": step, "loss": 0.5, "reward_accuracy": 0.75, "margin": 0.1})
-                assert (live._training.done, live._training.total) == (step + 1, 3)
-    lines = [line for line in capsys.readouterr().err.splitlines() if "update" in line]
-    assert [line.split("update ")[1].split(",")[0] for line in lines][-3:] == ["1/3", "2/3", "3/3"]
-    assert "acc 0.75 margin 0.10" in lines[-1]
-    kept = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in kept] == [row["step"] for row in logged]
 
 
 @pytest.mark.parametrize(
