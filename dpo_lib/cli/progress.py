@@ -109,7 +109,7 @@ class Progress:
         """Print lines that stay."""
         with self._lock:
             self._wipe()
-            print(text, file=sys.stderr, flush=True)
+            print(text, file=sys.stderr)
             self._said = time.monotonic()
 
     def tell(self, stage: Stage) -> None:
@@ -122,7 +122,6 @@ class Progress:
         self._over.set()
         if self._thread is not None:
             self._thread.join()
-            self._thread = None
         with self._lock:
             self._wipe()
 

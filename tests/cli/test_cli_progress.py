@@ -2,7 +2,10 @@
 
 import re
 import sys
+import threading
 import time
+from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,6 +23,14 @@ def fast(monkeypatch):
     monkeypatch.setattr(shown, "PATIENCE", 0.04)
 
 
+@pytest.fixture
+def clock(monkeypatch):
+    """Its ``now`` is the time."""
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(shown.time, "monotonic", lambda: clock.now)
+    return clock
+
+
 def lines(capsys):
     return capsys.readouterr().err.splitlines()
 
@@ -35,26 +46,17 @@ def test_a_stage_that_never_calls_is_shown_all_the_same(capsys):
     assert all(re.fullmatch(r"loading a model, \d+ s", line) for line in found)
 
 
-@pytest.mark.usefixtures("fast")
-def test_an_estimate_of_what_is_left(capsys):
+def test_an_estimate_of_what_is_left(capsys, clock):
     with Progress() as progress, progress.stage("reference", 20, "pairs") as stage:
-        for _ in range(5):
-            stage.started = time.monotonic() - 30  # the last turn may have had to wait
-            stage.advance()
-            time.sleep(0.03)
-        stage.started = time.monotonic() - 30
-        assert str(stage) == "reference 5/20 pairs, 30 s, about 90 s left"
-        stage.started -= 6000
-        assert str(stage) == "reference 5/20 pairs, 1 h 41 min, about 5 h 02 min left"
-    assert any(re.match(r"reference \d/20 pairs, 30 s, about \d+ s left", x) for x in lines(capsys))
-
-
-def test_what_was_done_before_is_no_measure_of_speed():
-    stage = shown.Stage("update", 100, "", resumed=50)
-    stage.started -= 10
-    assert str(stage) == "update 50/100, 10 s"
-    stage.done = 60
-    assert str(stage) == "update 60/100, 10 s, about 40 s left"
+        stage.advance(5)
+        clock.now += 30
+        progress._look()
+        clock.now += 6000
+        assert str(stage) == "reference 5/20 pairs, 1 h 40 min, about 5 h 02 min left"
+        progress.tell(stage)
+    early, late = lines(capsys)
+    assert early == "reference 5/20 pairs, 30 s, about 90 s left"
+    assert late == str(stage)
 
 
 @pytest.mark.usefixtures("fast")
@@ -75,38 +77,95 @@ def test_quiet_means_quiet(capsys):
     assert lines(capsys) == ["but this"]
 
 
-def test_a_long_run_has_hundreds_of_lines_and_not_thousands(capsys, monkeypatch):
-    now = 0.0
-    monkeypatch.setattr(shown.time, "monotonic", lambda: now)
+def test_a_long_run_has_hundreds_of_lines_and_not_thousands(capsys, clock):
     progress = Progress()
-    stage = shown.Stage("update", 10, "")
-    progress._stages.append(stage)
-    silent, last, count = 0.0, 0.0, 0
-    while now < 12 * 3600:
-        now += shown.TICK
-        before = progress._said
+    progress._look()
+    progress._stages += [shown.Stage("outer", None, ""), shown.Stage("inner", None, "")]
+    times = [0]
+    for elapsed in range(2, 12 * 3600, 2):
+        clock.now, before = 1000.0 + elapsed, progress._said
         progress._look()
         if progress._said != before:
-            count += 1
-            if now < 600:
-                silent = max(silent, now - last)
-            last = now
-    assert silent <= 5
-    assert 300 < count < 1500
-    assert len(lines(capsys)) == count
+            times.append(elapsed)
+    for last, now in pairwise(times):
+        patience = max(4, now / 200)
+        assert patience <= now - last < patience + 2
+    found = lines(capsys)
+    assert 300 < len(found) == len(times) - 1 < 1500
+    assert found[:2] == ["inner, 4 s", "inner, 8 s"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.4, "0 s"), (99, "99 s"), (100, "2 min"), (149, "2 min"), (151, "3 min"),
+        (99 * 60, "99 min"), (100 * 60, "1 h 40 min"), (125 * 60, "2 h 05 min"),
+        (60 * 3600 + 600, "60 h 10 min"),
+    ],
+)  # fmt: skip
+def test_times_are_told_in_the_unit_that_suits(clock, seconds, text):
+    stage = shown.Stage("update", 20, "", resumed=8)
+    clock.now += seconds
+    assert str(stage) == f"update 8/20, {text}"
+    stage.advance(6)  # as many as are left
+    left = f", about {text} left" if seconds >= 1 else ""
+    assert str(stage) == f"update 14/20, {text}{left}"
+    stage.note = "loss 1"
+    stage.advance(7.5)  # the total was an estimate
+    assert str(stage) == f"update 20/20, {text}  loss 1"
+
+
+def test_the_last_second_is_not_told(clock):
+    stage = shown.Stage("update", 4, "pairs")
+    stage.advance(2)
+    clock.now += 1
+    assert str(stage) == "update 2/4 pairs, 1 s, about 1 s left"
+    stage.advance(0.01)
+    assert str(stage) == "update 2/4 pairs, 1 s"
+
+
+def test_a_stage_has_what_it_was_given(clock):
+    progress = Progress(show=False)
+    with progress.stage("a"), progress.stage("b", 9), progress.stage("c", 9, "rows", 3) as inner:
+        clock.now += 6
+        inner.advance()
+        assert [*map(str, progress._stages)] == [
+            "a, 6 s", "b 0/9, 6 s", "c 4/9 rows, 6 s, about 30 s left",
+        ]  # fmt: skip
+    assert progress._stages == []
+
+
+def test_a_terminal_has_one_line_that_is_drawn_anew(capsys, monkeypatch, clock):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "24")
+    progress = Progress()
+    with progress.stage("loading a model of mine", unit="weights") as stage:
+        progress.tell(stage)
+        progress._look()
+        progress._look()
+        progress.say("a line")
+        progress.say("that stay")
+        progress._look()
+    progress.close()
+    drawn, wiped = "\rloading a model of mine\x1b[K", "\r\x1b[K"
+    assert len(drawn) == 23 + len(wiped)  # the last column would begin a new line
+    assert capsys.readouterr().err == f"{2 * drawn}{wiped}a line\nthat stay\n{drawn}{wiped}"
 
 
 @pytest.mark.usefixtures("fast")
-def test_a_terminal_has_one_line_that_is_drawn_anew(capsys, monkeypatch):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    with Progress() as progress, progress.stage("loading"):
-        time.sleep(0.06)
-        progress.say("a line that stays")
-    text = capsys.readouterr().err
-    assert text.count("\n") == 1
-    assert text.count("\rloading, 0 s\x1b[K") >= 2
-    assert "\r\x1b[Ka line that stays\n" in text
-    assert text.endswith("\r\x1b[K") or text.endswith("\n")
+@pytest.mark.parametrize("error", [ValueError, OSError])
+def test_where_stderr_fails_the_command_goes_on(monkeypatch, error):
+    tries = threading.Semaphore(0)
+
+    class Broken:
+        def isatty(self):
+            tries.release()
+            raise error
+
+    with monkeypatch.context() as patch, Progress() as progress, progress.stage("loading"):
+        patch.setattr(sys, "stderr", Broken())
+        assert progress._thread.daemon  # nor does it keep the command from ending
+        assert all(tries.acquire(timeout=5) for _ in range(2))
 
 
 def test_calls_of_a_module_are_counted():
