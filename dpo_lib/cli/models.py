@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dpo_lib.cli.records import write_json
 from dpo_lib.data import Tokenizer
 from dpo_lib.models.pretrained import (
     load_adapter,
@@ -50,7 +52,7 @@ class OpenModel:
         for name in ("max_position_embeddings", "n_positions", "context_length"):
             if isinstance(getattr(config, name, None), int):
                 return getattr(config, name)
-        return 1 << 30
+        return sys.maxsize
 
     @property
     def vocab_size(self) -> int:
@@ -124,7 +126,7 @@ class OpenModel:
 
     def save(self, folder: Path) -> None:
         """Write the files that transformers (or peft, or `open_model` for a tiny model) loads."""
-        folder.mkdir(parents=True)
+        folder.mkdir()
         if is_tiny(self.model):
             save_tiny(self.model, folder)
         else:
@@ -187,8 +189,7 @@ def save_tiny(model: nn.Module, folder: Path) -> None:
 
     from safetensors.torch import save_file
 
-    sizes = dataclasses.asdict(model.config)
-    (folder / TINY_FILES[0]).write_text(json.dumps(sizes, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / TINY_FILES[0], dataclasses.asdict(model.config))
     save_file(model.state_dict(), folder / TINY_FILES[1])
 
 
@@ -200,10 +201,11 @@ def load_tiny(folder: Path) -> nn.Module:
     from dpo_lib.models import TinyGPT, TinyGPTConfig
 
     try:
-        sizes = json.loads((folder / TINY_FILES[0]).read_text(encoding="utf-8"))
+        sizes = json.loads((folder / TINY_FILES[0]).read_bytes())
         weights = load_file(folder / TINY_FILES[1])
         model = TinyGPT(TinyGPTConfig(**sizes)).to(next(iter(weights.values())).dtype)
         model.load_state_dict(weights)
     except (SafetensorError, OSError, ValueError, TypeError, RuntimeError, StopIteration) as error:
-        raise ValueError(f"{folder} is damaged: {str(error).splitlines()[0]}") from error
+        reason = str(error) or "it holds no weights"
+        raise ValueError(f"{folder} is damaged: {reason.splitlines()[0]}") from error
     return model.eval()

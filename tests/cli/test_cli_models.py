@@ -1,8 +1,10 @@
 """The command line on models of transformers: what it saves loads again, adapters and all."""
 
 import json
+import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +12,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dpo_lib.cli import main
 from dpo_lib.cli.live import Live
+from dpo_lib.cli.models import OpenModel, open_model
 from dpo_lib.cli.records import read_metrics
+from dpo_lib.models import TinyGPT, TinyGPTConfig
 from dpo_lib.models.pretrained import load_pretrained, smollm2_folder
 from tests.models.hf import make_folder
 
@@ -163,6 +167,110 @@ def test_errors_are_one_line(folder, capsys, arguments, message):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+# --- in process, without a run -------------------------------------------------------------------
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """The folder of a small model of the book, and the model."""
+    torch.manual_seed(0)
+    sizes = TinyGPTConfig(vocab_size=150, context_length=7, width=8, heads=2, layers=1)
+    model = TinyGPT(sizes).double()
+    OpenModel("any", model, None).save(tmp_path / "tiny")
+    return tmp_path / "tiny", model
+
+
+def test_a_tiny_model_loads_as_it_was_saved(tiny):
+    folder, model = tiny
+    files = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
+    assert files == dict.fromkeys(("tiny_gpt.json", "tiny_gpt.safetensors"), 0o644)
+    opened = open_model(str(folder))
+    assert (opened.name, opened.context, opened.model.config) == (str(folder), 7, model.config)
+    assert not opened.model.training
+    weights = opened.model.state_dict()
+    for name, weight in model.state_dict().items():
+        assert weights[name].dtype == torch.float64
+        assert torch.equal(weights[name], weight)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("tiny_gpt.json", b"{", "Expecting property name enclosed in double quotes: .*"),
+        ("tiny_gpt.json", b'{"\xff"}', "'utf-8' codec can't decode byte 0xff .*"),
+        ("tiny_gpt.json", b'{"depth": 3}', ".*unexpected keyword argument 'depth'"),
+        ("tiny_gpt.json", b'{"vocab_size": 9}', r"Error\(s\) in loading state_dict for TinyGPT:"),
+        ("tiny_gpt.safetensors", b"", "Error while deserializing header.*"),
+        ("tiny_gpt.safetensors", b"\x02" + 7 * b"\0" + b"{}", "it holds no weights"),
+        ("tiny_gpt.safetensors", None, "No such file or directory: .*tiny_gpt.safetensors"),
+    ],
+)
+def test_a_tiny_model_that_is_damaged_is_named_in_one_sentence(tiny, name, content, reason):
+    folder, _ = tiny
+    if content is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"\A{re.escape(str(folder))} is damaged: {reason}\Z"):
+        open_model(str(folder))
+
+
+def test_a_path_that_is_no_folder_is_not_looked_for_on_the_hub():
+    with pytest.raises(ValueError, match=r"^model '\./nowhere' is not a folder$"):
+        open_model("./nowhere")
+
+
+@pytest.mark.parametrize("lora", [None, 2])
+def shift(opened):
+    """Change all that is trained."""
+    with torch.no_grad():
+        for parameter in opened.model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1)
+
+
+@torch.no_grad()
+def logits(model):
+    return model(torch.tensor([[5, 9, 40, 41]])).logits
+
+
+@pytest.mark.parametrize("lora", [None, 2])
+def test_the_model_before_training_comes_back_and_goes(folder, tmp_path, lora):
+    first, options = open_model(str(folder)), {"answer_prefix": "So"}
+    first.prepare(2, seed=0)
+    shift(first)
+    first.save(tmp_path / "first")
+    for name in (str(folder), str(tmp_path / "first")):
+        opened = open_model(name, options)
+        assert (opened.name, opened.options) == (name, options)
+        before = logits(opened.model)
+        opened.prepare(lora, seed=0)
+        shift(opened)
+        now = logits(opened.model)
+        assert not torch.allclose(now, before, atol=1e-3)
+        with opened.as_it_was() as was:
+            torch.testing.assert_close(logits(was), before)
+        assert torch.equal(logits(opened.model), now)
+
+
+def test_adapters_that_are_no_numbers_are_not_merged(folder):
+    opened = open_model(str(folder))
+    opened.prepare(2, seed=0)
+    with torch.no_grad():
+        next(p for p in opened.model.parameters() if p.requires_grad).fill_(torch.nan)
+    with pytest.raises(ValueError, match="NaNs detected in the merged weights"):
+        opened.merge()
+
+
+@pytest.mark.parametrize("name", ["max_position_embeddings", "n_positions", "context_length"])
+def test_what_a_model_can_read_stands_under_one_of_three_names(name):
+    config = SimpleNamespace(max_position_embeddings=None)
+    opened = OpenModel("any", SimpleNamespace(config=config), None)
+    assert opened.context > 10**9
+    setattr(config, name, 77)
+    assert opened.context == 77
 
 
 # --- SmolLM2, for real ---------------------------------------------------------------------------
