@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from dpo_lib.cli import main
+from dpo_lib.cli import main, models
 from dpo_lib.cli.live import Live
 from dpo_lib.cli.models import OpenModel, open_model
 from dpo_lib.cli.records import read_metrics
@@ -189,6 +189,7 @@ def test_a_tiny_model_loads_as_it_was_saved(tiny):
     opened = open_model(str(folder))
     assert (opened.name, opened.context, opened.model.config) == (str(folder), 7, model.config)
     assert not opened.model.training
+    assert opened.vocab_size == len(opened.tokenizer)
     weights = opened.model.state_dict()
     for name, weight in model.state_dict().items():
         assert weights[name].dtype == torch.float64
@@ -247,12 +248,34 @@ def test_the_model_before_training_comes_back_and_goes(folder, tmp_path, lora):
         assert (opened.name, opened.options) == (name, options)
         before = logits(opened.model)
         opened.prepare(lora, seed=0)
+        assert opened.continued == bool(lora and name != str(folder))
         shift(opened)
         now = logits(opened.model)
         assert not torch.allclose(now, before, atol=1e-3)
         with opened.as_it_was() as was:
             torch.testing.assert_close(logits(was), before)
+            assert (was is opened.model) == bool(lora)  # adapters need no second model
         assert torch.equal(logits(opened.model), now)
+
+
+def test_new_adapters_are_in_every_linear_layer(folder):
+    opened = open_model(str(folder))
+    linear = {n for n, m in opened.model.named_modules() if isinstance(m, torch.nn.Linear)}
+    opened.prepare(3, seed=0)
+    config = opened.wrapper.active_peft_config
+    assert (config.r, config.lora_alpha, config.task_type) == (3, 6, "CAUSAL_LM")
+    learned = {name.partition(".lora_")[0] for name in opened.start}
+    assert learned == linear - {"lm_head"}
+    assert not opened.continued
+
+
+def test_the_model_is_loaded_again_as_it_was_opened(monkeypatch):
+    opened, asked = OpenModel("any", None, None, {"chat": False}), []
+    again = SimpleNamespace(model="again")
+    monkeypatch.setattr(models, "open_model", lambda *given: asked.append(given) or again)
+    with opened.as_it_was() as was:
+        assert was == "again"
+    assert asked == [("any", {"chat": False})]
 
 
 def test_adapters_that_are_no_numbers_are_not_merged(folder):
@@ -280,7 +303,7 @@ import socket, sys
 def refuse(*args, **kwargs):
     raise AssertionError("the network was touched")
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
-from dpo_lib.cli import main
+from dpo_lib.cli import main, models
 sys.exit(main(sys.argv[1:]))
 """
 
