@@ -269,6 +269,26 @@ def test_new_adapters_are_in_every_linear_layer(folder):
     assert not opened.continued
 
 
+@pytest.mark.parametrize("generates", [True, False])
+def test_adapters_are_saved_with_the_license_and_the_end_of_their_base(tmp_path, generates):
+    base = make_folder(tmp_path / "base")
+    (base / "LICENSE").write_bytes(b"Mine.\r\n")
+    opened = open_model(str(base))
+    opened.prepare(2, seed=0)
+    if not generates:
+        opened.model.generation_config = None
+    opened.save(tmp_path / "out")
+    saved = {path.name: path for path in (tmp_path / "out").iterdir()}
+    own = {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "LICENSE"}
+    assert own <= saved.keys()
+    assert saved["LICENSE"].read_bytes() == b"Mine.\r\n"
+    assert ("generation_config.json" in saved) == generates
+    if generates:
+        config = json.loads(saved["generation_config.json"].read_text())
+        assert config["eos_token_id"] == opened.tokenizer.eos_id
+    assert {path.stat().st_mode & 0o777 for path in saved.values()} == {0o644}
+
+
 def test_the_model_is_loaded_again_as_it_was_opened(monkeypatch):
     opened, asked = OpenModel("any", None, None, {"chat": False}), []
     again = SimpleNamespace(model="again")
