@@ -25,9 +25,9 @@ def run(tmp_path, capsys, rows, *more):
 def test_pairs_are_shown_as_the_model_reads_them(tmp_path, capsys):
     rows = [
         {"prompt": "List two metals.", "chosen": "gold.", "rejected": "iron."},
+        {"prompt": "List two fruits.", "chosen": "red.", "rejected": "Zeppelin."},
         {"prompt": "List two colors.", "chosen": "red.", "rejected": "blue gold."},
         {"prompt": "List two fruits.", "chosen": "red.", "rejected": "blue."},
-        {"prompt": "List two fruits.", "chosen": "red.", "rejected": "Zeppelin."},
     ]
     assert (
         run(tmp_path, capsys, rows, "--rows", "2", "--skip-bad")
@@ -42,7 +42,7 @@ pair 1 (line 2)
   rejected, scored: 3 tokens
     ‹iron›‹.›‹<eos>›
 
-pair 2 (line 3)
+pair 2 (line 4)
   prompt, not scored: 4 tokens
     List two colors.
   chosen, scored: 3 tokens
