@@ -95,16 +95,16 @@ NAMES += "DPO_LIB_REFERENCES Direct Preference Optimization"
 SPELLED = {name.lower(): name for name in NAMES.split()}
 
 
-def of_command(name):
-    """The parser of a command."""
-    (commands,) = [action for action in make_parser()._actions if action.dest == "command"]
-    return commands.choices[name]
+def commands_of(parser):
+    """The commands, as they are listed in the help."""
+    (commands,) = [action for action in parser._actions if action.dest == "command"]
+    return commands
 
 
-def options(command):
+def options(parser, command):
     """What a command takes, each as it is typed and as argparse has it."""
-    actions = [action for action in of_command(command)._actions if action.dest != "help"]
-    return [(action.option_strings[:1], action) for action in actions]
+    actions = commands_of(parser).choices[command]._actions
+    return [(action.option_strings[:1], action) for action in actions if action.dest != "help"]
 
 
 def badly_spelled(text):
@@ -115,12 +115,17 @@ def badly_spelled(text):
 # --- what can be typed ---------------------------------------------------------------------------
 
 
-def test_the_usage_of_every_command():
-    usage = " ".join(make_parser().format_usage().split())
+def test_the_usage_of_every_command(capsys):
+    parser = make_parser()
+    with pytest.raises(SystemExit):
+        parser.parse_args([])
+    assert "the following arguments are required: command\n" in capsys.readouterr().err
+    usage = " ".join(parser.format_usage().split())
     assert usage == "usage: python -m dpo_lib [-h] command ..."
-    assert {*USAGE} == {*_COMMANDS}
+    commands = commands_of(parser).choices
+    assert {*commands} == {*USAGE} == {*_COMMANDS}
     for name, expected in USAGE.items():
-        usage = " ".join(of_command(name).format_usage().split())
+        usage = " ".join(commands[name].format_usage().split())
         assert usage == f"usage: python -m dpo_lib {name} [-h] {expected}"
 
 
@@ -165,7 +170,7 @@ def cases(action):
 @pytest.mark.parametrize("command", USAGE)
 def test_what_an_option_takes_and_what_it_refuses(command, capsys):
     parser, known = make_parser(), [command, *NEEDED[command].split()]
-    for option, action in options(command):
+    for option, action in options(parser, command):
         taken, refused = cases(action)
         repeated = "may be repeated" in action.help
         for text, value in taken.items():
@@ -183,8 +188,10 @@ def test_what_an_option_takes_and_what_it_refuses(command, capsys):
 
 @pytest.mark.parametrize("command", USAGE)
 def test_every_option_is_explained_with_its_default(command):
-    for _, action in options(command):
-        text = of_command(command)._get_formatter()._expand_help(action)
+    parser = make_parser()
+    formatter = commands_of(parser).choices[command]._get_formatter()
+    for _, action in options(parser, command):
+        text = formatter._expand_help(action)
         assert badly_spelled(text) == []
         assert text.strip(" .;:,") == text != ""
         if action.dest != "port" and action.default not in (None, False, "", []):  # a free one
@@ -195,15 +202,16 @@ def test_every_option_is_explained_with_its_default(command):
 
 def test_the_help_is_spelled_alike():
     """Titles and lists have no capitals, and sentences one each."""
-    (commands,) = [action for action in make_parser()._actions if action.dest == "command"]
+    parser = make_parser()
+    commands = commands_of(parser)
     for told in commands._choices_actions:
         assert badly_spelled(told.help) == []
     assert [told.dest for told in commands._choices_actions] == [*commands.choices]
-    texts = [make_parser().description]
-    for parser in commands.choices.values():
-        for group in parser._action_groups:
+    texts = [parser.description]
+    for command in commands.choices.values():
+        for group in command._action_groups:
             assert badly_spelled(group.title) == []
-        texts += [text for text in (parser.description, parser.epilog) if text]
+        texts += [text for text in (command.description, command.epilog) if text]
     assert len(texts) == 5  # of all commands; draw, judge, rounds and train
     for text in texts:
         assert text.endswith(".")
