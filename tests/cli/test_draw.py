@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -279,7 +280,7 @@ def test_a_system_text_stands_in_the_rows_and_is_that_of_the_run_unless_typed(pr
         assert json.loads(command.settings_beside(out).read_text())["answer_prefix"] == "So:"
 
 
-def test_the_room_of_the_model_is_told(folder, prompts, tmp_path, capsys):
+def test_the_room_of_the_model_is_told(folder, prompts, opened, tmp_path, capsys):
     out = tmp_path / "long.jsonl"
     assert draw(folder, prompts, out, "--max-new-tokens", "500") == 0
     error = capsys.readouterr().err
@@ -290,6 +291,9 @@ def test_the_room_of_the_model_is_told(folder, prompts, tmp_path, capsys):
         f"{longest}\n"
     ) in error
     assert json.loads(command.settings_beside(out).read_text())["cut"] == room
+    just = SimpleNamespace(max_new_tokens=room, progress=Progress(False))
+    assert command._cut(just, opened, PROMPTS) == room
+    assert capsys.readouterr().err == ""
     longer = "\n".join([*PROMPTS, "A longer one than all that are there."])
     prompts.write_text(longer, encoding="utf-8")
     assert draw(folder, prompts, out, "--max-new-tokens", "500") == 2
@@ -348,6 +352,7 @@ def test_what_is_drawn_is_counted_on_the_way(opened):
     for i, _ in enumerate(command.in_groups(opened, PROMPTS, EACH, NEW, 1.0, 0, stage)):
         seen.append(stage.done)
         assert stage.done == (i + 1) * EACH
+    assert len(seen) == len(PROMPTS)
     during = []
     hook = opened.model.register_forward_hook(lambda *_: during.append(str(stage).split()[1]))
     stage = Stage("answers", 18, "", resumed=6)
