@@ -347,7 +347,7 @@ def test_a_file_is_gone_on_with_by_as_many_threads(
     assert "other programs keep the processor busy" in capsys.readouterr().err
 
 
-def test_what_is_drawn_is_counted_on_the_way(opened):
+def test_what_is_drawn_is_counted_on_the_way(opened, monkeypatch):
     stage, seen = Stage("answers", 18, ""), []
     for i, _ in enumerate(command.in_groups(opened, PROMPTS, EACH, NEW, 1.0, 0, stage)):
         seen.append(stage.done)
@@ -358,9 +358,15 @@ def test_what_is_drawn_is_counted_on_the_way(opened):
     stage = Stage("answers", 18, "", resumed=6)
     for _ in command.in_groups(opened, PROMPTS, EACH, NEW, 1.0, 0, stage, first=2):
         pass
-    hook.remove()
     assert {"6/18,", "8/18,", "12/18,", "17/18,"} <= {*during}
     assert stage.done == 18
+    during.clear()
+    monkeypatch.setattr(command, "TOGETHER", 2)  # fewer than the answers of a prompt
+    stage = Stage("answers", 3, "")
+    assert len([*command.in_groups(opened, PROMPTS[:1], 3, 8, 1.0, 0, stage)]) == 1
+    hook.remove()
+    assert during == [f"{min(2 * calls // 8, 3)}/3," for calls in range(len(during))]
+    assert len(during) > 8
 
 
 def test_two_processes_do_not_draw_into_one_file(whole, folder, prompts, capsys):
