@@ -164,6 +164,8 @@ def cases(action):
     if name == "temperature":  # its range is looked at where it is used
         return {"0.5": 0.5}, {"a": "invalid float value: "}
     assert action.type is None
+    if action.choices or name == "loss":
+        return {choice: choice for choice in action.choices or ()}, {"no": "invalid choice: 'no' "}
     return {"a": "a"} if name == "prompt" else {}, {}
 
 
@@ -198,6 +200,8 @@ def test_every_option_is_explained_with_its_default(command):
             default = action.default
             shown = f"{default:g}" if action.dest == "timeout" else str(default)
             assert f"({shown})" in text
+        if action.dest == "data":
+            assert text.endswith(" (the pairs that the run held out)") is not action.required
 
 
 def test_the_help_is_spelled_alike():
