@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import platform
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from dpo_lib.cli.records import read_metrics
 from dpo_lib.cli.settings import RunSettings
 from dpo_lib.data import PreferenceDataset, PreferenceRecord
 from dpo_lib.data.files import digest_files
-from dpo_lib.losses import LOSSES
+from dpo_lib.losses import LOSSES, unpaired_kto_loss
 from dpo_lib.training.processes import Processes
 from dpo_lib.world import load_pairs
 
@@ -171,17 +172,240 @@ def test_the_card_of_a_model_tells_its_license_and_its_base():
         "2e-05, 7 updates of 3 pairs, LoRA of rank 4, seed 5. The license of the model it started "
         "from holds for it too.\n"
     )
+    said = train._card(settings(model="a/tiny"), SimpleNamespace(model=None), "thumbs")
+    assert "`a/tiny` (tiny) with " in said
+    assert "3 thumbs, all weights, seed 0." in said
 
 
 def test_the_loss_is_tried_before_the_model_is_loaded(files, tmp_path, monkeypatch, capsys):
+    rows = [{"prompt": "a", "completion": "b", "label": up} for up in (True, False)]
+    thumbs = write_lines(tmp_path / "thumbs", rows)
     monkeypatch.setattr(train, "open_model", pytest.fail)
-    words = ["train", "--model", "tiny", "--data", str(files[0]), "--out", str(tmp_path / "a")]
-    assert main([*words, "--loss", "rpo", "--option", "gamma=1"]) == 2
-    said = "error: loss rpo has no setting 'gamma'; it has ['alpha']\n"
-    assert capsys.readouterr().err == said
+    of_kto = "['kl', 'desirable_weight', 'undesirable_weight']"
+    for path, words, loss, known in (
+        (files[0], ["--loss", "rpo"], "rpo", "['alpha']"),
+        (files[0], [], "dpo", "['label_smoothing']"),
+        (thumbs, [], "kto", of_kto),
+    ):
+        words += ["--data", str(path), "--out", str(tmp_path / "a"), "--option", "gamma=1"]
+        assert main(["train", *words]) == 2
+        said = f"error: loss {loss} has no setting 'gamma'; it has {known}\n"
+        assert capsys.readouterr().err == said
+
+
+def test_what_is_typed_reaches_all_that_a_run_needs(files, stages, tmp_path, monkeypatch, capsys):
+    out, model, calls = tmp_path / "run", torch.nn.Linear(1, 1), []
+    opened, machines = SimpleNamespace(model=model), Processes()
+    job = SimpleNamespace(settings=settings(seed=4))
+
+    class Trackers:
+        def __init__(self, *given):
+            calls.append(("trackers", *given))
+
+        def start(self, values):
+            calls.append(("start", values))
+
+        def close(self):
+            calls.append("closed")
+
+    def noted(name, result=None):
+        return lambda *given: calls.append((name, *given)) or result
+
+    def begin(found, processes, progress, trackers):
+        calls.append((found, processes, type(progress), type(trackers)))
+        raise KeyboardInterrupt
+
+    chosen = noted("threads", contextlib.nullcontext())
+    monkeypatch.setattr(machines, "place", noted("place"))
+    monkeypatch.setattr(train, "Trackers", Trackers)
+    monkeypatch.setattr(train.threads, "chosen", chosen)
+    monkeypatch.setattr(train.Processes, "launched", lambda: machines)
+    monkeypatch.setattr(train, "open_model", noted("open", opened))
+    monkeypatch.setattr(train, "check_dtype", noted("dtype"))
+    monkeypatch.setattr(train, "_threads_before", lambda settings: (settings.out, 3))
+    monkeypatch.setattr(train, "_job", lambda own, found, read: job)
+    monkeypatch.setattr(train, "_take_up", lambda found, processes: False)
+    monkeypatch.setattr(train, "_introduction", lambda found: "introduced")
+    monkeypatch.setattr(train, "_train", begin)
+    words = ["--model", "m", "--data", *map(str, files), "--threads", "2", "--plain"]
+    words += ["--dtype", "bfloat16", "--force-dtype", "--log-with", "tensorboard"]
+    assert main(["train", "--out", str(out), *words]) == 130
+    options = {"chat": False, "control_tokens": False, "answer_prefix": "", "template": {}}
+    assert calls == [
+        ("trackers", "tensorboard", out),
+        ("threads", 2, machines.say, (str(out), 3)),
+        ("open", "m", options),
+        ("place", model),
+        ("dtype", torch.device("cpu"), "bfloat16", True),
+        ("start", job.settings.identity()),
+        (job, machines, Progress, Trackers),
+        "closed",
+    ]
+    assert stages[1][0] == f"reading {files[0]}, {files[1]}"
+    assert capsys.readouterr().err == (
+        "introduced\ninterrupted: no update was made yet; the same command begins again\n"
+    )
+
+
+# --- training ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What a run calls, with fakes that compute nothing."""
+    made = []
+
+    def noted(name, result=None):
+        return lambda *given, **named: made.append((name, *given, *named.values())) or result
+
+    class Live:
+        updated = "updated"
+
+        def __init__(self, *given):
+            made.append(("live", *given))
+            self.metrics = SimpleNamespace(finish=noted("finish"))
+            self.evaluated = noted("evaluated")
+            self.evaluating = noted("evaluating", contextlib.nullcontext())
+            self.watching = noted("watching", contextlib.nullcontext())
+
+    class HeldOut:
+        def __init__(self, *given):
+            made.append(("held out", *given))
+            self.rows = given[0]
+            self.at_start = noted("at start", {"accuracy": 0.5})
+
+        def __call__(self, *number, **named):
+            made.append(("scored", *number, *named.items()))
+            return {"accuracy": 0.75}
+
+    def train_dpo(*given, evaluate, **named):
+        made.append(("train", *given, named))
+        found = [evaluate("policy"), evaluate("policy")] if evaluate else []
+        return SimpleNamespace(evaluations=[{"step": i, **row} for i, row in enumerate(found)])
+
+    for fake in (Live, HeldOut, train_dpo):
+        monkeypatch.setattr(train, fake.__name__, fake)
+    monkeypatch.setattr(train, "_log_probs", lambda job: f"log-probs of {job.opened.model}")
+    monkeypatch.setattr(train, "_in_whole", noted("in whole", SimpleNamespace(model="whole")))
+    monkeypatch.setattr(train, "_answers_before", noted("before"))
+    monkeypatch.setattr(train, "_answers", noted("answers", {"kl": 1.0}))
+    monkeypatch.setattr(train, "_finish", noted("end"))
+    monkeypatch.setattr(train, "_reference_cache", lambda: "cache")
+    monkeypatch.setattr(train, "lengths", lambda rows: f"lengths of {rows}")
+    clock = itertools.cycle((100.0, 103.26))
+    monkeypatch.setattr(train, "time", SimpleNamespace(monotonic=clock.__next__))
+    return made
+
+
+def job_to_train(out, first=None, start=()):
+    used = PreferenceDataset([PreferenceRecord("p", "a", "b")] * 2, None, [{}] * 2)
+    plan = first and Plan(final=3, first=first, every=2)
+    return train._Job(
+        settings=settings(out=str(out)), opened=SimpleNamespace(model="model", start=start),
+        loss="loss", pairs=None, train=9, used=used,
+        held_out=SimpleNamespace(rows=[1, 2, 3]) if plan else None, counts={}, plan=plan, notes=(),
+    )  # fmt: skip
+
+
+def trained(job, machines, progress="progress"):
+    train._train(job, machines, progress, "trackers")
+
+
+def test_a_run_trains_scores_answers_and_ends(calls, tmp_path):
+    job = job_to_train(tmp_path, first=2)
+    trained(job, ALONE)
+    own = {
+        "loss": "loss", "on_step": "updated", "checkpoint": tmp_path / "checkpoint.pt",
+        "reference_cache": "cache", "progress": False, "log_probs": "log-probs of model",
+        "accelerator": None,
+    }  # fmt: skip
+    history, kept = calls[-1][2], tmp_path / "held_out.json"
+    assert calls == [
+        ("held out", [1, 2, 3], "loss", 0.25, "log-probs of model", kept, True),
+        ("before", job, "model", "progress"),
+        ("live", tmp_path, 7, 2, "progress", "trackers", True, "pairs"),
+        ("watching", "log-probs of model"),
+        ("train", "model", None, job.used, job.settings.config(), own),
+        ("evaluating", 3), ("at start", 2), ("evaluated", {"held_out_accuracy": 0.5}),
+        ("evaluating", 2), ("scored", 2), ("evaluated", {"held_out_accuracy": 0.75}),
+        ("evaluating", 3), ("scored", ("log_probs", "log-probs of model")),
+        ("finish", history),
+        ("answers", job, "progress"),
+        ("end", job, history, {
+            "seconds": 3.3, "held_out": {"accuracy": 0.75}, "tokens": "lengths of [{}, {}]",
+            "kl": 1.0,
+        }, "progress"),
+    ]  # fmt: skip
+
+
+def test_what_was_scored_a_moment_ago_is_not_scored_again(calls, tmp_path):
+    (tmp_path / "checkpoint.pt").write_text("")  # gone on with, and with adapters
+    trained(job_to_train(tmp_path, first=3, start=(1,)), ALONE)
+    names = [name for name, *_ in calls]
+    assert "before" not in names
+    assert "at start" not in names
+    assert [call for call in calls if call[0] == "scored"] == [("scored", 3)] * 2
+    assert calls[-1][3]["held_out"] == {"accuracy": 0.75}
+
+
+def test_without_held_out_pairs_none_are_scored(calls, tmp_path):
+    trained(job_to_train(tmp_path), ALONE)
+    assert not {name for name, *_ in calls} & {"held out", "evaluating", "evaluated", "scored"}
+    assert calls[-1][3]["held_out"] is None
+
+
+def test_of_many_processes_the_main_one_writes_and_all_wait(calls, tmp_path):
+    machines = SimpleNamespace(
+        main=False, sharded=True, accelerator="accelerator", wait=lambda: calls.append(("waited",))
+    )
+    job = job_to_train(tmp_path, first=2)
+    trained(job, machines)
+    names = [name for name, *_ in calls]
+    assert (names[-1], calls[0][-1], calls[1][-2]) == ("waited", False, False)
+    assert not {*names} & {"before", "finish", "answers", "end", "in whole"}
+    calls.clear()
+    machines.main = True
+    trained(job, machines)
+    (given,) = [call[-1] for call in calls if call[0] == "train"]
+    assert given["accelerator"] == "accelerator"
+    assert ("in whole", job) in calls
+    whole = dataclasses.replace(job, opened=calls[-2][1].opened)
+    assert whole.opened.model == "whole"
+    assert ("scored", ("log_probs", "log-probs of whole")) in calls
+    assert ("answers", whole, "progress") in calls
+    assert calls[-2][:2] == ("end", whole)
+    assert calls[-1] == ("waited",)
+
+
+def test_the_model_replaces_the_old_one_when_it_is_whole(tmp_path, monkeypatch):
+    for name in ("model", "model.partial"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "old").write_text("")
+    records.write_json(tmp_path / "run.json", {"finished": False})
+    (tmp_path / "checkpoint.pt").write_text("")
+    saved, advised = [], []
+
+    def save(folder):
+        assert not (tmp_path / "model").exists()
+        folder.mkdir()
+        saved.append(folder.name)
+
+    monkeypatch.setattr(report, "advice", lambda *given: advised.append(given) or ["b"])
+    monkeypatch.setattr(report, "write_report", lambda *_: None)
+    job = job_to_train(tmp_path)
+    job.opened.save, job.used.unit = save, "thumbs"
+    run = train._write(job, "history", {"kl": 1.0})
+    assert run == {"finished": True, "results": {"kl": 1.0}, "advice": ["b"]}
+    assert (saved, advised) == (["model.partial"], [("history", {"kl": 1.0}, "dpo")])
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "run.json"}
+    (card,) = (tmp_path / "model").iterdir()
+    assert card.read_text() == train._card(job.settings, job.opened, "thumbs")
 
 
 # --- what is trained on what ---------------------------------------------------------------------
+
+
+ON_PAIRS = "note   kto on pairs: each counts as one thumb up and one thumb down"
 
 
 def job_of(files, **values):
@@ -192,6 +416,8 @@ def job_of(files, **values):
 def test_what_is_decided_of_a_run(files):
     """With pairs of a file of their own, with a share, and with none held out."""
     few = {"steps": 2, "batch_size": 4}
+    folds = [job_of(files, held_out=0.3, seed=seed, **few).prompts for seed in (0, 1)]
+    assert {*folds[0]} != {*folds[1]}
     usual = job_of(files, held_out=0.3, **few)
     assert (usual.train, len(usual.used), len(usual.pairs.dataset)) == (11, 8, 16)
     assert usual.counts == {"pairs": 16, "unit": "pairs", "held_out": 5, "skipped": {}}
@@ -205,14 +431,45 @@ def test_what_is_decided_of_a_run(files):
     none = job_of(files, held_out=0.0, steps=4, batch_size=4, loss="kto")
     assert (none.plan, none.held_out, none.counts["held_out"]) == (None, None, 0)
     assert len(none.used) == none.train == 16 == len(none.prompts)
-    note = "note   kto on pairs: each counts as one thumb up and one thumb down"
-    assert none.notes == (note,)
+    assert none.used is none.pairs.dataset
+    assert none.notes == (ON_PAIRS,)
     own = job_of(files, eval_data=(str(files[1]),), eval_pairs=3, **few)
     assert own.plan == Plan(final=8, first=3, every=own.settings.eval_every)
     assert own.settings.eval_pairs == 3
     every = job_of(files, eval_data=(str(files[1]),), eval_every=1, **few)
     assert every.plan == Plan(final=8, first=8, every=1)
     assert len(every.used) == 8
+
+
+def test_all_that_is_worth_a_look_is_told(files, tmp_path, monkeypatch):
+    twice = "look   {} prompts of --eval-data are in --data too, with the same words"
+    both = job_of(files, eval_data=(str(files[0]),), loss="kto")
+    assert both.notes == (twice.format(16), ON_PAIRS)
+    rows = [{"prompt": "List two metals.", "completion": "gold.", "label": True}]
+    thumbs = write_lines(tmp_path / "thumbs", [*rows, {**rows[0], "label": False}])
+    seen = []
+    monkeypatch.setattr(data, "about_thumbs", lambda *given: seen.append(given) or "uneven")
+    job = job_of([thumbs], eval_data=(str(thumbs),), option=(("desirable_weight", 2.0),))
+    assert job.notes == (twice.format(1), "look   uneven")
+    assert seen == [(job.pairs.dataset.records, {"desirable_weight": 2.0})]
+    assert (job.settings.loss, job.settings.batch_size) == ("kto", 64)
+    assert job.loss.func is unpaired_kto_loss
+    monkeypatch.setattr(data, "about_thumbs", lambda *given: None)
+    assert job_of([thumbs], held_out=0.0).notes == ()
+
+
+def test_adapters_decide_what_is_trained(files, monkeypatch):
+    seen, completed = [], RunSettings.completed
+    monkeypatch.setattr(
+        RunSettings,
+        "completed",
+        lambda self, *given: seen.append(given) or completed(self, *given),
+    )
+    monkeypatch.setattr(OpenModel, "prepare", lambda self, *given: seen.append(given))
+    monkeypatch.setattr(OpenModel, "adapter_rank", 5)
+    monkeypatch.setattr(train, "is_tiny", lambda model: False)
+    assert job_of(files, seed=3, held_out=0.0).settings.lora == 5
+    assert seen == [(False, 16, 5, False), (5, 3)]
 
 
 def test_bad_rows_of_both_files_are_counted_together(files, tmp_path):
@@ -409,6 +666,13 @@ def test_one_process_writes_into_a_folder_that_can_be_made(tmp_path):
         pass
 
 
+def failing(error):
+    def fail(*_):
+        raise error
+
+    return fail
+
+
 def test_an_interruption_says_where_the_run_stands(tmp_path, monkeypatch):
     def said():
         with pytest.raises(KeyboardInterrupt) as stop, train._interruptible(tmp_path):
@@ -422,7 +686,12 @@ def test_an_interruption_says_where_the_run_stands(tmp_path, monkeypatch):
     records.write_json(tmp_path / "run.json", run)
     assert said() == none
     (tmp_path / "checkpoint.pt").write_text("")
-    assert said() == none  # it cannot be read
+    for error in (OSError, ValueError, KeyError, RuntimeError):  # it cannot be read
+        monkeypatch.setattr(train, "updates_in", failing(error))
+        assert said() == none
+    (tmp_path / "run.json").unlink()
+    assert said() == none
+    records.write_json(tmp_path / "run.json", run)
     monkeypatch.setattr(train, "updates_in", lambda file: 4 if file.is_file() else None)
     kept = f"4 of 9 updates are kept in {tmp_path}; the same command goes on from there"
     assert said() == kept
@@ -462,6 +731,11 @@ def test_a_model_that_was_spread_is_put_together(tmp_path, monkeypatch):
     assert (whole[0].weight.tolist(), whole[0].bias.tolist()) == ([[1.0, 2.0]], [3.0])
     assert (opened, prepared) == ([("base", {"chat": None})], [(4, 6)])
     assert asked == [tmp_path / "checkpoint.pt"]
+    own = OpenModel("own", torch.nn.ModuleDict({"model": torch.nn.Linear(1, 1)}), None)
+    with pytest.MonkeyPatch.context() as patch:  # a name that begins with model. of itself
+        patch.setattr(train, "open_model", lambda *_: own)
+        patch.setattr(train, "trained_weights", lambda _: {"model.bias": torch.tensor([5.0])})
+        assert train._in_whole(job).model["model"].bias.tolist() == [5.0]
     del state["0.bias"]  # what is not trained is not there
     train._in_whole(job)
     state |= dict.fromkeys("abcd", torch.ones(1))
