@@ -32,6 +32,12 @@ def test_the_example_prints_what_stands_beside_it():
     assert differences(example(), run(example())) == []
 
 
+def test_a_comment_begins_with_the_whole_line():
+    code = "print(a)  # 0.693  log 2\nprint(b)  # [1, 2]\n"
+    assert differences(code, ["0.693", "[1, 2]"]) == []
+    assert differences(code, ["0.69", ""]) == [("0.69", "0.693  log 2"), ("", "[1, 2]")]
+
+
 @pytest.mark.parametrize("number", ["0.8455", "2.5, 0.8):.4f", "0.20 -0.10", "-0.0426", "beta=0.1"])
 def test_a_changed_number_is_noticed(number):
     code = example()

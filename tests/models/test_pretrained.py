@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from dpo_lib.models import pretrained, respond
 from dpo_lib.models.pretrained import PretrainedTokenizer, load_pretrained
 from dpo_lib.models.sampling import _Reader
 from tests.models.hf import make_folder, make_tokenizer
+from tools import fetch_model
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +138,17 @@ def test_a_damaged_cache_is_said_and_made_again(fake_package, monkeypatch, name,
     assert not left.exists()
     assert pretrained.smollm2_folder() == made
     assert len(said) == 1
+
+
+@pytest.mark.parametrize("error", [OSError, ValueError])
+def test_who_fetches_it_by_hand_is_told_why_it_cannot_be(monkeypatch, error):
+    def fail():
+        raise error("no disk")
+
+    monkeypatch.setattr(fetch_model, "smollm2_folder", fail)
+    monkeypatch.setattr(fetch_model, "logging", Mock())
+    with pytest.raises(SystemExit, match=r"^error: no disk$"):
+        fetch_model.main()
 
 
 def test_a_failed_conversion_leaves_nothing(fake_package, monkeypatch):
