@@ -246,6 +246,7 @@ def test_the_model_before_training_comes_back_and_goes(folder, tmp_path, lora):
     for name in (str(folder), str(tmp_path / "first")):
         opened = open_model(name, options)
         assert (opened.name, opened.options) == (name, options)
+        assert opened.tokenizer.answer_prefix == "So"
         before = logits(opened.model)
         opened.prepare(lora, seed=0)
         assert opened.continued == bool(lora and name != str(folder))

@@ -139,7 +139,10 @@ def test_a_terminal_has_one_line_that_is_drawn_anew(capsys, monkeypatch, clock):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "24")
     progress = Progress()
-    with progress.stage("loading a model of mine", unit="weights") as stage:
+    with (
+        progress.stage("the whole"),
+        progress.stage("loading a model of mine", unit="weights") as stage,
+    ):
         progress.tell(stage)
         progress._look()
         progress._look()

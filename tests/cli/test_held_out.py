@@ -20,6 +20,7 @@ from dpo_lib.data.formats import Conversation, make_prompt
 from dpo_lib.evaluation import estimate_kl, reply_log_probs
 from dpo_lib.losses import dpo_loss, kto_loss, simpo_loss, unpaired_kto_loss
 from dpo_lib.models import Reply, load_base, load_sft, respond
+from dpo_lib.models.tokenizers import InstructionTokenizer
 from dpo_lib.world import label_by_reward, load_pairs, preference_prompts, world_tokenizer
 
 WIDE = torch.float64
@@ -172,6 +173,23 @@ def test_the_kl_of_answers_is_from_the_policy_to_its_start():
         "kl_error": pytest.approx(kl.error, rel=1e-6),
         "kl_replies": 8,
     }
+
+
+def test_each_batch_of_answers_is_drawn_from_another_seed(monkeypatch):
+    drawn = []
+
+    def respond(model, tokenizer, prompts, new, temperature, seed):
+        drawn.append((prompts, new, temperature, seed))
+        return prompts
+
+    monkeypatch.setattr(answers, "respond", respond)
+    opened = SimpleNamespace(model=None, tokenizer=InstructionTokenizer(), context=99)
+    asked = [f"p{i}" for i in range(5)]
+    assert answers.answer(opened, asked, 9, 0.5, seed=7, together=2) == asked
+    assert [row[:3] for row in drawn] == [(asked[i : i + 2], 9, 0.5) for i in (0, 2, 4)]
+    assert len({seed for *_, seed in drawn}) == 3
+    assert answers.answer(opened, asked, 9, 0.5, seed=[1, 2, 3, 4, 5], together=2) == asked
+    assert [seed for *_, seed in drawn[3:]] == [[1, 2], [3, 4], [5]]
 
 
 def test_answers_before_and_after_stay_apart(tmp_path, monkeypatch):
