@@ -181,16 +181,18 @@ def test_the_loss_is_tried_before_the_model_is_loaded(files, tmp_path, monkeypat
     rows = [{"prompt": "a", "completion": "b", "label": up} for up in (True, False)]
     thumbs = write_lines(tmp_path / "thumbs", rows)
     monkeypatch.setattr(train, "open_model", pytest.fail)
-    of_kto = "['kl', 'desirable_weight', 'undesirable_weight']"
-    for path, words, loss, known in (
-        (files[0], ["--loss", "rpo"], "rpo", "['alpha']"),
-        (files[0], [], "dpo", "['label_smoothing']"),
-        (thumbs, [], "kto", of_kto),
-    ):
+    none = "loss {} has no setting 'gamma'; it has {}"
+    for path, words, said in (
+        (files[0], ["--loss", "rpo"], none.format("rpo", ["alpha"])),
+        (files[0], [], none.format("dpo", ["label_smoothing"])),
+        (thumbs, [], none.format("kto", ["kl", "desirable_weight", "undesirable_weight"])),
+        (thumbs, ["--loss", "dpo"],
+         "dpo_loss compares the two responses of a pair, but the data are thumbs, responses with "
+         "a verdict each: the loss must be one of ['kto']"),
+    ):  # fmt: skip
         words += ["--data", str(path), "--out", str(tmp_path / "a"), "--option", "gamma=1"]
         assert main(["train", *words]) == 2
-        said = f"error: loss {loss} has no setting 'gamma'; it has {known}\n"
-        assert capsys.readouterr().err == said
+        assert capsys.readouterr().err == f"error: {said}\n"
 
 
 def test_what_is_typed_reaches_all_that_a_run_needs(files, stages, tmp_path, monkeypatch, capsys):
@@ -276,11 +278,11 @@ def calls(monkeypatch):
 
         def __call__(self, *number, **named):
             made.append(("scored", *number, *named.items()))
-            return {"accuracy": 0.75}
+            return {"accuracy": sum(name == "scored" for name, *_ in made) / 8}
 
     def train_dpo(*given, evaluate, **named):
         made.append(("train", *given, named))
-        found = [evaluate("policy"), evaluate("policy")] if evaluate else []
+        found = [evaluate("policy") for _ in range(3)] if evaluate else []
         return SimpleNamespace(evaluations=[{"step": i, **row} for i, row in enumerate(found)])
 
     for fake in (Live, HeldOut, train_dpo):
@@ -327,12 +329,13 @@ def test_a_run_trains_scores_answers_and_ends(calls, tmp_path):
         ("watching", "log-probs of model"),
         ("train", "model", None, job.used, job.settings.config(), own),
         ("evaluating", 3), ("at start", 2), ("evaluated", {"held_out_accuracy": 0.5}),
-        ("evaluating", 2), ("scored", 2), ("evaluated", {"held_out_accuracy": 0.75}),
+        ("evaluating", 2), ("scored", 2), ("evaluated", {"held_out_accuracy": 0.125}),
+        ("evaluating", 2), ("scored", 2), ("evaluated", {"held_out_accuracy": 0.25}),
         ("evaluating", 3), ("scored", ("log_probs", "log-probs of model")),
         ("finish", history),
         ("answers", job, "progress"),
         ("end", job, history, {
-            "seconds": 3.3, "held_out": {"accuracy": 0.75}, "tokens": "lengths of [{}, {}]",
+            "seconds": 3.3, "held_out": {"accuracy": 0.375}, "tokens": "lengths of [{}, {}]",
             "kl": 1.0,
         }, "progress"),
     ]  # fmt: skip
@@ -344,8 +347,8 @@ def test_what_was_scored_a_moment_ago_is_not_scored_again(calls, tmp_path):
     names = [name for name, *_ in calls]
     assert "before" not in names
     assert "at start" not in names
-    assert [call for call in calls if call[0] == "scored"] == [("scored", 3)] * 2
-    assert calls[-1][3]["held_out"] == {"accuracy": 0.75}
+    assert [call for call in calls if call[0] == "scored"] == [("scored", 3)] * 3
+    assert calls[-1][3]["held_out"] == {"accuracy": 0.375}
 
 
 def test_without_held_out_pairs_none_are_scored(calls, tmp_path):
@@ -689,10 +692,10 @@ def test_an_interruption_says_where_the_run_stands(tmp_path, monkeypatch):
     for error in (OSError, ValueError, KeyError, RuntimeError):  # it cannot be read
         monkeypatch.setattr(train, "updates_in", failing(error))
         assert said() == none
+    monkeypatch.setattr(train, "updates_in", lambda file: 4 if file.is_file() else None)
     (tmp_path / "run.json").unlink()
     assert said() == none
     records.write_json(tmp_path / "run.json", run)
-    monkeypatch.setattr(train, "updates_in", lambda file: 4 if file.is_file() else None)
     kept = f"4 of 9 updates are kept in {tmp_path}; the same command goes on from there"
     assert said() == kept
     records.write_json(tmp_path / "run.json", run | {"finished": True})
