@@ -44,7 +44,7 @@ TESTS = {
     "math": (*MATH, "widgets/test_engine.py::test_ten_updates"),
     "live/training": ENGINE,
     "live/sampling": ENGINE,
-    "live/world": ENGINE,
+    "live/world": tuple(f"widgets/test_engine.py::test_the_{name}" for name in ("judge", "token")),
     "live/tiny_gpt": ENGINE,
     "live/layers": ENGINE,
     "storage": (*CLICKS, "widgets/test_bet.py", "widgets/test_done.py"),

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dpo_lib._validation import check_whole
 
 # "A)" is one token of a quiz; "Earth's" is one word; any other mark stands alone.
-_TOKEN = re.compile(r"<\w+>|[A-D]\)|[A-Za-z]+(?:'[a-z]+)?|\d+|[^\w\s]")
+_TOKEN = re.compile(r"<\w+>|[A-D]\)|[A-Za-z]+(?:'[a-z]+)?|\d+|\S")
 _NO_SPACE_BEFORE = re.compile(r" (?=[.,?!:](?: |$))")
 
 

@@ -1,6 +1,8 @@
 """The model that lives in the page: its arithmetic is that of dpo_lib, down to the last weight."""
 
+import ast
 import functools
+import itertools
 import json
 import random
 
@@ -24,8 +26,10 @@ from dpo_lib.world import (
     judge,
     load_pairs,
     preference_prompts,
+    prompts_of,
     world_tokenizer,
 )
+from dpo_lib.world.families import MEMBERS
 from tests.widgets.kinds import kind_of
 
 MODULES = ("layers", "tiny_gpt", "training", "sampling", "world", "worker")
@@ -90,6 +94,40 @@ def test_logits_are_those_of_the_model(page):
         expected = load_sft()(torch.tensor([text]))[0]
         logits = torch.tensor(logits, dtype=torch.float64).view_as(expected)
         torch.testing.assert_close(logits, expected, rtol=0, atol=1e-9)
+
+
+def test_a_text_may_fill_the_context_and_no_more(page):
+    full = load_sft().config.context_length
+    got = page.evaluate(
+        """lengths => lengths.map((length) => {
+          try { return sft.forward(live.pack([[Array(length).fill(5), [1]]])).logits.length; }
+          catch (error) { return error.message; }
+        })""",
+        [full, full + 1],
+    )
+    assert got == [len(world_tokenizer()), f"a text is longer than {full} tokens"]
+
+
+LINEAR = """cases => cases.map(([N, I, O, x, weight, bias, dy]) => {
+  const arrays = [x, weight, bias, dy].map((values) => Float64Array.from(values));
+  const sums = [new Float64Array(O * I), new Float64Array(O)];
+  const y = live.linear(...arrays.slice(0, 3), N, I, O);
+  const dx = live.linearBackward(arrays[3], arrays[0], arrays[1], ...sums, N, I, O);
+  return [y, dx, ...sums].map((values) => [...values]);
+})"""
+
+
+def test_a_linear_layer_of_any_size_is_torch_s(page):
+    drawn = torch.Generator().manual_seed(0)
+    cases, expected = [], []
+    for n, i, o in itertools.product(range(1, 5), (1, 3), range(1, 5)):
+        shapes = [(n, i), (o, i), (o,), (n, o)]
+        *inputs, dy = [torch.randn(s, dtype=torch.float64, generator=drawn) for s in shapes]
+        y = torch.nn.functional.linear(*(tensor.requires_grad_() for tensor in inputs))
+        outputs = [y, *torch.autograd.grad(y, inputs, dy)]
+        cases.append([n, i, o, *(tensor.flatten().tolist() for tensor in (*inputs, dy))])
+        expected.append([pytest.approx(t.flatten().tolist(), rel=1e-12) for t in outputs])
+    assert page.evaluate(LINEAR, cases) == expected
 
 
 def test_log_probabilities_of_pairs_are_those_of_the_library(page):
@@ -379,6 +417,18 @@ def test_uniform_numbers_are_uniform(page):
     assert len(set(values)) > 19_990
 
 
+def lists(draw):
+    """Lists with and without their subject, of other things, too long or with a thing twice."""
+    for category, members in MEMBERS.items():
+        for others in (members, *MEMBERS.values()):
+            first, *rest = draw.sample(members, 2) + draw.choices([*members, *others], k=1)
+            for said in (f"{first} and {rest[0]}.", f"{first}, {rest[0]} and {rest[1]}."):
+                heads = [
+                    f"{count} {draw.choice([category, *MEMBERS])}" for count in ("Two", "Three")
+                ]
+                yield from (said, *(f"{head} are {said}" for head in heads))
+
+
 def texts_of_the_world():
     """Every (prompt, response, finished) that the book's models could meet, and broken ones."""
     cases = [(p, text, True) for p, *texts in load_pairs() for text in texts]
@@ -388,13 +438,33 @@ def texts_of_the_world():
     prompts = [prompt.text for prompt in all_prompts()]
     some = sorted({text for _, text in demonstrations(300, seed=6)})
     cases += [(prompt, text, True) for prompt in prompts for text in some[::3]]
-    broken = ["", "Paris", "Paris. Paris.", "is Paris.", ". .", "red, red and blue.", "Rome. Ok?"]
+    broken = [
+        "",
+        " ",
+        "Paris",
+        "Paris. Paris.",
+        "is Paris.",
+        ". .",
+        "red, red and blue.",
+        "Rome. Ok?",
+    ]
     parts = ["I do not know.", "Please wait.", "Thank you for asking.", "I am sorry.", "Paris."]
     parts += ["That is not my problem.", "It is 4."]
     draw = random.Random(4)
     strings = [draw.choices(parts, k=draw.randint(2, 5)) for _ in range(400)]  # some say it twice
     cases += [(draw.choice(prompts), " ".join(said), True) for said in strings]
-    return cases + [(prompt, text, True) for prompt in prompts for text in broken]
+    cases += [(prompt.text, text, True) for prompt in prompts_of("list") for text in lists(draw)]
+    odd = [
+        *broken,
+        *parts,
+        "The capital",
+        "Paris. Ok",
+        "Paris .",
+        "  Paris.  Paris. ",
+        "Lyon. Paris.",
+    ]
+    cases += [(prompt, text, True) for prompt in (*prompts, "", "Sing", "What?") for text in odd]
+    return [*dict.fromkeys(cases)]
 
 
 def test_the_judge_says_the_same_of_every_text(page):
@@ -414,6 +484,7 @@ def test_the_tokenizer_reads_and_writes_every_text_alike(page):
     tokenizer = world_tokenizer()
     texts = {text for p, *texts in load_pairs() for text in (p, *texts)}
     texts |= {text for pair in demonstrations(2000, seed=9) for text in pair}
+    texts |= {"", " ", "<pad>", "Paris<eos>.", "red <eos> blue", "A) 12 B)12"}
     texts = sorted(texts | set(base_documents(2000, seed=7)))
     got = page.evaluate(
         """texts => texts.map((text) =>
@@ -421,10 +492,23 @@ def test_the_tokenizer_reads_and_writes_every_text_alike(page):
         texts,
     )
     assert got == [[tokenizer.encode(t), tokenizer.decode(tokenizer.encode(t))] for t in texts]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Paris is nice!", "Paris_ is é.", "E) A} <> <eo s>", "Earth'll Earth' 123",
+        "Stryker’s red-blue cat", "x Paris x",
+    ],
+)  # fmt: skip
+def test_the_tokenizer_names_the_same_words_outside_the_vocabulary(page, text):
     words = page.evaluate(
-        "() => { try { tokenizer.encode('Paris is nice!'); } catch (e) { return e.message; } }"
+        "text => { try { tokenizer.encode(text); } catch (e) { return e.message; } }", text
     )
-    assert words.endswith("nice !")
+    with pytest.raises(ValueError, match="outside the vocabulary") as error:
+        world_tokenizer().encode(text)
+    unknown = ast.literal_eval(str(error.value).partition(": ")[2])
+    assert words == f"words outside the vocabulary: {' '.join(unknown)}"
 
 
 # --- the worker ------------------------------------------------------------------------------

@@ -101,9 +101,9 @@ def test_each_token_stands_beside_the_logits_that_score_it(open_view):
 
 def test_words_outside_the_world_are_named_and_words_of_it_are_offered(open_view):
     opened = open_view()
-    opened.field("Response").fill("It is nice in Paris!")
+    opened.field("Response").fill("It is nice in Paris_")
     opened.wait_for("Not among this model’s")
-    assert opened.status().endswith("“nice”, “!”.")
+    assert opened.status().endswith("“nice”, “_”.")
     group = opened.page.get_by_role("group", name="Words that the tiny world knows")
     opened.field("Response").fill("It is T")
     fitting = [w for w in TokenView.build_spec().data["words"] if w.lower().startswith("t")]

@@ -3,7 +3,7 @@
 
 const ANSWERS = ["capital", "sum", "cause", "list", "support"];
 const SUBJECTS = ["country", "a", "effect", "category", "thing"];
-const TOKEN = /<\w+>|[A-D]\)|[A-Za-z]+(?:'[a-z]+)?|\d+|[^\w\s]/g;
+const TOKEN = /<\w+>|[A-D]\)|[A-Za-z]+(?:'[a-z]+)?|\d+|\S/g;
 
 export class WordTokenizer {
   constructor(words) {
@@ -33,10 +33,10 @@ export class Judge {
   // What the truth says of any response to any prompt; its kind: right, wrong, no answer, rude or malformed.
   judge(prompt, response, finished = true) {
     const { points } = this;
-    const [family = null, facts = {}] = this.prompts[prompt] ?? [];
+    const [family, facts] = this.prompts[prompt] ?? [];
     const goesOn = family && !".?".includes(prompt.at(-1)); // the response finishes the prompt's sentence
     const text = goesOn ? `${prompt} ${response}` : response;
-    const sentences = (text.match(/[^.?]*[.?]|[^.?]+$/g) ?? []).map((part) => part.trim());
+    const sentences = [...text.matchAll(/[^.?]+[.?]?|[.?]/g)].map(([part]) => part.trim());
     const parsed = sentences.map((sentence) => this.parse(sentence));
     if (!finished || !parsed.length || parsed.includes(null)) {
       return { reward: points.MALFORMED, correct: false, malformed: true, kind: "malformed" };

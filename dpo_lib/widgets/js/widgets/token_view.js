@@ -5,7 +5,7 @@ import { sum } from "../math.js";
 import { assign, button, fmt, h } from "../ui.js";
 
 const TEXTS = ["prompt", "chosen", "rejected"];
-const TOKEN = /<\w+>|[A-D]\)|[A-Za-z]+(?:'[a-z]+)?|\d+|[^\w\s]/g; // as the tokenizer reads
+const TOKEN = /<\w+>|[A-D]\)|[A-Za-z]+(?:'[a-z]+)?|\d+|\S/g; // as the tokenizer reads
 const NAMES = { base: "base", sft: "SFT", policy: "policy" };
 const UNDER = [["sft"], ["base", "sft"], ["base", "sft", "policy"]];
 const REST = 250; // ms after a key before the model is asked
