@@ -130,6 +130,21 @@ def test_a_linear_layer_of_any_size_is_torch_s(page):
     assert page.evaluate(LINEAR, cases) == expected
 
 
+def test_a_softmax_of_large_numbers_minds_its_part_only(page):
+    numbers = [[1e4, 999.0, 1000.0, 0.0, 1e4], [-1e4, -1e4, -9999.0, -9998.0, 1e4]]
+    got = page.evaluate(
+        """rows => rows.map((numbers) => {
+          const x = Float64Array.from(numbers);
+          return [live.softmax(x, 1, 3), ...x];
+        })""",
+        numbers,
+    )
+    x = torch.tensor(numbers, dtype=torch.float64)
+    x = torch.cat([x[:, 1:4].logsumexp(1)[:, None], x], dim=1)
+    x[:, 2:5] = x[:, 2:5].softmax(1)
+    torch.testing.assert_close(torch.tensor(got, dtype=x.dtype), x, rtol=1e-12, atol=0)
+
+
 def test_log_probabilities_of_pairs_are_those_of_the_library(page):
     got = page.evaluate("rows => live.pairLogProbs(sft, rows)", rows(dataset()))
     expected = torch.stack(get_pair_log_probs(load_sft(), dataset().batch()), dim=1)
@@ -438,38 +453,27 @@ def texts_of_the_world():
     prompts = [prompt.text for prompt in all_prompts()]
     some = sorted({text for _, text in demonstrations(300, seed=6)})
     cases += [(prompt, text, True) for prompt in prompts for text in some[::3]]
-    broken = [
-        "",
-        " ",
-        "Paris",
-        "Paris. Paris.",
-        "is Paris.",
-        ". .",
-        "red, red and blue.",
-        "Rome. Ok?",
-    ]
+    broken = ["", " ", "Paris", "Paris. Paris.", "is Paris.", ". .", "red, red and blue."]
+    broken += ["Rome. Ok?"]
     parts = ["I do not know.", "Please wait.", "Thank you for asking.", "I am sorry.", "Paris."]
     parts += ["That is not my problem.", "It is 4."]
     draw = random.Random(4)
     strings = [draw.choices(parts, k=draw.randint(2, 5)) for _ in range(400)]  # some say it twice
     cases += [(draw.choice(prompts), " ".join(said), True) for said in strings]
     cases += [(prompt.text, text, True) for prompt in prompts_of("list") for text in lists(draw)]
-    odd = [
-        *broken,
-        *parts,
-        "The capital",
-        "Paris. Ok",
-        "Paris .",
-        "  Paris.  Paris. ",
-        "Lyon. Paris.",
-    ]
+    odd = [*broken, *parts, "The capital", "Paris. Ok", "Paris..", "Paris .", "  Paris.  Paris. "]
+    odd += ["Lyon. Paris."]
     cases += [(prompt, text, True) for prompt in (*prompts, "", "Sing", "What?") for text in odd]
     return [*dict.fromkeys(cases)]
 
 
 def test_the_judge_says_the_same_of_every_text(page):
     cases = texts_of_the_world()
-    got = page.evaluate("cases => cases.map((c) => Object.values(judge.judge(...c)))", cases)
+    got = page.evaluate(
+        """cases => cases.map(([prompt, text, finished]) =>
+          Object.values(judge.judge(prompt, text, ...(finished ? [] : [false]))))""",
+        cases,
+    )
     for case, (reward, correct, malformed, kind) in zip(cases, got, strict=True):
         expected = judge(*case)
         assert (reward, correct, malformed, kind) == (
