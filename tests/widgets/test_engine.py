@@ -462,7 +462,7 @@ def texts_of_the_world():
     cases += [(draw.choice(prompts), " ".join(said), True) for said in strings]
     cases += [(prompt.text, text, True) for prompt in prompts_of("list") for text in lists(draw)]
     odd = [*broken, *parts, "The capital", "Paris. Ok", "Paris..", "Paris .", "  Paris.  Paris. "]
-    odd += ["Lyon. Paris."]
+    odd += ["Lyon. Paris.", "Paris. The capital of France is Paris."]
     cases += [(prompt, text, True) for prompt in (*prompts, "", "Sing", "What?") for text in odd]
     return [*dict.fromkeys(cases)]
 
