@@ -32,14 +32,18 @@ from tools.mutmut import in_a_process, passes
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build" / "stryker"
 ENGINE = ("widgets/test_engine.py", "widgets/test_engine_stops.py")
-CLICKS = (
-    *(f"widgets/test_{name}.py" for name in ("clicks", "annotator", "your_clicks")),
-    "properties/test_clicks.py",
+
+
+def _of(file: str, *names: str) -> tuple[str, ...]:
+    return tuple(f"{file}.py::test_{name}" for name in names)
+
+
+KEPT = (
+    "widgets/test_clicks.py",
+    *_of("properties/test_clicks", "the_good", "what_a", "a_file", "what_is", "what_c", "a_loss"),
+    *_of("widgets/test_done", "another", "what_the", "what_an", "a_browser", "erasing", "out"),
 )
-MATH = tuple(
-    f"widgets/test_browser.py::test_{name}"
-    for name in ("preference", "slopes", "the_dpo", "distrib")
-)
+MATH = _of("widgets/test_browser", "preference", "slopes", "the_dpo", "distrib")
 TESTS = {
     "math": (*MATH, "widgets/test_engine.py::test_ten_updates"),
     "live/training": ENGINE,
@@ -47,12 +51,15 @@ TESTS = {
     "live/world": tuple(f"widgets/test_engine.py::test_the_{name}" for name in ("judge", "token")),
     "live/tiny_gpt": ENGINE,
     "live/layers": ENGINE,
-    "storage": (*CLICKS, "widgets/test_bet.py", "widgets/test_done.py"),
-    "clicks": (*CLICKS, "widgets/test_done.py"),
-    "bets": ("widgets/test_bet.py", "widgets/test_done.py", "properties/test_clicks.py"),
-    "bradley_terry": ("widgets/test_verdicts.py",),
+    "storage": KEPT,
+    "clicks": KEPT,
+    "bets": (*KEPT, *_of("widgets/test_bet", "a_bet", "without", "a_number")),
+    "bradley_terry": (
+        *_of("widgets/test_your_clicks", "scores_of", "clicks_on_one"),
+        "widgets/test_browser.py::test_chains_of_wins",
+    ),
     "checker": ("widgets/test_exercise.py",),
-    "answers": ("widgets/test_live_widgets.py",),
+    "answers": _of("widgets/test_live_widgets", "a_run_rests", "a_loss_of_one_s_own"),
 }
 """The modules, and the files of ``tests``, or tests in them, that must notice."""
 LEFT_OUT = "broken_derivative|python|mistake_is_named|second_code|reader_s_loss"

@@ -229,7 +229,9 @@ values = st.floats(-9, 9) | nasty | st.integers(-9, 9)
 good_bets = st.fixed_dictionaries(
     {"title": nasty, "bet": values | st.lists(values, max_size=2), "truth": st.none() | values}
 )
-no_value = st.dictionaries(nasty, finite, min_size=1, max_size=2) | st.sampled_from([[[1]], True])
+no_value = st.dictionaries(nasty, finite, min_size=1, max_size=2) | st.sampled_from(
+    [[1, [2]], True]
+)
 no_title = finite.filter(lambda value: not isinstance(value, str))
 bet_parts = st.sampled_from(["title", "bet", "truth"])
 bad_bets = st.one_of(
@@ -330,10 +332,9 @@ def test_what_cannot_be_read_of_bets_and_days_is_set_aside(modules, file, other)
     assert bets.pop("new")
     assert bets == {k: e for k, e in bets_here.items() if k != "new"}
     assert bets_aside == (texts[1] if len(bets_here) < len(named[1]) else None)
-    if other is not None:
-        (_, _), (bets, aside) = modules(KEPT, None, other)
-        assert [*bets] == ["new"]
-        assert aside == other
+    (_, done_aside), (bets, aside) = modules(KEPT, None, other)
+    assert [*bets] == ["new"]
+    assert (done_aside, aside) == (None, other)
 
 
 LOSS = """(text) => {
@@ -353,6 +354,39 @@ def test_a_loss_is_recalled_and_what_stands_in_its_place_set_aside(modules, text
     assert first == (value if isinstance(value, str) else None)
     assert second == "mine"
     assert aside == (None if value is None or isinstance(value, str) else text)
+
+
+FULL = """(keys, text, rows) => {
+  const keepAll = () => [
+    bets.keepBets({ new: { title: "t", bet: 1, truth: null } }),
+    progress.keepDone({ "quiz 9.9": "2026-11-02" }),
+  ];
+  localStorage.clear();
+  for (const key of keys) localStorage.setItem(key, text);
+  const { setItem } = Storage.prototype;
+  Storage.prototype.setItem = function (key, value) {
+    if (key.endsWith("-unread")) throw new Error("full");
+    setItem.call(this, key, value);
+  };
+  const said = [clicks.change([], rows), ...keepAll()];
+  live.remember("loss", "mine");
+  const left = { ...localStorage };
+  localStorage.clear();
+  Storage.prototype.setItem = () => { throw new Error("full"); };
+  const full = keepAll();
+  Storage.prototype.setItem = setItem;
+  clicks.erase();
+  return { said, left, full };
+}"""
+
+
+def test_what_cannot_be_set_aside_is_not_written_over(modules):
+    keys = [f"dpo-book-{name}" for name in ("clicks", "bets", "done", "loss")]
+    found = modules(FULL, keys, "[1", [NEW])
+    assert found["left"] == dict.fromkeys(keys, "[1")
+    told, *kept = found["said"]
+    assert told.startswith("This browser keeps nothing here")
+    assert kept == found["full"] == [False, False]
 
 
 # --- the widgets ---------------------------------------------------------------------------------

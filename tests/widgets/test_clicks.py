@@ -8,7 +8,7 @@ from dpo_lib.widgets import join
 from tests.widgets.conftest import reopen
 
 ROW = {"prompt": "List two fruits.", "chosen": "pear and plum.", "rejected": "I do not know."}
-OTHER = ROW | {"prompt": "List three fruits.", "seconds": 1.5}
+OTHER = ROW | {"prompt": "List \ufeffthree fruits.", "seconds": 1.5}
 CLICKS = "dpoBook.modules.module_clicks"
 KEEP = "([gone, come]) => dpoBook.modules.module_clicks.change(gone, come)"
 READ = f"""text => {{
@@ -62,7 +62,7 @@ def test_what_is_no_row_is_refused_whole_with_its_line(page, line):
 
 
 def test_a_file_without_rows_or_with_too_many_is_refused(page):
-    assert page.evaluate(READ, "\n\n").startswith("There is no row")
+    assert page.evaluate(READ, "\n \t\n").startswith("There is no row")
     assert page.evaluate(READ, 5001 * f"{json.dumps(ROW)}\n").startswith("At most 5000 rows")
 
 
@@ -97,7 +97,9 @@ def test_rows_go_to_a_file_and_come_back(page):
     reopen(page)
     text = page.evaluate(f"{CLICKS}.toJsonl({CLICKS}.kept().rows)")
     assert [json.loads(row) for row in text.splitlines()] == [ROW, OTHER]
-    assert page.evaluate(READ, f"\ufeff{text}") == [clicked(ROW, "file"), clicked(OTHER, "file")]
+    for start in ("", "\ufeff"):  # as some editors begin a file
+        read = page.evaluate(READ, start + text)
+        assert read == [clicked(ROW, "file"), clicked(OTHER, "file")]
 
 
 def test_a_pair_has_one_row_and_the_last_counts(page):
@@ -160,10 +162,25 @@ def test_what_was_set_aside_stays_where_more_is_set_aside(page):
 )
 def test_without_room_the_rows_live_in_memory_and_a_sentence_says_so(open_page, before):
     page = open_page(before)
-    assert "keeps nothing" in page.evaluate(KEEP, [[], [clicked(ROW)]])
-    kept = page.evaluate(f"{CLICKS}.kept()")
-    assert kept["rows"] == [clicked(ROW)]
-    assert "keeps nothing" in kept["note"]
+    page.evaluate(f"() => {{ window.heard = 0; {CLICKS}.onClicks(() => window.heard++); }}")
+    assert page.evaluate(f"{CLICKS}.kept()") == {"rows": [], "note": ""}
+    for rows in ([clicked(ROW)], [clicked(ROW), clicked(OTHER)]):
+        assert "keeps nothing" in page.evaluate(KEEP, [[], rows[-1:]])
+        kept = page.evaluate(f"{CLICKS}.kept()")
+        assert kept["rows"] == rows
+        assert "keeps nothing" in kept["note"]
+        assert page.evaluate("window.heard") == len(rows)
+
+
+def test_what_was_in_memory_is_kept_as_soon_as_there_is_room(page):
+    full = "Storage.prototype.setItem = () => { throw new Error('full'); };"
+    page.evaluate(f"() => {{ window.room = Storage.prototype.setItem; {full} }}")
+    page.evaluate(KEEP, [[], [clicked(ROW)]])
+    page.evaluate("() => { Storage.prototype.setItem = room; }")
+    assert page.evaluate(KEEP, [[], [clicked(OTHER)]]) == ""
+    rows = [clicked(ROW), clicked(OTHER)]
+    assert page.evaluate(f"{CLICKS}.kept()") == {"rows": rows, "note": ""}
+    assert page.evaluate("localStorage.length") == 1  # nothing is set aside
 
 
 def test_pages_hear_of_each_other_s_changes(open_page):
@@ -176,11 +193,18 @@ def test_pages_hear_of_each_other_s_changes(open_page):
 
 
 def test_what_a_page_did_not_hear_it_sees_when_the_reader_comes_to_it(page):
-    page.evaluate(f"() => {{ window.heard = 0; {CLICKS}.onClicks(() => window.heard++); }}")
-    stored = json.dumps({"version": 1, "rows": [clicked(ROW)]})
-    page.evaluate("text => localStorage.setItem('dpo-book-clicks', text)", stored)  # no event here
+    hear = f"window.deaf = {CLICKS}.onClicks(() => window.heard++)"
+    page.evaluate(f"() => {{ window.heard = 0; {hear}; }}")
+    put = "rows => localStorage.setItem('dpo-book-clicks', JSON.stringify({ version: 1, rows }))"
+    focus = "window.dispatchEvent(new Event('focus'))"
+    page.evaluate(put, [clicked(ROW)])  # no event here
     for _ in range(2):
-        page.evaluate("window.dispatchEvent(new Event('focus'))")
+        page.evaluate(focus)
+    assert page.evaluate("window.heard") == 1
+    page.evaluate("deaf()")
+    page.evaluate(put, [clicked(OTHER)])
+    page.evaluate(focus)
+    page.evaluate(KEEP, [[], [clicked(ROW)]])
     assert page.evaluate("window.heard") == 1
 
 

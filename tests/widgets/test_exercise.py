@@ -211,6 +211,9 @@ def test_code_without_end_is_ended_and_the_next_runs(open_exercise):
     opened.page.clock.run_for(2000)
     assert "did not end" in opened.said()
     assert opened.check(code_of("2.1", RIGHT["2.1"])).startswith("Right")
+    opened.start(code_of("2.1", "while True: pass"))  # where Python is there already
+    opened.page.clock.run_for(9000)
+    assert "did not end" in opened.said()
 
 
 def test_it_is_used_by_keyboard_and_reset_brings_the_stub_back(open_exercise):

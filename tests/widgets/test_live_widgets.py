@@ -520,6 +520,51 @@ class TestOrders:
         assert (seen(), numbers()) == begun
 
 
+ANSWERS = """prompts => {
+  const main = document.createElement("main");
+  document.body.replaceChildren(main);
+  const set = dpoBook.modules.module_answers.answers(main, prompts);
+  const cells = () => [...main.querySelectorAll("td")].map((n) => [n.textContent, n.className]);
+  const said = (text) => text === null ? null : { text, reward: 0 };
+  return { at: (...states) => states.map(([i, column, text]) => {
+    set(i, column, said(text));
+    return cells();
+  }) };
+}"""
+
+
+def test_answers_stand_beside_their_prompts_and_a_new_one_in_color(browser):
+    page = browser.new_page()
+    page.set_content(f"<style>{join.static_css()}</style>")
+    page.add_script_tag(content=join.static_script(["three_clicks"]))
+    steps = [
+        (0, 0, "a", ["a", "–", "–", "–"], []),
+        (0, 1, "a", ["a", "a", "–", "–"], []),
+        (1, 0, "b", ["a", "a", "b", "–"], []),
+        (1, 1, "", ["a", "a", "b", "(nothing)"], [3]),
+        (0, 1, "c", ["a", "c", "b", "(nothing)"], [1, 3]),
+        (1, 1, "b", ["a", "c", "b", "b"], [1]),
+        (0, 1, None, ["a", "–", "b", "b"], []),
+        (0, 0, None, ["–", "–", "b", "b"], []),
+    ]
+    given = [step[:3] for step in steps]
+    seen = page.evaluate(
+        f"([prompts, steps]) => ({ANSWERS})(prompts).at(...steps)", [["p", "q"], given]
+    )
+    assert seen == [
+        [[text, "dpo-text-policy" if i in new else ""] for i, text in enumerate(texts)]
+        for *_, texts, new in steps
+    ]
+    table = page.get_by_role("table", name="What the model writes, before training and now")
+    assert table.get_attribute("class") == "dpo-answers"
+    assert table.locator("caption").bounding_box()["width"] <= 1
+    rows = [row.locator("th, td").all_text_contents() for row in table.get_by_role("row").all()]
+    assert rows == [["prompt", "before", "now"], ["p", "–", "–"], ["q", "b", "b"]]
+    for role, names in (("columnheader", rows[0]), ("rowheader", ["p", "q"])):
+        assert table.get_by_role(role).all_text_contents() == names
+    page.close()
+
+
 # --- write the loss --------------------------------------------------------------------------
 
 

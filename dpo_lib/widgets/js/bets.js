@@ -17,10 +17,11 @@ export function betOf(entry) {
 
 // All bets, and whether that is all that stands there.
 function look() {
-  const kept = read(KEY, KEY);
-  const stored = kept?.version === VERSION && plain(kept.bets) ? Object.entries(kept.bets) : null;
-  const bets = (stored ?? []).map(([name, entry]) => [name, betOf(entry)]).filter(([, bet]) => bet);
-  return { bets: Object.fromEntries(bets), whole: kept === null || bets.length === stored?.length };
+  const kept = read(KEY);
+  const readable = kept?.version === VERSION && plain(kept.bets);
+  const stored = Object.entries(readable ? kept.bets : {});
+  const bets = stored.map(([name, entry]) => [name, betOf(entry)]).filter(([, bet]) => bet);
+  return { bets: Object.fromEntries(bets), whole: kept === null || (readable && bets.length === stored.length) };
 }
 
 export const allBets = () => look().bets;

@@ -36,7 +36,7 @@ export const pairOf = ({ prompt, chosen, rejected }) => JSON.stringify([prompt, 
 // All rows that are kept, and a sentence on what cannot be used, or on a browser that keeps nothing.
 export function kept() {
   if (memory) return { rows: memory, note: FULL };
-  const stored = read(KEY, FOREIGN);
+  const stored = read(KEY);
   if (stored === null) return { rows: [], note: "" };
   let all = plain(stored) && stored.version === VERSION ? stored.rows : null;
   // Before there was a version, a bare list of chapter 1's rows.

@@ -106,6 +106,6 @@ export function recall(name) {
   return typeof value === "string" ? value : null;
 }
 export function remember(name, value) {
-  const stands = read(KEYS[name], KEYS);
+  const stands = read(KEYS[name]);
   if (stands === null || typeof stands === "string" || setAside(KEYS[name])) write(KEYS[name], value);
 }

@@ -6,7 +6,7 @@ const KEY = "dpo-book-done";
 
 // What is done, and whether that is all that stands there.
 function look() {
-  const kept = read(KEY, KEY);
+  const kept = read(KEY);
   const all = plain(kept) ? Object.entries(kept) : [];
   const days = all.filter(([, day]) => typeof day === "string");
   return { days: Object.fromEntries(days), whole: kept === null || (plain(kept) && days.length === all.length) };

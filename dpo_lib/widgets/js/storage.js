@@ -9,12 +9,12 @@ export function textOf(key) {
   }
 }
 
-// `broken` is what it gives for a text that is not JSON, so not what we wrote.
-export function read(key, broken = null) {
+// Undefined for a text that is not JSON, so not what we wrote.
+export function read(key) {
   try {
     return JSON.parse(textOf(key));
   } catch {
-    return broken;
+    // not JSON
   }
 }
 
