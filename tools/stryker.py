@@ -56,10 +56,13 @@ TESTS = {
     "bets": (*KEPT, *_of("widgets/test_bet", "a_bet", "without", "a_number")),
     "bradley_terry": (
         *_of("widgets/test_your_clicks", "scores_of", "clicks_on_one"),
-        "widgets/test_browser.py::test_chains_of_wins",
+        *_of("widgets/test_browser", "chains_of", "scores_come"),
     ),
-    "checker": ("widgets/test_exercise.py",),
-    "answers": _of("widgets/test_live_widgets", "a_run_rests", "a_loss_of_one_s_own"),
+    "checker": (
+        *_of("widgets/test_exercise", "faults", "code_without"),
+        *_of("widgets/test_live_widgets", "a_check_answers", "an_endless"),
+    ),
+    "answers": _of("widgets/test_live_widgets", "answers_stand"),
 }
 """The modules, and the files of ``tests``, or tests in them, that must notice."""
 LEFT_OUT = "broken_derivative|python|mistake_is_named|second_code|reader_s_loss"

@@ -194,6 +194,34 @@ def test_chains_of_wins_are_found_however_long_they_are(js):
             assert not there[tuple(missing)]
 
 
+FIT = """wins => {
+  const { log } = Math;
+  let asked = 0;
+  Math.log = (value) => (asked++, log(value));
+  const scores = dpoBook.modules.module_bradley_terry.fitBradleyTerry(wins);
+  Math.log = log;
+  return [scores, asked / wins.length];
+}"""
+
+
+def test_scores_come_to_rest_or_are_left_after_100_000_rounds(js):
+    far = 10**9  # two pairs that hardly met
+    rows = [
+        [[0, 3], [1, 0]],
+        [[0, 3, 1], [2, 0, 4], [1, 1, 0]],
+        [[0, far, 1, 0], [far, 0, 0, 0], [0, 3, 0, far], [0, 0, far, 0]],
+    ]
+    (*quick, slow), (*few, many) = zip(*js(FIT, rows), strict=True)
+    for wins, scores in zip(rows, quick, strict=False):
+        games = [(i, j) for i, row in enumerate(wins) for j, n in enumerate(row) for _ in range(n)]
+        winners, losers = zip(*games, strict=True)
+        expected = dpo_lib.fit_bradley_terry([*winners], [*losers], n_items=len(wins))
+        assert scores == pytest.approx(expected.tolist(), abs=1e-12)
+    assert max(few) < 200
+    assert many == 100_000
+    assert math.fsum(slow) == pytest.approx(0, abs=1e-12)
+
+
 def test_numbers_are_written_as_in_python(js):
     numbers = [-1234.5678, -0.7, -0.25, -0.0049, -0.0, 0.0, 0.0049, 0.051, 1.006, 12.3, 971.25]
     rows = [[number, digits] for number in numbers for digits in range(1, 5)]

@@ -5,7 +5,7 @@ import { mean, sum } from "./math.js";
 const STEPS = 100_000;
 const TOLERANCE = 1e-13; // nats
 
-// wins[i][j]: how often i was chosen over j. [i, j] where no chain of wins leads from i to j, so that no finite
+// wins[i][j]: how often i was chosen over j; 0 where they are one. [i, j] where no chain of wins leads from i to j, so that no finite
 // scores exist; else null.
 export function noChain(wins) {
   const reach = wins.map((row, i) => row.map((count, j) => count > 0 || i === j));
@@ -20,12 +20,13 @@ export function fitBradleyTerry(wins) {
   let scores = wins.map(() => 0);
   for (let step = 0; step < STEPS; step++) {
     const strengths = scores.map(Math.exp);
-    const next = wins.map((row, i) =>
-      Math.log(sum(row) / sum(row.map((won, j) => (i === j ? 0 : (won + wins[j][i]) / (strengths[i] + strengths[j]))))),
+    const free = wins.map((row, i) =>
+      Math.log(sum(row) / sum(row.map((won, j) => (won + wins[j][i]) / (strengths[i] + strengths[j])))),
     );
-    const middle = mean(next);
-    const moved = Math.max(...next.map((score, i) => Math.abs(score - middle - scores[i])));
-    scores = next.map((score) => score - middle);
+    const middle = mean(free);
+    const next = free.map((score) => score - middle);
+    const moved = Math.max(...next.map((score, i) => Math.abs(score - scores[i])));
+    scores = next;
     if (moved < TOLERANCE) break;
   }
   return scores;
