@@ -528,6 +528,9 @@ ANSWERS = """prompts => {
   const said = (text) => text === null ? null : { text, reward: 0 };
   return { at: (...states) => states.map(([i, column, text]) => {
     set(i, column, said(text));
+    const { firstChild } = main.querySelectorAll("td")[2 * i + column];
+    set(i, column, said(text));
+    if (!firstChild.isConnected) throw new Error("what the reader has marked is gone");
     return cells();
   }) };
 }"""
