@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from hypothesis import Phase, settings
 
 from dpo_lib.widgets import join, live
 from tools.mutmut import in_a_process, passes
@@ -128,6 +127,13 @@ class Trial:
         self.changes, self.left, self.browser = changes, [], None
         self.seconds, self.noticed = {}, Counter()  # by test
 
+    def pytest_collection(self) -> None:
+        """Have Hypothesis take the first example that fails, not the smallest."""
+        from hypothesis import Phase, settings
+
+        settings.register_profile("first", phases=[Phase.explicit, Phase.generate])
+        settings.load_profile("first")
+
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef):
         """Remember the browser."""
@@ -229,8 +235,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("modules", nargs="*", default=list(TESTS), metavar="MODULE")
     modules = parser.parse_args().modules
-    settings.register_profile("first", phases=[Phase.explicit, Phase.generate])  # not the smallest
-    settings.load_profile("first")
     trial = Trial(make_changes(modules))
     files = sorted(
         {f"tests/{name.partition('::')[0]}" for module in modules for name in TESTS[module]}
