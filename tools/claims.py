@@ -1,6 +1,6 @@
 """Find the numbers in the text of the book and recompute each of them.
 
-python tools/claims.py                                  all notebooks, pages, quizzes, the README
+python tools/claims.py                                  all notebooks, pages, quizzes, docstrings
 python tools/claims.py notebooks/02_bradley_terry.ipynb   one file, while you write it
 
 The rows stand in ``tests/claims.yaml``, whose head describes the format. Two questions are asked of
@@ -27,6 +27,12 @@ ROOT = Path(__file__).resolve().parent.parent
 CLAIMS = ROOT / "tests" / "claims.yaml"
 QUIZZES = "dpo_lib/widgets/data/quiz/*.json"
 BIBLIOGRAPHY = ROOT / "book" / "references.bib"
+# Of the modules on the API page (book/_ext/dpo_api.py), those whose docstrings are read here.
+_MODULES = (
+    "preference logprobs rewards reference losses/__init__ losses/dpo losses/form losses/relatives "
+    "losses/unpaired closed_form scores evaluation training/config training/loop training/step"
+)
+DOCUMENTED = [f"dpo_lib/{name}.py" for name in _MODULES.split()]
 
 # --- numbers as they are printed -----------------------------------------------------------------
 
@@ -129,7 +135,7 @@ _MATH = re.compile(
     r"|(?<![\\$])\$(?![\s$])(?:\\.|(?!\n\s*\n)[^$\\])+?(?<!\s)\$(?!\d)",
     re.DOTALL,
 )
-_CODE_SPAN = re.compile(r"(?P<role>\{[\w:.+-]+\})?(?<!`)(?P<ticks>`+)(?!`)"
+_CODE_SPAN = re.compile(r"(?P<role>\{[\w:.+-]+\}|:math:)?(?<!`)(?P<ticks>`+)(?!`)"
                         r"(?:(?!\n\s*\n).)+?(?<!`)(?P=ticks)(?!`)", re.DOTALL)  # fmt: skip
 _LABELED = (
     r"chapters?|ch\.|figures?|figs?\.|tables?|appendix|appendices|exercises?|sections?|"
@@ -177,11 +183,19 @@ _MINUTES = re.compile(
 )
 
 
+# What is no prose in a docstring: doctests, the section of references, types of parameters.
+_NO_PROSE = re.compile(
+    r"^[ \t]*>>> .*?(?=\n\s*\n|\Z)|^References\n-+\n.*?(?=^\w[^\n]*\n-+$|\Z)"
+    r"|^(\*?\w[\w, *]* :) [^\n]+$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
 @dataclass
 class Place:
-    """A piece of text: a Markdown cell, a caption, or a whole Markdown file."""
+    """A piece of text: a Markdown cell, a caption, a docstring, or a whole Markdown file."""
 
-    name: str  # "cell 5", "cell 7, caption"; empty for a Markdown file
+    name: str  # "cell 5", "cell 7, caption", "dpo_loss"; empty for a Markdown file or a module
     text: str
     header: bool = False  # the opening block of a chapter, where reading times need no row
 
@@ -212,7 +226,7 @@ class Place:
         exercises = list(self._blocks(blank))
         text = "".join(shown)
         for match in _CODE_SPAN.finditer(text):
-            if match["role"] != "{math}":
+            if match["role"] not in ("{math}", ":math:"):
                 blank(*match.span())
         text = "".join(shown)
         math_spans = [match.span() for match in _MATH.finditer(text)]
@@ -281,9 +295,12 @@ def _structural(match: re.Match[str]) -> bool:
 
 
 def read_places(path: Path) -> list[Place]:
-    """Return the texts of a notebook, of a Markdown file or of a quiz."""
+    """Return the texts of a notebook, of a Markdown file, of a quiz or of a module."""
     if path.suffix == ".json":
         return read_quiz(path)
+    if path.suffix == ".py":
+        source = path.read_text(encoding="utf-8")
+        return [*read_docstrings(ast.parse(source), source.splitlines())]
     if path.suffix != ".ipynb":
         return [Place("", path.read_text(encoding="utf-8"))]
     places = []
@@ -318,6 +335,30 @@ def read_quiz(path: Path) -> list[Place]:
         lines += ["Wrong: {} -> {}".format(*answer) for answer in asked["wrong"]]
         places.append(Place(f"question {number}", "\n".join(lines)))
     return places
+
+
+def read_docstrings(
+    node: ast.Module | ast.ClassDef | ast.FunctionDef, lines: list[str], name: str = ""
+) -> Iterator[Place]:
+    """Yield the prose of the docstrings of public names, and what is said beside public values."""
+    if text := ast.get_docstring(node):
+        yield Place(name, _NO_PROSE.sub(r"\1", text))
+    if isinstance(node, ast.FunctionDef):
+        return
+    for inner, below in zip(node.body, [*node.body[1:], None], strict=True):
+        named = getattr(inner, "target", getattr(inner, "targets", [inner])[0])
+        own = getattr(named, "name", getattr(named, "id", "_"))
+        if own.startswith("_"):
+            continue
+        full = f"{name}.{own}".removeprefix(".")
+        if isinstance(inner, ast.ClassDef | ast.FunctionDef):
+            yield from read_docstrings(inner, lines, full)
+        elif isinstance(inner, ast.Assign | ast.AnnAssign):
+            said = lines[inner.end_lineno - 1].partition("  # ")[2]
+            if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+                said = str(below.value.value)
+            if said:
+                yield Place(full, f"{own}: {said}")
 
 
 def read_outputs(path: Path) -> str:
@@ -717,7 +758,7 @@ def load_claims(path: Path = CLAIMS) -> dict[str, list[dict]]:
 
 def book_files(root: Path = ROOT) -> list[str]:
     """Return every file whose numbers need rows."""
-    folders = ("book/**/*.md", "book/**/*.ipynb", "notebooks/*.ipynb", QUIZZES)
+    folders = ("book/**/*.md", "book/**/*.ipynb", "notebooks/*.ipynb", QUIZZES, *DOCUMENTED)
     pages = [root / "README.md", *(path for folder in folders for path in root.glob(folder))]
     return sorted(
         path.relative_to(root).as_posix()

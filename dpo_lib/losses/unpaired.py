@@ -55,8 +55,9 @@ def unpaired_kto_loss(
         without gradient, or 0 if that is negative.
     desirable_weight, undesirable_weight : float
         :math:`\lambda_D` and :math:`\lambda_U`, above 0. The paper keeps
-        :math:`\lambda_D n_D : \lambda_U n_U`, with the numbers of thumbs, between 1 and 3/2
-        (eq. 9): with three thumbs down for each one up, a desirable weight of 3 to 4.
+        :math:`\lambda_D n_D : \lambda_U n_U`, with the numbers of thumbs, between 1 and 4/3 (3/2
+        in its fifth version, eq. 9): with three thumbs down for each one up, a desirable weight
+        of 3 to 4.
 
     Returns
     -------

@@ -1,9 +1,13 @@
 """Every number in the text of the book is computed: the rows of claims.yaml, and the machine."""
 
 import functools
+import importlib
+import inspect
 import json
 import textwrap
+from pathlib import Path
 
+import dpo_api
 import pytest
 
 from tools import claims
@@ -416,6 +420,85 @@ def test_a_question_of_a_quiz_is_text_with_its_verdicts(tmp_path):
     (place,) = claims.read_places(tmp_path / "1.json")
     assert place.name == "question 1"
     assert place.text == "How many?\nRight: 3.5 -> Count.\nWrong: 4.5 -> No."
+
+
+MODULE = '''\
+"""A module of 3.1."""
+
+BETA: float = 0.1
+"""Above 3.2; `BETA = 3.3`."""
+_BETA = 0.1  # 33
+RATE = 33  # of 3.4
+PLAIN = 33
+
+
+class Sizes:
+    """Of 3.5."""
+
+    width: int = 33  # of 3.6
+
+    def __init__(self):
+        """Take 33."""
+
+    @property
+    def half(self):
+        """Half of 3.7."""
+
+
+def loss(x, y, *terms):
+    r"""The loss of 3.8: :math:`x^2 + 3.9` (Author, arXiv:2305.18290).
+
+    >>> loss(33)
+    33
+
+    Parameters
+    ----------
+    x, y : Tensor of 33
+        Above 4.1.
+    *terms : tuple
+        At most 4.2.
+
+    References
+    ----------
+    Author (1933), eq. 33.
+
+    Notes
+    -----
+    .. math:: x = 4.3
+    """
+    """33"""
+
+
+def _loss():
+    """Of 33."""
+'''
+
+
+def test_docstrings_of_public_names_are_text(tmp_path):
+    (tmp_path / "a.py").write_text(MODULE)
+    places = {place.name: place for place in claims.read_places(tmp_path / "a.py")}
+    assert [*places] == ["", "BETA", "RATE", "Sizes", "Sizes.width", "Sizes.half", "loss"]
+    found = " ".join(match[0] for place in places.values() for match in place.numbers)
+    assert found == "3.1 3.2 3.4 3.5 3.6 3.7 3.8 3.9 4.1 4.2 4.3"
+    assert places["Sizes.width"].text == "width: of 3.6"
+    assert "x, y :\n    Above 4.1." in places["loss"].text
+
+
+def test_the_docstrings_that_are_read_are_those_of_the_api_page():
+    texts = {name: claims.read_places(claims.ROOT / name) for name in claims.DOCUMENTED}
+    files = set()
+    for module, names in dpo_api.public_names().items():
+        home = importlib.import_module(module)
+        for name in names:
+            value = inspect.unwrap(getattr(home, name))
+            defined = inspect.isroutine(value) or inspect.isclass(value)
+            path = inspect.getsourcefile(value if defined else home)
+            file = Path(path).relative_to(claims.ROOT).as_posix()
+            files.add(file)
+            said = value.__doc__ if defined else dpo_api.descriptions(home).get(name)
+            if said and file in texts:
+                assert name in {place.name for place in texts[file]}, file
+    assert files >= {*claims.DOCUMENTED}
 
 
 def test_a_row_may_read_the_code_that_draws_a_figure(write):
