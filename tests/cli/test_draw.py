@@ -23,7 +23,7 @@ from dpo_lib.cli.models import open_model
 from dpo_lib.cli.progress import Progress, Stage
 from dpo_lib.cli.records import write_json
 from dpo_lib.cli.sample import read_prompts
-from dpo_lib.models import respond
+from dpo_lib.models import Reply, respond
 from tests.models.hf import make_folder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -367,6 +367,36 @@ def test_what_is_drawn_is_counted_on_the_way(opened, monkeypatch):
     hook.remove()
     assert during == [f"{min(2 * calls // 8, 3)}/3," for calls in range(len(during))]
     assert len(during) > 8
+
+
+def test_groups_are_the_same_wherever_it_begins_and_each_answer_has_its_seed(monkeypatch):
+    asked = []
+
+    def answer(opened, prompts, *how):
+        asked.append((prompts, how))
+        return [Reply(prompt, str(i), True, (1,)) for i, prompt in enumerate(prompts)]
+
+    monkeypatch.setattr(command, "answer", answer)
+    monkeypatch.setattr(command, "TOGETHER", 8)
+    opened, letters = SimpleNamespace(model=torch.nn.Linear(1, 1)), "abcdefg"
+    for each, group in ((3, 2), (4, 2), (5, 1), (9, 1)):
+        for first in range(len(letters)):
+            asked.clear()
+            stage = Stage("answers", None, "", resumed=5)
+            drawn = command.in_groups(opened, letters, each, 7, 0.5, 3, stage, first)
+            for i, (prompt, replies) in enumerate(drawn, start=first):
+                assert (prompt, stage.done) == (letters[i], 5 + (i - first + 1) * each)
+                assert [(r.prompt, int(r.text)) for r in replies] == [
+                    (prompt, i % group * each + j) for j in range(each)
+                ]
+            assert stage.done == 5 + (len(letters) - first) * each
+            places = range(first // group * group, len(letters))
+            found = [prompt for prompts, _ in asked for prompt in prompts]
+            assert found == [letters[i] for i in places for _ in range(each)]
+            assert {len(prompts) for prompts, _ in asked[:-1]} <= {group * each}
+            assert {how[:2] + how[3:] for _, how in asked} == {(7, 0.5, 8)}
+            seeds = [answer_seed(3, i, j) for i in places for j in range(each)]
+            assert [seed for _, how in asked for seed in how[2]] == seeds
 
 
 def test_two_processes_do_not_draw_into_one_file(whole, folder, prompts, capsys):
