@@ -104,11 +104,12 @@ def test_rows_go_to_a_file_and_come_back(page):
 
 def test_a_pair_has_one_row_and_the_last_counts(page):
     turned = clicked(ROW | {"chosen": ROW["rejected"], "rejected": ROW["chosen"]}, "file")
-    page.evaluate(KEEP, [[], [clicked(ROW), clicked(OTHER)]])
+    others = [clicked(OTHER), clicked(ROW | {"rejected": "pear."})]  # one on the same prompt
+    page.evaluate(KEEP, [[], [clicked(ROW), *others]])
     page.evaluate(KEEP, [[], [turned]])
-    assert page.evaluate(f"{CLICKS}.kept().rows") == [clicked(OTHER), turned]
+    assert page.evaluate(f"{CLICKS}.kept().rows") == [*others, turned]
     page.evaluate(KEEP, [[clicked(ROW)], []])
-    assert page.evaluate(f"{CLICKS}.kept().rows") == [clicked(OTHER)]
+    assert page.evaluate(f"{CLICKS}.kept().rows") == others
     page.evaluate(f"{CLICKS}.erase()")
     assert page.evaluate("localStorage.length") == 0
 
