@@ -5,8 +5,8 @@ import { mean, sum } from "./math.js";
 const STEPS = 100_000;
 const TOLERANCE = 1e-13; // nats
 
-// wins[i][j]: how often i was chosen over j; 0 where they are one. [i, j] where no chain of wins leads from i to j, so that no finite
-// scores exist; else null.
+// wins[i][j]: how often i was chosen over j; 0 where they are one.
+// [i, j] where no chain of wins leads from i to j, so that no finite scores exist; else null.
 export function noChain(wins) {
   const reach = wins.map((row, i) => row.map((count, j) => count > 0 || i === j));
   const all = [...wins.keys()];

@@ -10,7 +10,7 @@ export function checker(model) {
 
   async function start() {
     const [{ engine, diagnosis }, python] = [await part(model, "exercises"), await part(model, "python")];
-    const url = URL.createObjectURL(new Blob([engine]));
+    const url = URL.createObjectURL(new Blob([engine], { type: "text/javascript" }));
     worker = new Worker(url);
     URL.revokeObjectURL(url);
     return { diagnosis, ...python };
