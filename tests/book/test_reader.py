@@ -241,6 +241,23 @@ def test_a_wide_box_is_a_stop_for_the_keyboard_only_while_it_scrolls(browser):
     page.close()
 
 
+def test_a_formula_is_a_stop_as_soon_as_it_is_set_too_wide(browser):
+    script = (ROOT / "book" / "_static" / "book.js").read_text(encoding="utf-8")
+    page = browser.new_page()
+    page.set_content(
+        '<div class="math" style="overflow: auto; width: 300px"><p>short</p></div><script>'
+        "MathJax = { startup: { promise: new Promise((set) => { window.set = set; }) } };"
+        f"{script}</script>"
+    )
+    stop = "document.querySelector('div').tabIndex"
+    assert page.evaluate(stop) == -1
+    page.evaluate("document.querySelector('p').style.width = '400px'")
+    assert page.evaluate(stop) == -1
+    page.evaluate("window.set()")
+    page.wait_for_function(f"{stop} == 0", timeout=5000)
+    page.close()
+
+
 @pytest.mark.parametrize("scheme", ["http", "file"])
 def test_search_finds_pages(open_page, site, scheme):
     watch = Watch(site[scheme])
