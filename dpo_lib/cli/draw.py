@@ -177,10 +177,10 @@ def _begun(out: Path, settings: Mapping[str, Any], prompts: Sequence[str]) -> in
     lines = _lines(data)
     if len(lines) > len(prompts):
         raise ValueError(f"{out} has {len(lines)} prompts, now there are {len(prompts)}")
-    for number, (line, prompt) in enumerate(zip(lines, prompts, strict=False), start=1):
-        wanted = json.dumps(as_data_row(prompt), ensure_ascii=False)[:-1]
+    for i, line in enumerate(lines):
+        wanted = json.dumps(as_data_row(prompts[i]), ensure_ascii=False)[:-1]
         if not line.startswith(f"{wanted}, ".encode()):
-            raise ValueError(f"{out}, line {number}, is not of the prompt {str(prompt)!r:.60}")
+            raise ValueError(f"{out}, line {i + 1}, is not of the prompt {str(prompts[i])!r:.60}")
     whole = sum(len(line) + 1 for line in lines)
     if whole < len(data):
         with out.open("r+b") as file:
