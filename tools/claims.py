@@ -27,10 +27,15 @@ ROOT = Path(__file__).resolve().parent.parent
 CLAIMS = ROOT / "tests" / "claims.yaml"
 QUIZZES = "dpo_lib/widgets/data/quiz/*.json"
 BIBLIOGRAPHY = ROOT / "book" / "references.bib"
-# Of the modules on the API page (book/_ext/dpo_api.py), those whose docstrings are read here.
+# Of the modules on the API page (book/_ext/dpo_api.py), those whose docstrings are read here: all
+# but those of figures, of widgets, and of the columns that files may have.
 _MODULES = (
     "preference logprobs rewards reference losses/__init__ losses/dpo losses/form losses/relatives "
-    "losses/unpaired closed_form scores evaluation training/config training/loop training/step"
+    "losses/unpaired closed_form data/files data/records data/formats/conversations "
+    "data/formats/reading data/formats/rows models/checkpoints models/pretrained models/sampling "
+    "models/tiny_gpt models/tokenizers world/corpus world/families world/pairs world/reward "
+    "fast/cache fast/pair_log_probs scores evaluation training/config training/loop training/step "
+    "demo"
 )
 DOCUMENTED = [f"dpo_lib/{name}.py" for name in _MODULES.split()]
 

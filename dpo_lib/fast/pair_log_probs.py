@@ -1,8 +1,8 @@
 """The door of the fast path: log-probabilities of many pairs, every common prefix computed once.
 
-What `get_pair_log_probs` does in four padded forward passes, of policy and reference, is one here,
-over the trees of ``dpo_lib.fast.prefix_tree``, without padding; and only the positions that predict
-a response token reach the vocabulary.
+What `get_pair_log_probs` does in two padded forward passes of a model is one here, over the trees
+of ``dpo_lib.fast.prefix_tree``, without padding; and only the positions that predict a response
+token reach the vocabulary.
 """
 
 from __future__ import annotations
