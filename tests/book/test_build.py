@@ -28,3 +28,10 @@ def test_what_was_built_from_these_sources_stays_and_a_failure_does_not(tmp_path
     sources = "first"  # what the failure left is not the book of the first build
     builder.build()
     assert built == ["first", "first", "broken", "broken", "first"]
+
+
+def test_styles_and_extensions_are_sources_and_what_python_leaves_is_not():
+    found = {path.relative_to(builder.ROOT).as_posix() for path in builder.source_files()}
+    assert {"_toc.yml", "book/_static/book.css", "book/_ext/dpo_book.py"} <= found
+    assert {"dpo_lib/losses/dpo.py", "dpo_lib/widgets/js/ui.js"} <= found
+    assert not [name for name in found if "__pycache__" in name or "/." in name]

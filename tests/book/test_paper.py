@@ -1,6 +1,7 @@
 """The book on paper: from a page to one document, with contents, links and hints at the end."""
 
 import re
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
@@ -83,6 +84,14 @@ def test_hints_and_solutions_with_their_code_are_at_the_end(first, answers):
     assert there == [f"#{box['id']}" for box in answers.select(".admonition")]
     back = {link["href"] for link in answers.select(".admonition-title a")}
     assert back == {f"#{first.select_one(box)['id']}" for box in (".exercise", ".dpo-static")}
+
+
+def test_on_paper_all_is_in_the_form_for_paper(taken):
+    forms = [{part: f"{part} {form}" for part in ("text", "answers")} for form in ("print", "book")]
+    page = replace(taken[1], print=forms[0], book=forms[1])
+    whole = paper.document([page], ".")
+    assert all(text in whole for text in forms[0].values())
+    assert not any(text in whole for text in forms[1].values())
 
 
 def test_a_widget_says_its_state_without_what_only_a_screen_can_do(first):

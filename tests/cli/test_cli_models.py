@@ -275,6 +275,7 @@ def test_adapters_are_saved_with_the_license_and_the_end_of_their_base(tmp_path,
     base = make_folder(tmp_path / "base")
     (base / "LICENSE").write_bytes(b"Mine.\r\n")
     opened = open_model(str(base))
+    opened.name = "smollm2"  # as it may be typed
     opened.prepare(2, seed=0)
     if not generates:
         opened.model.generation_config = None

@@ -21,6 +21,14 @@ def test_a_path_that_is_named_exists(path):
     assert (ROOT / path).exists()
 
 
+def test_the_environment_is_renewed_with_all_that_it_is_made_of():
+    required = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    made_of = {"requirements.txt", "pyproject.toml", *re.findall(r"^-[cr] (\S+)", required, re.M)}
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (renewed,) = re.findall(r"^\$\(READY\): (.+)$", makefile, re.M)
+    assert {*renewed.split()} == made_of
+
+
 def test_there_are_recipes_with_files_and_a_command():
     recipes = dict(
         re.findall(r"^## (An? [^\n]+)\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL)
