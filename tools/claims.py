@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache, cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -510,7 +511,13 @@ class File:
                 self.names[name] = value
 
     def _known(self) -> dict[str, Any]:
-        read = {"printed": self._printed, "stored": self._stored, "figure": self._figure}
+        read = {
+            "printed": self._printed,
+            "stored": self._stored,
+            "figure": self._figure,
+            "cell": self._cell,
+            "hinted": self._hinted,
+        }
         return {**_library(), **self.names, **read}
 
     def _evaluate(self, expression: str) -> Any:
@@ -549,6 +556,25 @@ class File:
             if cell["metadata"].get("mystnb", {}).get("figure", {}).get("name") == name:
                 return "".join(cell["source"])
         raise ClaimError(f"no figure {name!r}")
+
+    def _cell(self, start: str) -> str:
+        """Return the one cell of the notebook that begins so."""
+        sources = ("".join(cell["source"]) for cell in self._stored(self.name)["cells"])
+        found = [source for source in sources if source.startswith(start)]
+        if len(found) != 1:
+            raise ClaimError(f"{len(found)} cells begin with {start!r}")
+        return found[0]
+
+    def _hinted(self, label: str, *names: str) -> bool:
+        """Whether the hint of an exercise names what the solution behind it runs."""
+        sources = ["".join(cell["source"]) for cell in self._stored(self.name)["cells"]]
+        hints, solutions = {}, {}
+        for source, after in pairwise(sources):
+            found = re.findall(r":label: (\S+).*?```\{hint\}(.*?)\n```\n", source, re.DOTALL)
+            hints |= dict(found)
+            if found and after.startswith("# Solution"):
+                solutions[found[-1][0]] = after
+        return all(name in hints[label] and name in solutions[label] for name in names)
 
     def _covered(self) -> list[list[tuple[int, int]]]:
         """Return, for each place, the spans that the rows cover."""
@@ -732,8 +758,15 @@ def _library() -> dict[str, Any]:
         at = torch.tensor(at, dtype=torch.float64, requires_grad=True)
         return torch.autograd.grad(f(at), at)[0].item()
 
+    def refused(function: Callable[[], Any]) -> str:
+        try:
+            function()
+        except ValueError as error:
+            return str(error)
+        return ""
+
     torch.set_num_threads(1)
-    tools = {"t": t, "near": near, "slope": slope}
+    tools = {"t": t, "near": near, "slope": slope, "refused": refused}
     public = {name: getattr(dpo_lib, name) for name in dpo_lib.__all__}
     return {"math": math, "np": np, "torch": torch, "dpo_lib": dpo_lib, **tools, **public}
 
