@@ -49,10 +49,10 @@ BETS = (
 DONE = _of("widgets/test_done", "another", "what_the", "what_an", "a_browser", "erasing", "out")
 MATH = _of("widgets/test_browser", "preference", "slopes", "the_dpo", "distrib")
 TESTS = {
-    "math": (*MATH, "widgets/test_engine.py::test_ten_updates"),
+    "math": (*MATH, *_of("widgets/test_engine", "ten_updates")),
     "live/training": ENGINE,
     "live/sampling": ENGINE,
-    "live/world": tuple(f"widgets/test_engine.py::test_the_{name}" for name in ("judge", "token")),
+    "live/world": _of("widgets/test_engine", "the_judge", "the_token"),
     "live/tiny_gpt": ENGINE,
     "live/layers": ENGINE,
     "storage": (*CLICKS, *DONE),
