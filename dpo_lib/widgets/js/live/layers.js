@@ -120,7 +120,7 @@ export function softmax(x, start, length) {
 // 3D) holds queries, keys and values of all that was read, in training the rows themselves: qkv (N, 3D).
 export function attention(qkv, past, seen, H, D) {
   const N = seen.length, size = D / H;
-  seen.forEach((places, n) => past.set(qkv.subarray(3 * n * D, 3 * (n + 1) * D), 3 * places.at(-1) * D));
+  if (past !== qkv) seen.forEach((places, n) => past.set(qkv.subarray(3 * n * D, 3 * (n + 1) * D), 3 * places.at(-1) * D));
   const weights = new Float64Array(seen.reduce((sum, places) => sum + H * places.length, 0)); // row by row, head by head, place by place
   const gathered = new Float64Array(N * D); // (N, D)
   for (let n = 0, at = 0; n < N; n++) {
