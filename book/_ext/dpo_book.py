@@ -14,7 +14,8 @@
    leaves the files of sphinx-design off the pages that do not use it.
 7. Safety: gives each page a Content-Security-Policy, under which it asks no other host for anything
    and runs no script but the book's.
-8. Time: names the plugin that each citation asks for, which is else looked for in all packages.
+8. Storage: moves the theme's script that asks for storage behind those that come as files.
+9. Time: names the plugin that each citation asks for, which is else looked for in all packages.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ POLICY = (
 )
 POLICY_TAG = '<meta http-equiv="Content-Security-Policy" content="{policy}" />'
 INLINE_SCRIPT = re.compile(r"<script(?![^>]*(?:\bsrc=|/json))[^>]*>(.*?)</script>", re.DOTALL)
+STORED_THEME = re.compile(r'<script data-cfasync="false">.*?</script>\s*', re.DOTALL)
 HANDLER = re.compile(r'<[a-z][^<>]*\son[a-z]+="([^"]*)"')
 
 REPEATED_IDS = ("exercise-content", "solution-content", "proof-content")
@@ -379,14 +381,26 @@ def policy_tag(page: str) -> str:
     return POLICY_TAG.format(policy=POLICY.format(hashes=named))
 
 
-def add_policy(app: Sphinx, exception: Exception | None) -> None:
+def storage_later(page: str) -> str:
+    """Move the script that reads the reader's theme to the end of the page's head.
+
+    Where it is the first that runs it may ask before Chromium knows which page asks. One page from
+    a file in some 300 then had a storage that went with it, and all that its reader did.
+    """
+    script = STORED_THEME.search(page)
+    if script is None:
+        return page
+    return page.replace(script[0], "", 1).replace("</head>", f"{script[0].strip()}\n</head>", 1)
+
+
+def finish_heads(app: Sphinx, exception: Exception | None) -> None:
     """After the build, put the policy first on each page: it holds for what comes after it."""
     if exception is not None or app.builder.format != "html":
         return
     static = Path(app.outdir) / "_static"  # which has templates of the theme
     for file in Path(app.outdir).rglob("*.html"):
         if not file.is_relative_to(static):
-            page = file.read_text("utf-8")
+            page = storage_later(file.read_text("utf-8"))
             head = page.find("<head>") + len("<head>") if "<head>" in page else 0
             file.write_text(f"{page[:head]}{policy_tag(page)}{page[head:]}", encoding="utf-8")
 
@@ -413,5 +427,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("doctree-resolved", drop_repeated_ids)
     app.connect("doctree-resolved", inline_figures)
     app.connect("build-finished", only_icons_in_use)
-    app.connect("build-finished", add_policy, priority=900)  # after the redirect is written
+    app.connect("build-finished", finish_heads, priority=900)  # after the redirect is written
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -51,6 +51,17 @@ def test_every_icon_that_is_shown_has_its_sign_and_no_other_is_sent(book):
 
 
 @pytest.mark.parametrize("name", EVERY_PAGE)
+def test_storage_is_asked_for_once_a_file_has_run(book, name):
+    page = parsed(HTML / name)
+    scripts = page.select("script:not([type='application/json'])")
+    asks = [i for i, script in enumerate(scripts) if "localStorage" in script.get_text()]
+    files = [i for i, s in enumerate(scripts) if s.get("src") and not s.has_attr("defer")]
+    assert len(asks) == 1
+    assert scripts[asks[0]].parent.name == "head"  # the reader's theme, before anything is drawn
+    assert files[0] < asks[0]
+
+
+@pytest.mark.parametrize("name", EVERY_PAGE)
 def test_nothing_is_loaded_from_outside(book, name):
     loads = "script[src], link[href], img[src], iframe, object, embed, source, video, audio"
     outside = [
