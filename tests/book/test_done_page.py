@@ -6,7 +6,6 @@ import re
 import pytest
 
 from tests.book.pages import HTML
-from tests.widgets.conftest import rest
 
 MARKUP = re.compile(r"<[^>]*>|\\[()]")
 
@@ -56,7 +55,6 @@ def test_a_question_a_bet_and_a_tick_are_counted(browser, site, scheme):
     bet = page.locator("[data-dpo-widget=bet]", has_text="never loses")
     bet.get_by_role("radio", name="higher than any number").check()
     bet.get_by_role("button", name="Place my bet").click()
-    rest(page)
 
     page.goto(f"{site[scheme]}book/done.html")
     page.get_by_text("Chapter 2", exact=True).click()

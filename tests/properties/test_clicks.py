@@ -24,6 +24,7 @@ from dpo_lib.widgets import (
 from tests.properties.budget import tried
 from tests.properties.test_injection import PAYLOADS
 from tests.properties.values import any_text, json_values
+from tests.widgets.conftest import write_page
 
 NAMES = ("prompt", "chosen", "rejected")
 SOURCES = ("annotator", "fresh", "file")
@@ -123,10 +124,9 @@ def clean(row, source=None):
 def modules(browser, tmp_path_factory):
     """Call JavaScript on the page's modules; what it throws but an Error is a fault."""
     file = tmp_path_factory.mktemp("modules") / "page.html"
-    script = join.static_script(["done", "write_the_loss"])
-    file.write_text(f"<!doctype html><script>{script}</script>", encoding="utf-8")
+    address = write_page(file, "", join.static_script(["done", "write_the_loss"]))
     page = browser.new_page()
-    page.goto(file.as_uri())
+    page.goto(address)
 
     def call(body, *values):
         # As text: half a character comes through no other way.

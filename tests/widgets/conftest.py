@@ -13,32 +13,33 @@ from tests.widgets.hurry import hurried
 STATUS_STARTS = "start => document.querySelector('.dpo-status').textContent.startsWith(start)"
 
 
-def reopen_with(page, kept):
-    """Open the page anew in a browser that has kept these values, by key, as JSON.
+def write_page(file, body, *scripts, style=""):
+    """Write a page with the widgets' style and these scripts, each a file of its own; its address.
 
-    The new page writes them before it runs, see `reopen`.
+    A script inside the page may ask for storage before Chromium knows which page asks: now and then
+    such a page from a file has a storage that no other page sees, and that goes with it.
     """
-    name = f"kept {json.dumps(kept)}"  # of the window, so that it is written once
-    page.add_init_script(
-        f"if (window.name !== {json.dumps(name)}) {{ window.name = {json.dumps(name)};"
-        f" for (const [key, value] of Object.entries({json.dumps(kept)}))"
-        " localStorage.setItem(key, JSON.stringify(value)); }"
+    names = [f"{file.stem}-{i}.js" for i in range(len(scripts))]
+    for name, script in zip(names, scripts, strict=True):
+        (file.parent / name).write_text(script, encoding="utf-8")
+    file.write_text(
+        '<!doctype html><html lang="en" data-theme="light"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><title>t</title>'
+        f"<style>{join.static_css()} {style}</style></head><body>{body}"
+        + "".join(f'<script src="{name}"></script>' for name in names)
+        + "</body></html>",
+        encoding="utf-8",
+    )
+    return file.as_uri()
+
+
+def reopen_with(page, kept):
+    """Open the page anew in a browser that has kept these values, by key, as JSON."""
+    page.evaluate(
+        "kept => Object.entries(kept).forEach(([k, v]) => localStorage[k] = JSON.stringify(v))",
+        kept,
     )
     page.reload()
-
-
-def reopen(page):
-    """Open the page anew, once what it has kept has come to the browser."""
-    rest(page)
-    page.reload()
-
-
-def rest(page):
-    """Let what the page has kept come to the browser before another page opens.
-
-    That may run in another process, which a write of the last moment reaches too late.
-    """
-    page.wait_for_timeout(500)
 
 
 class Opened:
@@ -50,22 +51,14 @@ class Opened:
         page.on("pageerror", lambda error: self.faults.append(str(error)))
         page.on("request", lambda request: self.requests.append(request.url))
         kinds = [spec.kind for spec in specs]
-        script = hurried(join.static_script(kinds))
-        (folder / f"{kinds[0]}.js").write_text(script, encoding="utf-8")
         for name in live.PARTS:
             text = live.part_script(name)
             (folder / live.part_file(name)).write_text(text, encoding="utf-8")
         classes = (getattr(widgets, widgets.class_name(kind)) for kind in kinds)
         body = "".join(cls.static_html(spec) for cls, spec in zip(classes, specs, strict=True))
         self.file = folder / f"{kinds[0]}.html"
-        self.file.write_text(
-            '<!doctype html><html lang="en" data-theme="light"><head><meta charset="utf-8">'
-            '<meta name="viewport" content="width=device-width, initial-scale=1"><title>t</title>'
-            f"<style>{join.static_css()} body {{ margin: 0 }}</style></head><body>{body}"
-            f'<script src="{kinds[0]}.js"></script></body></html>',
-            encoding="utf-8",
-        )
-        page.goto(self.file.as_uri())
+        script = hurried(join.static_script(kinds))
+        page.goto(write_page(self.file, body, script, style="body { margin: 0 }"))
 
     def press(self, name):
         self.page.get_by_role("button", name=name, exact=True).click()

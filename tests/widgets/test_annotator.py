@@ -9,7 +9,7 @@ from dpo_lib.data import PreferenceDataset, read_jsonl
 from dpo_lib.widgets import Annotator, join
 from dpo_lib.widgets.clicks import PRACTICE, pairs, rows_of
 from dpo_lib.world import find_prompt, load_pairs, world_tokenizer
-from tests.widgets.conftest import reopen, reopen_with
+from tests.widgets.conftest import reopen_with, write_page
 from tests.widgets.looks import assert_accessible, colors_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,14 +22,9 @@ CLOCK = "window.now = 0; performance.now = () => window.now"
 @pytest.fixture
 def open_page(browser, tmp_path):
     spec = Annotator.build_spec()
+    body, script = spec.to_html(Annotator.describe(spec.values)), join.static_script(["annotator"])
     file = tmp_path / "page.html"
-    file.write_text(
-        '<!doctype html><html lang="en" data-theme="light"><head><meta charset="utf-8">'
-        f"<title>t</title><style>{join.static_css()} body {{ margin: 0 }}</style></head><body>"
-        f"{spec.to_html(Annotator.describe(spec.values))}<script>{CLOCK}</script>"
-        f"<script>{join.static_script(['annotator'])}</script></body></html>",
-        encoding="utf-8",
-    )
+    address = write_page(file, body, CLOCK, script, style="body { margin: 0 }")
     context = browser.new_context(viewport={"width": 1000, "height": 900})
     faults = []
 
@@ -37,7 +32,7 @@ def open_page(browser, tmp_path):
         page = context.new_page()
         page.on("console", lambda message: faults.append(message.text))
         page.on("pageerror", lambda error: faults.append(str(error)))
-        page.goto(file.as_uri())
+        page.goto(address)
         return page
 
     yield open_one
@@ -252,7 +247,7 @@ def test_reopened_it_shows_the_kept_rows_and_the_next_click_adds_one(page):
     judge(page, "1s12")
     before = kept(page)
     assert [row["from"] for row in before] == 2 * ["annotator"]
-    reopen(page)
+    page.reload()
     page.wait_for_function(STATUS_IS, arg=expected_words(choices, started=False))
     assert page.get_by_role("status").text_content().startswith("From before: 2 in your file, 1")
     assert tile(page, "rows in your file") == "2"
@@ -268,11 +263,11 @@ def test_reopened_it_shows_the_kept_rows_and_the_next_click_adds_one(page):
 
 def test_reset_after_reopening_erases_what_was_kept(page):
     judge(page, "1122")
-    reopen(page)
+    page.reload()
     page.get_by_role("button", name="Reset").click()
     page.wait_for_function(STATUS_IS, arg=expected_words([], started=False))
     assert page.evaluate("localStorage.length") == 0
-    reopen(page)
+    page.reload()
     assert tile(page, "rows in your file") == "0"
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from dpo_lib.widgets import Bet, join
 from dpo_lib.widgets.spec import fmt
-from tests.widgets.conftest import reopen
+from tests.widgets.conftest import write_page
 from tests.widgets.looks import assert_accessible, assert_fits, colors_of
 
 KEY = "dpo-book-bets"
@@ -55,20 +55,12 @@ def context(browser):
 def open_page(context, tmp_path):
     def write_and_open(*specs, before=""):
         body = "".join(spec.to_html(Bet.describe(spec.values)) for spec in specs)
-        file = tmp_path / "page.html"
-        file.write_text(
-            '<!doctype html><html lang="en" data-theme="light"><head><meta charset="utf-8">'
-            '<meta name="viewport" content="width=device-width, initial-scale=1"><title>t</title>'
-            f"<style>{join.static_css()}</style><script>{before}</script></head>"
-            f"<body><main><h1>Test</h1>{body}</main>"
-            f"<script>{join.static_script(['bet'])}</script></body></html>",
-            encoding="utf-8",
-        )
+        body = f"<main><h1>Test</h1>{body}</main>"
         page = context.new_page()
         page.faults = []
         page.on("pageerror", lambda error: page.faults.append(str(error)))
         page.on("console", lambda message: page.faults.append(message.text))
-        page.goto(file.as_uri())
+        page.goto(write_page(tmp_path / "page.html", body, before, join.static_script(["bet"])))
         return page
 
     return write_and_open
@@ -103,7 +95,7 @@ def test_a_number_is_bet_by_keyboard_kept_met_again_and_erased(open_page):
     entry = {"title": "Your bet: Best of 16", "bet": 0.9, "truth": 1.25}
     assert kept(page) == {"version": 1, "bets": {"drafts": entry}}
 
-    reopen(page)
+    page.reload()
     says(page, "You said 0.90 sd, it is 1.25 sd. A perfect judge gets 1.77.")
     press(page, "Reset")
     says(page, Bet.describe(NUMBER.values))
@@ -243,7 +235,7 @@ def test_without_storage_a_bet_lasts_as_long_as_its_page(open_page):
     page = open_page(NUMBER, before=blocked)
     press(page, "Place my bet")
     says(page, "You said 1.00 sd, it is 1.25 sd. A perfect judge gets 1.77.")
-    reopen(page)
+    page.reload()
     says(page, Bet.describe(NUMBER.values))
     assert page.faults == []
 

@@ -19,6 +19,7 @@ from dpo_lib.widgets.spec import (
     WidgetSpec,
     fmt,
 )
+from tests.widgets.conftest import write_page
 from tests.widgets.hurry import hurried
 from tests.widgets.looks import assert_accessible, rgb
 
@@ -60,19 +61,12 @@ def open_page(context, tmp_path):
 
     def write_and_open(body, after="", script=None):
         script = join.static_script() if script is None else script
+        body = f"<main><h1>Test</h1>{body}</main>"
         file = tmp_path / f"page{len(pages)}.html"
-        file.write_text(
-            f'<!doctype html><html lang="en" data-theme="light"><head><meta charset="utf-8">'
-            '<meta name="viewport" content="width=device-width, initial-scale=1"><title>t</title>'
-            f"<style>{join.static_css()} {BODY}</style>"
-            f"</head><body><main><h1>Test</h1>{body}</main><script>{script}</script>"
-            f"<script>{after}</script></body></html>",
-            encoding="utf-8",
-        )
         opened = Page(context.new_page())
         pages.append(opened.page)
-        opened.page.goto(file.as_uri())
-        opened.file = file.as_uri()
+        opened.file = write_page(file, body, *filter(None, [script, after]), style=BODY)
+        opened.page.goto(opened.file)
         return opened
 
     yield write_and_open
@@ -265,7 +259,7 @@ def test_each_slider_has_a_name_and_the_arrow_keys_move_the_drawing(open_page, k
         opened.page.get_by_role("button", name="Reset").click()
         opened.page.wait_for_function(STATUS_IS, arg=words)
     assert opened.faults == []
-    assert opened.requests == [opened.file]
+    assert opened.requests == [opened.file, opened.file.replace(".html", "-0.js")]
 
 
 ONE_MORE_STEP = """() => {

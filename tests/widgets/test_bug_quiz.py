@@ -7,6 +7,7 @@ import pytest
 
 from dpo_lib.widgets import BugQuiz, bug_quiz, join
 from dpo_lib.widgets.spec import fmt
+from tests.widgets.conftest import write_page
 from tests.widgets.looks import colors_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,20 +74,13 @@ def test_the_words_tell_the_score():
 @pytest.fixture
 def page(browser, tmp_path):
     spec = BugQuiz.build_spec()
-    file = tmp_path / "page.html"
-    file.write_text(
-        '<!doctype html><html lang="en" data-theme="light"><head><meta charset="utf-8">'
-        f"<title>t</title><style>{join.static_css()} body {{ margin: 0 }}</style></head><body>"
-        f"{spec.to_html(BugQuiz.describe(spec.values))}"
-        f"<script>{join.static_script(['bug_quiz'])}</script></body></html>",
-        encoding="utf-8",
-    )
+    body, script = spec.to_html(BugQuiz.describe(spec.values)), join.static_script(["bug_quiz"])
     context = browser.new_context(viewport={"width": 1000, "height": 1100})
     page = context.new_page()
     faults = []
     page.on("console", lambda message: faults.append(message.text))
     page.on("pageerror", lambda error: faults.append(str(error)))
-    page.goto(file.as_uri())
+    page.goto(write_page(tmp_path / "page.html", body, script, style="body { margin: 0 }"))
     yield page
     assert faults == []
     context.close()

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from dpo_lib.widgets import join
-from tests.widgets.conftest import reopen
+from tests.widgets.conftest import write_page
 
 ROW = {"prompt": "List two fruits.", "chosen": "pear and plum.", "rejected": "I do not know."}
 OTHER = ROW | {"prompt": "List \ufeffthree fruits.", "seconds": 1.5}
@@ -34,15 +34,13 @@ def clicked(row, place="annotator"):
 
 @pytest.fixture
 def open_page(browser, tmp_path):
-    file = tmp_path / "page.html"
-    script = join.static_script(["annotator"])
-    file.write_text(f"<!doctype html><script>{script}</script>", encoding="utf-8")
+    address = write_page(tmp_path / "page.html", "", join.static_script(["annotator"]))
     context = browser.new_context()
 
     def open_one(before=""):
         page = context.new_page()
         page.add_init_script(before)
-        page.goto(file.as_uri())
+        page.goto(address)
         return page
 
     yield open_one
@@ -94,7 +92,7 @@ def test_as_many_rows_as_may_be_are_read_and_one_more_is_counted(page):
 
 def test_rows_go_to_a_file_and_come_back(page):
     assert page.evaluate(KEEP, [[], [clicked(ROW), clicked(OTHER, "fresh")]]) == ""
-    reopen(page)
+    page.reload()
     text = page.evaluate(f"{CLICKS}.toJsonl({CLICKS}.kept().rows)")
     assert [json.loads(row) for row in text.splitlines()] == [ROW, OTHER]
     for start in ("", "\ufeff"):  # as some editors begin a file

@@ -10,7 +10,7 @@ from dpo_contents import APPENDICES, CHAPTERS, NOTEBOOKS
 
 from dpo_lib.exercises.all import EXERCISES
 from dpo_lib.widgets import Done, join, quiz
-from tests.widgets.conftest import reopen_with
+from tests.widgets.conftest import reopen_with, write_page
 from tests.widgets.looks import assert_accessible
 
 DAY = "2026-11-02"
@@ -128,15 +128,8 @@ def open_page(browser, tmp_path):
 
     def opened(kept=None, width=800, blocked=False, now=None, **options):
         spec = Done.spec_of(LIST)
-        file = tmp_path / "page.html"
-        file.write_text(
-            '<!doctype html><html lang="en" data-theme="light"><head><meta charset="utf-8">'
-            '<meta name="viewport" content="width=device-width, initial-scale=1"><title>t</title>'
-            f"<style>{join.static_css()}</style></head><body><main><h1>Test</h1>"
-            f"{Done.static_html(spec)}</main><script>{join.static_script(['done'])}</script>"
-            "</body></html>",
-            encoding="utf-8",
-        )
+        body = f"<main><h1>Test</h1>{Done.static_html(spec)}</main>"
+        address = write_page(tmp_path / "page.html", body, join.static_script(["done"]))
         context = browser.new_context(viewport={"width": width, "height": 900}, **options)
         contexts.append(context)
         page = context.new_page()
@@ -148,7 +141,7 @@ def open_page(browser, tmp_path):
             page.add_init_script(
                 "Object.defineProperty(window, 'localStorage', { get() { throw new Error(); } })"
             )
-        page.goto(file.as_uri())
+        page.goto(address)
         if kept is not None:
             reopen_with(page, kept)
         return page

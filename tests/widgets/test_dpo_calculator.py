@@ -9,6 +9,7 @@ import torch
 from dpo_lib import dpo_loss
 from dpo_lib.widgets import DPOCalculator, join
 from dpo_lib.widgets.dpo_calculator import EXAMPLES, NAMES
+from tests.widgets.conftest import write_page
 
 LOGPS = (-20.0, -14.0, -2.5, -0.1, -0.0)
 BETAS = (0.01, 0.1, 0.58, 1.0)
@@ -25,15 +26,9 @@ SHOWN = {
 @pytest.fixture
 def page(browser, tmp_path):
     spec = DPOCalculator.build_spec()
-    (tmp_path / "page.html").write_text(
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>t</title><style>'
-        f"{join.static_css()}</style></head><body>"
-        f"{spec.to_html(DPOCalculator.describe(spec.values))}"
-        f"<script>{join.static_script(['dpo_calculator'])}</script></body></html>",
-        encoding="utf-8",
-    )
+    body = spec.to_html(DPOCalculator.describe(spec.values))
     page = browser.new_page()
-    page.goto((tmp_path / "page.html").as_uri())
+    page.goto(write_page(tmp_path / "page.html", body, join.static_script(["dpo_calculator"])))
     yield page
     page.close()
 

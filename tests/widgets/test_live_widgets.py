@@ -14,7 +14,6 @@ from dpo_lib.widgets.three_clicks import PAIRS
 from dpo_lib.widgets.train_it_yourself import SHORT, SHOWN
 from dpo_lib.world import find_prompt, load_pairs, true_reward, world_tokenizer
 from tests.widgets import test_drawn
-from tests.widgets.conftest import reopen
 from tests.widgets.looks import PHONE, assert_accessible, assert_fits, colors_of
 
 LIVE = [
@@ -156,7 +155,7 @@ class TestFreshPairs:
         assert row["from"] == "fresh"
         assert find_prompt(row["prompt"])
         world_tokenizer().encode(row["chosen"] + row["rejected"])
-        reopen(opened.page)
+        opened.page.reload()
         opened.wait_for("All 25 pairs seen: 25 in your file, 0 skipped.")
         assert opened.page.get_by_role("cell", name=row["chosen"], exact=True).count() >= 1
         assert sorted(set(opened.loaded())) == ["engine", "model"]

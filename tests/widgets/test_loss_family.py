@@ -10,6 +10,7 @@ from dpo_lib.closed_form import optimal_margin
 from dpo_lib.losses import LOSSES, takes_lengths
 from dpo_lib.widgets import LossFamily, join
 from dpo_lib.widgets.loss_family import FAMILIES, GROUPS
+from tests.widgets.conftest import write_page
 
 BETAS, EPSILONS = (0.1, 0.5, 1.0), (0.0, 0.05, 0.3, 0.45)
 PROBABILITIES = (0.0, 0.05, 0.3, 0.5, 0.7, 0.95, 1.0)
@@ -23,15 +24,9 @@ GAPS = (-1000.0, -12.0, -3.1, -0.7, 0.0, 0.7, 3.1, 12.0, 1000.0)  # symmetric
 @pytest.fixture
 def page(browser, tmp_path):
     spec = LossFamily.build_spec()
-    (tmp_path / "page.html").write_text(
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>t</title><style>'
-        f"{join.static_css()}</style></head><body>"
-        f"{spec.to_html(LossFamily.describe(spec.values))}"
-        f"<script>{join.static_script(['loss_family'])}</script></body></html>",
-        encoding="utf-8",
-    )
+    body = spec.to_html(LossFamily.describe(spec.values))
     page = browser.new_page()
-    page.goto((tmp_path / "page.html").as_uri())
+    page.goto(write_page(tmp_path / "page.html", body, join.static_script(["loss_family"])))
     yield page
     page.close()
 

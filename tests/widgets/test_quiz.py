@@ -11,7 +11,7 @@ import torch
 
 import dpo_lib
 from dpo_lib.widgets import Quiz, join, quiz
-from tests.widgets.conftest import reopen
+from tests.widgets.conftest import write_page
 from tests.widgets.looks import assert_accessible, colors_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,20 +104,13 @@ def test_an_unknown_chapter_is_named():
 @pytest.fixture
 def page(browser, tmp_path):
     spec = Quiz.spec_of("2")
-    file = tmp_path / "page.html"
-    file.write_text(
-        '<!doctype html><html lang="en" data-theme="light"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><title>t</title>'
-        f"<style>{join.static_css()}</style></head><body><main><h1>Test</h1>"
-        f"{spec.to_html(Quiz.describe(spec.values))}</main>"
-        f"<script>{join.static_script(['quiz'])}</script></body></html>",
-        encoding="utf-8",
-    )
+    body = f"<main><h1>Test</h1>{spec.to_html(Quiz.describe(spec.values))}</main>"
+    address = write_page(tmp_path / "page.html", body, join.static_script(["quiz"]))
     context = browser.new_context(viewport={"width": 360, "height": 800})
     page = context.new_page()
     page.faults = []
     page.on("pageerror", lambda error: page.faults.append(str(error)))
-    page.goto(file.as_uri())
+    page.goto(address)
     yield page
     assert page.faults == []
     context.close()
@@ -165,7 +158,7 @@ def test_a_wrong_and_a_right_answer_by_keyboard(page):
 
     first = "{'quiz 2.1': '2020-02-20'}"  # the day of the first time stays
     page.evaluate(f"localStorage.setItem('dpo-book-done', JSON.stringify({first}))")
-    reopen(page)
+    page.reload()
     legends = page.locator("legend").all_text_contents()
     assert ["(answered before)" in text for text in legends] == [True, False, False, False]
     group.get_by_role("radio").nth(right).check()

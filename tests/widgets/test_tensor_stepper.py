@@ -9,6 +9,7 @@ import torch
 from dpo_lib import get_token_log_probs
 from dpo_lib.widgets import TensorStepper, join
 from dpo_lib.widgets.tensor_stepper import FULL, LOGITS, PROMPT, RESPONSE, STEPS, THREE, WORDS
+from tests.widgets.conftest import write_page
 from tests.widgets.hurry import hurried
 from tests.widgets.looks import assert_accessible
 
@@ -22,21 +23,14 @@ BODY = (
 @pytest.fixture
 def page(browser, tmp_path):
     spec = TensorStepper.build_spec()
-    file = tmp_path / "page.html"
-    file.write_text(
-        '<!doctype html><html lang="en" data-theme="light"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><title>t</title>'
-        f"<style>{join.static_css()} {BODY}</style>"
-        f"</head><body><main class=bd-content><h1>Test</h1><div class=output>"
-        f"{spec.to_html('words')}</div></main>"
-        f"<script>{hurried(join.static_script(['tensor_stepper']))}</script></body></html>",
-        encoding="utf-8",
-    )
+    output = f"<div class=output>{spec.to_html('words')}</div>"
+    body = f"<main class=bd-content><h1>Test</h1>{output}</main>"
+    script = hurried(join.static_script(["tensor_stepper"]))
     page = browser.new_page(viewport={"width": 1000, "height": 900})
     faults = []
     page.on("console", lambda message: faults.append(message.text))
     page.on("pageerror", lambda error: faults.append(str(error)))
-    page.goto(file.as_uri())
+    page.goto(write_page(tmp_path / "page.html", body, script, style=BODY))
     yield page
     page.close()
     assert faults == []

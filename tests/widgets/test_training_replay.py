@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dpo_lib.widgets import TrainingReplay, join, training_replay
+from tests.widgets.conftest import write_page
 
 RESULTS = Path(__file__).resolve().parents[2] / "dpo_lib" / "results" / "preference_runs.json"
 
@@ -82,15 +83,10 @@ def test_the_browser_says_what_python_says(browser):
 @pytest.fixture
 def page(browser, tmp_path):
     spec = TrainingReplay.build_spec()
-    file = tmp_path / "page.html"
-    file.write_text(
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><style>{join.static_css()}</style>'
-        f"<body>{spec.to_html('words')}<script>{join.static_script()}</script></body></html>",
-        encoding="utf-8",
-    )
+    address = write_page(tmp_path / "page.html", spec.to_html("words"), join.static_script())
     page = browser.new_page()
     page.clock.install()
-    page.goto(file.as_uri())
+    page.goto(address)
     yield page
     page.close()
 

@@ -17,6 +17,7 @@ from dpo_lib.widgets.triangle import (
     numbers_at,
     path,
 )
+from tests.widgets.conftest import write_page
 
 SPEC = Triangle.build_spec()
 KINDS = SPEC.data["kinds"]
@@ -171,13 +172,8 @@ def test_the_words_are_those_of_python(js, widget):
 
 def test_the_start_is_dragged_and_moved_by_arrow_keys(browser, tmp_path):
     page = browser.new_page(viewport={"width": 1000, "height": 1000})
-    file = tmp_path / "page.html"
-    file.write_text(
-        f'<meta charset="utf-8"><style>{join.static_css()}</style>'
-        f"{SPEC.to_html('words')}<script>{join.static_script(['triangle'])}</script>",
-        encoding="utf-8",
-    )
-    page.goto(file.as_uri())
+    script = join.static_script(["triangle"])
+    page.goto(write_page(tmp_path / "page.html", SPEC.to_html("words"), script))
     shown = "[...document.querySelectorAll('td')].map((cell) => cell.textContent)"
 
     def column(k):  # of the table: π_ref, π*, DPO, naive, SFT
