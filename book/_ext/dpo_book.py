@@ -394,7 +394,7 @@ def storage_later(page: str) -> str:
 
 
 def finish_heads(app: Sphinx, exception: Exception | None) -> None:
-    """After the build, move the storage back and put the policy first: it holds from there on."""
+    """After the build, see to each head; the policy comes first and holds for what follows."""
     if exception is not None or app.builder.format != "html":
         return
     static = Path(app.outdir) / "_static"  # which has templates of the theme

@@ -462,11 +462,8 @@ def test_the_widgets_show_any_of_it_as_text(mounted, clicks, done, bets, file, l
 @pytest.fixture(scope="module")
 def mounted(browser, tmp_path_factory):
     """Mount the widgets that read what is kept, in a fresh page, and import a file."""
-    folder = tmp_path_factory.mktemp("mounted")
-    script = folder / "all.js"
-    script.write_text(join.static_script([spec.kind for _, spec in KEEPERS]), "utf-8")
-    page_file = folder / "page.html"
-    page_file.write_text(f'<!doctype html><body><script src="{script.name}"></script>', "utf-8")
+    page_file = tmp_path_factory.mktemp("mounted") / "page.html"
+    address = write_page(page_file, "", join.static_script([spec.kind for _, spec in KEEPERS]))
     html = "".join(cls.static_html(spec) for cls, spec in KEEPERS)
     page = browser.new_page()
     faults = []
@@ -475,7 +472,7 @@ def mounted(browser, tmp_path_factory):
     page.add_init_script("window.hits = []; window.ran = (n) => window.hits.push(n);")
 
     def mount(kept, file):
-        page.goto(page_file.as_uri())
+        page.goto(address)
         page.evaluate("localStorage.clear()")
         found = page.evaluate(MOUNT, [html, kept, file])
         assert faults == []

@@ -22,6 +22,7 @@ from dpo_lib.widgets.done import Done
 from dpo_lib.widgets.spec import Choice, WidgetSpec
 from dpo_lib.widgets.token_view import TEXTS, TokenView
 from dpo_lib.widgets.your_clicks import YourClicks
+from tests.widgets.conftest import write_page
 
 PAYLOADS = (
     "<script>ran(1)</script>",
@@ -141,16 +142,8 @@ def test_in_the_page_of_label(look, tmp_path):
 
 def page_of(path, widgets):
     """One page with these widgets, as the book has it."""
-    script = path.with_suffix(".js")
-    kinds = sorted({spec.kind for _, spec in widgets})
-    script.write_text(join.static_script(kinds), encoding="utf-8")
     bodies = "".join(cls.static_html(spec) for cls, spec in widgets)
-    path.write_text(
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>t</title></head>'
-        f'<body>{bodies}<script src="{script.name}"></script></body></html>',
-        encoding="utf-8",
-    )
-    return path.as_uri()
+    return write_page(path, bodies, join.static_script({spec.kind for _, spec in widgets}))
 
 
 def widgets_of(texts):

@@ -16,17 +16,18 @@ STATUS_STARTS = "start => document.querySelector('.dpo-status').textContent.star
 def write_page(file, body, *scripts, style=""):
     """Write a page with the widgets' style and these scripts, each a file of its own; its address.
 
-    A script inside the page may ask for storage before Chromium knows which page asks: now and then
-    such a page from a file has a storage that no other page sees, and that goes with it.
+    An empty one is left out. One inside the page may ask for storage before Chromium knows which
+    page asks: now and then such a page from a file has a storage that no other page sees, and that
+    goes with it.
     """
-    names = [f"{file.stem}-{i}.js" for i in range(len(scripts))]
-    for name, script in zip(names, scripts, strict=True):
-        (file.parent / name).write_text(script, encoding="utf-8")
+    files = {f"{file.stem}-{i}.js": text for i, text in enumerate(filter(None, scripts))}
+    for name, text in files.items():
+        (file.parent / name).write_text(text, encoding="utf-8")
     file.write_text(
         '<!doctype html><html lang="en" data-theme="light"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><title>t</title>'
         f"<style>{join.static_css()} {style}</style></head><body>{body}"
-        + "".join(f'<script src="{name}"></script>' for name in names)
+        + "".join(f'<script src="{name}"></script>' for name in files)
         + "</body></html>",
         encoding="utf-8",
     )

@@ -65,7 +65,7 @@ def open_page(context, tmp_path):
         file = tmp_path / f"page{len(pages)}.html"
         opened = Page(context.new_page())
         pages.append(opened.page)
-        opened.file = write_page(file, body, *filter(None, [script, after]), style=BODY)
+        opened.file = write_page(file, body, script, after, style=BODY)
         opened.page.goto(opened.file)
         return opened
 

@@ -9,6 +9,7 @@ from dpo_lib.exercises.diagnosis import NOT_YET, diagnose
 from dpo_lib.exercises.sheet import read_sheet
 from dpo_lib.widgets import Exercise, join, live
 from dpo_lib.widgets.exercise import ASKED, stub
+from tests.widgets.conftest import write_page
 from tests.widgets.looks import assert_accessible, assert_fits
 
 COUNT_ANSWERS = """
@@ -120,22 +121,14 @@ class Opened:
         page.on("console", lambda message: self.faults.append(message.text))
         page.on("pageerror", lambda error: self.faults.append(str(error)))
         spec = Exercise.spec_of(number)
-        (folder / "widget.js").write_text(join.static_script([spec.kind]), encoding="utf-8")
         for name in Exercise.parts:
             script = folder / live.part_file(name)
             script.write_text(live.part_script(name), encoding="utf-8")
-        file = folder / "page.html"
-        file.write_text(
-            '<!doctype html><html lang="en" data-theme="light"><head><meta charset="utf-8">'
-            '<meta name="viewport" content="width=device-width, initial-scale=1"><title>t</title>'
-            f"<style>{join.static_css()} body {{ margin: 0 }}</style></head><body><h1>t</h1><main>"
-            f"{spec.to_html(Exercise.describe(spec.values))}</main>"
-            '<script src="widget.js"></script></body></html>',
-            encoding="utf-8",
-        )
+        body = f"<h1>t</h1><main>{spec.to_html(Exercise.describe(spec.values))}</main>"
+        script = join.static_script([spec.kind])
         page.clock.install()  # a rest of the page passes at once, an answer is waited for
         page.add_init_script(COUNT_ANSWERS)
-        page.goto(file.as_uri())
+        page.goto(write_page(folder / "page.html", body, script, style="body { margin: 0 }"))
         self.field = page.get_by_role("textbox")
 
     def said(self):
